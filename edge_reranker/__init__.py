@@ -1,0 +1,1 @@
+"""edge-reranker: an order that suits this user, made on this device."""

@@ -1,0 +1,217 @@
+"""The records that every layer speaks in. Standard library only."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class EventType(enum.IntEnum):
+    """What the user did; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    IMPRESSION = 1
+    VIEW = 2
+    CLICK = 3
+    LIKE = 4
+    DISLIKE = 5
+    PURCHASE = 6
+    SEARCH = 7
+    SKIP = 8
+    DWELL = 9
+    SHARE = 10
+    HIDE = 11
+
+
+class DegradedReason(enum.IntEnum):
+    """Why an answer is less than the service could give; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    NO_MODEL = 1
+    MODEL_UNAVAILABLE = 2
+    MODEL_BUSY = 3
+    DEADLINE = 4
+    PACK_INVALID = 5
+    STORE_UNAVAILABLE = 6
+    NO_HISTORY = 7
+
+
+class ModelState(enum.IntEnum):
+    """What a model is doing; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    AVAILABLE = 1
+    LOADING = 2
+    READY = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item's public content: what the user met, or what the backend proposes."""
+
+    id: str
+    title: str = ""
+    text: str = ""
+    tags: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A similar item by public knowledge; ``weight`` is finite and not negative."""
+
+    id: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One item that the backend proposes.
+
+    ``published_at`` is in seconds since 1970 UTC; ``vector`` belongs to ``vector_space``.
+    """
+
+    item: Item
+    server_score: float | None = None
+    published_at: float | None = None
+    features: Mapping[str, float] = field(default_factory=dict)
+    neighbours: tuple[Neighbour, ...] = ()
+    vector: tuple[float, ...] = ()
+    vector_space: str = ""
+
+    @property
+    def id(self) -> str:
+        """The backend's identifier of the item."""
+        return self.item.id
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC."""
+
+    event_id: str
+    type: EventType
+    occurred_at: float
+    item: Item | None = None
+    query: str = ""
+    dwell_s: float = 0.0
+    surface: str = ""
+    session_id: str = ""
+    ranking_id: str = ""
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the service knows about the user at one moment: recent events, oldest first."""
+
+    events: tuple[Event, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One candidate at one fixed, zero-based place."""
+
+    id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the list must look like beyond its order."""
+
+    blocked_tags: tuple[str, ...] = ()
+    pins: tuple[Pin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RerankQuery:
+    """One request for an order: the proto's RerankRequest, validated."""
+
+    candidates: tuple[Candidate, ...]
+    query: str = ""
+    surface: str = ""
+    session_id: str = ""
+    top_n: int = 0
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One candidate at its place, and the deepest tier (0, 1, 2) that had a say in it."""
+
+    id: str
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds by stage; a stage that did not run is 0."""
+
+    queue_ms: float = 0.0
+    context_ms: float = 0.0
+    tier0_ms: float = 0.0
+    tier1_ms: float = 0.0
+    tier2_ms: float = 0.0
+    fusion_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``."""
+
+    ranking_id: str
+    results: tuple[Result, ...]
+    coverage: float
+    degraded_reason: DegradedReason = DegradedReason.UNSPECIFIED
+    timings: Timings = Timings()
+    model: str = ""
+    pack: str = ""
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How many events of a batch were new, and how many were known already."""
+
+    recorded: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The receipt of a forget: rows removed, by kind."""
+
+    events: int = 0
+    items: int = 0
+    vectors: int = 0
+    rankings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model file on this device. ``role`` is "encoder" or "scorer"."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    role: str
+    state: ModelState
+    license: str
+
+
+class Piece(NamedTuple):
+    """A stretch of a prompt: ``structure`` comes from a template, the rest is data.
+
+    Only structure may become control tokens; data never does.
+    """
+
+    text: str
+    structure: bool = False
