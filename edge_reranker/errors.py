@@ -6,6 +6,7 @@ EdgeRerankerError
 ├── PermissionDenied       the token's scope does not cover the call
 ├── NotFound               the named thing is not there
 ├── NotAvailableYet        the contract has it, this version does not
+├── Overloaded             too many calls are being worked on at once
 ├── FailedPrecondition     something must be done first
 │   ├── AlreadyRunning     another service holds the data directory
 │   └── Missing            a model, data set or optional package is not installed
@@ -54,6 +55,10 @@ class NotFound(EdgeRerankerError):
 
 class NotAvailableYet(EdgeRerankerError):
     """The contract has it, this version does not."""
+
+
+class Overloaded(EdgeRerankerError):
+    """Too many calls are being worked on at once; nothing was done for this one."""
 
 
 class FailedPrecondition(EdgeRerankerError):

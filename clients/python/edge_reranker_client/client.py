@@ -1,0 +1,236 @@
+"""The client that apps use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_reranker.v1 import (
+    context_service_pb2,
+    context_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    rerank_service_pb2,
+    rerank_service_pb2_grpc,
+)
+from edge_reranker_client import discovery, messages
+from edge_reranker_client.records import Event, Forgotten, Model, Ranking, Recorded
+from edge_reranker_client.transport import Transport
+
+_WARMUP_S = 60.0
+_HEALTH_S = 2.0
+
+
+class EdgeReranker:
+    """Talks to the edge-reranker service on this device.
+
+    Socket and token are found by themselves: arguments first, then ``EDGE_RERANKER_SOCKET``,
+    ``EDGE_RERANKER_TOKEN`` and ``EDGE_RERANKER_DATA_DIR``, then the platform's data directory. A given
+    ``data_dir`` means its own socket and token, whatever the environment says.
+    ``owner=True`` reads the owner's token, which ``forget``, ``models`` and ``warmup`` need. Every call
+    ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like, and
+    close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``.
+    """
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        timeout_s: float = 10.0,
+        *,
+        owner: bool = False,
+    ) -> None:
+        folder = Path(data_dir) if data_dir is not None else discovery.default_data_dir()
+        chosen = socket or (os.environ.get(discovery.SOCKET_VARIABLE) if data_dir is None else None)
+        found = token or (os.environ.get(discovery.TOKEN_VARIABLE) if data_dir is None else None)
+        self._transport = Transport(
+            Path(chosen) if chosen else discovery.socket_path(folder),
+            found,
+            discovery.token_path(folder, "owner" if owner else "app"),
+            timeout_s,
+        )
+        channel = self._transport.channel
+        rerank: Any = rerank_service_pb2_grpc.RerankServiceStub(channel)  # type: ignore[no-untyped-call]
+        context: Any = context_service_pb2_grpc.ContextServiceStub(channel)  # type: ignore[no-untyped-call]
+        models: Any = model_service_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call]
+        self._rerank, self._context, self._models = rerank, context, models
+
+    def rerank(
+        self,
+        candidates: Iterable[messages.CandidateLike],
+        *,
+        query: str = "",
+        surface: str = "",
+        session_id: str = "",
+        top_n: int = 0,
+        budget_ms: int = 0,
+        policy: messages.PolicyLike | None = None,
+        timeout_s: float | None = None,
+    ) -> Ranking:
+        """The candidates (best first by the backend) in this user's order.
+
+        A candidate is a ``Candidate``, a mapping with its field names, or a proto message. The service
+        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over.
+        """
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        return messages.ranking_of(self.rerank_message(request, timeout_s=timeout_s))
+
+    def rerank_stream(
+        self,
+        candidates: Iterable[messages.CandidateLike],
+        *,
+        query: str = "",
+        surface: str = "",
+        session_id: str = "",
+        top_n: int = 0,
+        budget_ms: int = 0,
+        policy: messages.PolicyLike | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Ranking]:
+        """A complete order after each tier, each better informed than the last; the final one says so."""
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        for answer in self.rerank_stream_message(request, timeout_s=timeout_s):
+            yield messages.ranking_of(answer)
+
+    def record(self, events: Iterable[messages.EventLike], *, timeout_s: float | None = None) -> Recorded:
+        """Stores what the user did, all or nothing; returns once it is durable.
+
+        Events without an id get one, so that a retry never stores them twice.
+        """
+        request = context_service_pb2.RecordEventsRequest(
+            events=[messages.event(each) for each in messages.many(events, "events")]
+        )
+        answer = self.record_message(request, timeout_s=timeout_s)
+        return Recorded(answer.recorded, answer.duplicates)
+
+    def events(self, *, page_size: int = 0, timeout_s: float | None = None) -> Iterator[Event]:
+        """The app's own events, newest first, fetched page by page."""
+        page_token = ""
+        while True:
+            request = context_service_pb2.ListEventsRequest(page_size=page_size, page_token=page_token)
+            page = self.events_message(request, timeout_s=timeout_s)
+            for each in page.events:
+                yield messages.event_of(each)
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    def forget(
+        self, *, event_id: str = "", item_id: str = "", all: bool = False, timeout_s: float | None = None
+    ) -> Forgotten:
+        """Removes one event, all events about one item, or everything; says what went. Owner only.
+
+        Raises ValueError unless exactly one of the three is given.
+        """
+        if sum((bool(event_id), bool(item_id), all)) != 1:
+            raise ValueError("give exactly one of event_id, item_id and all=True")
+        if event_id:
+            request = context_service_pb2.ForgetRequest(event_id=event_id)
+        elif item_id:
+            request = context_service_pb2.ForgetRequest(item_id=item_id)
+        else:
+            request = context_service_pb2.ForgetRequest(all=True)
+        return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
+
+    def models(self, *, timeout_s: float | None = None) -> list[Model]:
+        """The models on this device. Owner only."""
+        return [messages.model_of(each) for each in self.models_message(timeout_s=timeout_s).models]
+
+    def warmup(self, *, timeout_s: float = _WARMUP_S) -> bool:
+        """Makes the next rerank fast; whether the model answers. Owner only."""
+        call, request = self._models.Warmup, model_service_pb2.WarmupRequest()
+        return bool(self._transport.call(call, request, timeout_s=timeout_s, idempotent=True).ready)
+
+    def healthy(self, *, timeout_s: float = _HEALTH_S) -> bool:
+        """Whether the service runs and takes calls; never raises. Needs no token."""
+        return self._transport.serving(timeout_s)
+
+    def rerank_message(
+        self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
+    ) -> rerank_service_pb2.RerankResponse:
+        """``rerank`` in protos. Made again only if the first attempt never reached the service."""
+        answer: rerank_service_pb2.RerankResponse = self._transport.call(
+            self._rerank.Rerank, request, timeout_s=timeout_s, idempotent=False
+        )
+        return answer
+
+    def rerank_stream_message(
+        self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
+    ) -> Iterator[rerank_service_pb2.RerankResponse]:
+        """``rerank_stream`` in protos."""
+        wrapped = rerank_service_pb2.RerankStreamRequest(request=request)
+        for answer in self._transport.stream(self._rerank.RerankStream, wrapped, timeout_s=timeout_s):
+            yield answer.response
+
+    def record_message(
+        self, request: context_service_pb2.RecordEventsRequest, *, timeout_s: float | None = None
+    ) -> context_service_pb2.RecordEventsResponse:
+        """``record`` in protos; every event needs its id."""
+        answer: context_service_pb2.RecordEventsResponse = self._transport.call(
+            self._context.RecordEvents, request, timeout_s=timeout_s, idempotent=True
+        )
+        return answer
+
+    def events_message(
+        self, request: context_service_pb2.ListEventsRequest, *, timeout_s: float | None = None
+    ) -> context_service_pb2.ListEventsResponse:
+        """One page of ``events`` in protos."""
+        answer: context_service_pb2.ListEventsResponse = self._transport.call(
+            self._context.ListEvents, request, timeout_s=timeout_s, idempotent=True
+        )
+        return answer
+
+    def forget_message(
+        self, request: context_service_pb2.ForgetRequest, *, timeout_s: float | None = None
+    ) -> context_service_pb2.ForgetResponse:
+        """``forget`` in protos."""
+        answer: context_service_pb2.ForgetResponse = self._transport.call(
+            self._context.Forget, request, timeout_s=timeout_s, idempotent=True
+        )
+        return answer
+
+    def models_message(self, *, timeout_s: float | None = None) -> model_service_pb2.ListModelsResponse:
+        """``models`` in protos."""
+        answer: model_service_pb2.ListModelsResponse = self._transport.call(
+            self._models.ListModels,
+            model_service_pb2.ListModelsRequest(),
+            timeout_s=timeout_s,
+            idempotent=True,
+        )
+        return answer
+
+    def close(self) -> None:
+        """Ends the connection; calls in flight are cancelled."""
+        self._transport.close()
+
+    def __enter__(self) -> EdgeReranker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _request(
+    candidates: Iterable[messages.CandidateLike],
+    query: str,
+    surface: str,
+    session_id: str,
+    top_n: int,
+    budget_ms: int,
+    policy: messages.PolicyLike | None,
+) -> rerank_service_pb2.RerankRequest:
+    return rerank_service_pb2.RerankRequest(
+        candidates=[messages.candidate(each) for each in messages.many(candidates, "candidates")],
+        query=query,
+        surface=surface,
+        session_id=session_id,
+        top_n=top_n,
+        budget_ms=budget_ms,
+        policy=None if policy is None else messages.policy(policy),
+    )

@@ -1,0 +1,30 @@
+"""Where the service of this user keeps its socket and its tokens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOCKET_VARIABLE = "EDGE_RERANKER_SOCKET"
+TOKEN_VARIABLE = "EDGE_RERANKER_TOKEN"  # noqa: S105  # the variable's name, not a token
+DATA_DIR_VARIABLE = "EDGE_RERANKER_DATA_DIR"
+
+
+def default_data_dir() -> Path:
+    """``$EDGE_RERANKER_DATA_DIR``, else the platform's folder for a user's application data."""
+    chosen = os.environ.get(DATA_DIR_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("edge-reranker", appauthor=False))
+
+
+def socket_path(data_dir: Path) -> Path:
+    """The socket of the service with this data directory, unless it was told another."""
+    return data_dir / "run" / "edge-reranker.sock"
+
+
+def token_path(data_dir: Path, scope: str) -> Path:
+    """The token file of a scope: "app" or "owner"."""
+    return data_dir / "tokens" / f"{scope}.token"

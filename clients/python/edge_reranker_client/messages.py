@@ -1,0 +1,202 @@
+"""Records to protos and back. Bad values are left to the service to judge, bad types raise here."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
+from edge_reranker_client import records
+from edge_reranker_client.errors import InvalidArgument
+
+T = TypeVar("T")
+
+CandidateLike = records.Candidate | Mapping[str, Any] | types_pb2.Candidate
+EventLike = records.Event | Mapping[str, Any] | types_pb2.Event
+PolicyLike = records.Policy | Mapping[str, Any] | rerank_service_pb2.Policy
+
+_TIMINGS = tuple(field.name for field in dataclasses.fields(records.Timings))
+
+
+def candidate(given: CandidateLike) -> types_pb2.Candidate:
+    """A candidate from a record, a mapping with a record's field names, or a message as it is."""
+    if isinstance(given, types_pb2.Candidate):
+        return given
+    record = _record(records.Candidate, given)
+    message = types_pb2.Candidate(
+        id=record.id,
+        title=record.title,
+        text=record.text,
+        tags=record.tags,
+        attributes=record.attributes,
+        server_score=record.server_score,
+        features=record.features,
+        vector=record.vector,
+        vector_space=record.vector_space,
+    )
+    if record.published_at is not None:
+        message.published_at.CopyFrom(timestamp(record.published_at))
+    for each in record.neighbours:
+        neighbour = _record(records.Neighbour, each)
+        message.neighbours.add(id=neighbour.id, weight=neighbour.weight)
+    return message
+
+
+def event(given: EventLike) -> types_pb2.Event:
+    """An event from a record, a mapping or a message (copied); one without an id gets one."""
+    if isinstance(given, types_pb2.Event):
+        message = types_pb2.Event()
+        message.CopyFrom(given)
+        message.event_id = message.event_id or str(uuid.uuid4())
+        return message
+    record = _record(records.Event, given)
+    message = types_pb2.Event(
+        event_id=record.event_id or str(uuid.uuid4()),
+        type=event_type(record.type),
+        query=record.query,
+        dwell_s=record.dwell_s,
+        surface=record.surface,
+        session_id=record.session_id,
+        ranking_id=record.ranking_id,
+        position=record.position,
+    )
+    if record.item is not None:
+        item = _record(records.Item, record.item)
+        message.item.CopyFrom(
+            types_pb2.Item(
+                id=item.id, title=item.title, text=item.text, tags=item.tags, attributes=item.attributes
+            )
+        )
+    if record.occurred_at is not None:
+        message.occurred_at.CopyFrom(timestamp(record.occurred_at))
+    return message
+
+
+def event_type(name: str) -> types_pb2.EventType:
+    """The type with this name, with or without its prefix; raises InvalidArgument."""
+    full = name.upper() if name.upper().startswith("EVENT_TYPE_") else f"EVENT_TYPE_{name.upper()}"
+    if full not in types_pb2.EventType.keys():  # noqa: SIM118  # an enum wrapper, not a mapping
+        known = ", ".join(each.removeprefix("EVENT_TYPE_") for each in types_pb2.EventType.keys()[1:])
+        raise InvalidArgument(f'type: "{name[:64]}" is not one of {known}')
+    number: Any = types_pb2.EventType.Value(full)
+    value: types_pb2.EventType = number
+    return value
+
+
+def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
+    """A policy from a record, a mapping or a message as it is."""
+    if isinstance(given, rerank_service_pb2.Policy):
+        return given
+    record = _record(records.Policy, given)
+    message = rerank_service_pb2.Policy(
+        diversity=record.diversity,
+        calibration=record.calibration,
+        exploration=record.exploration,
+        blocked_tags=record.blocked_tags,
+    )
+    for each in record.pins:
+        pin = _record(records.Pin, each)
+        message.pins.add(id=pin.id, position=pin.position)
+    return message
+
+
+def timestamp(moment: datetime.datetime | float) -> Timestamp:
+    """A moment, exact to the microsecond; a datetime without a zone is UTC."""
+    if isinstance(moment, datetime.datetime):
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+        micros = since // datetime.timedelta(microseconds=1)
+    else:
+        micros = round(moment * 1e6)
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
+
+
+def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
+    """The record of an answer."""
+    return records.Ranking(
+        ranking_id=message.ranking_id,
+        results=tuple(records.Result(each.id, each.tier) for each in message.results),
+        coverage=message.coverage,
+        degraded_reason=_enum_name(rerank_service_pb2.DegradedReason, message.degraded_reason),
+        timings=records.Timings(*(getattr(message.timings, name) for name in _TIMINGS)),
+        model=message.model,
+        pack=message.pack,
+        final=message.final,
+    )
+
+
+def event_of(message: types_pb2.Event) -> records.Event:
+    """The record of a stored event; its time is an aware datetime in UTC."""
+    item = None
+    if message.HasField("item"):
+        item = records.Item(
+            id=message.item.id,
+            title=message.item.title,
+            text=message.item.text,
+            tags=tuple(message.item.tags),
+            attributes=dict(message.item.attributes),
+        )
+    occurred_at = None
+    if message.HasField("occurred_at"):
+        occurred_at = message.occurred_at.ToDatetime(tzinfo=datetime.UTC)
+    return records.Event(
+        type=_enum_name(types_pb2.EventType, message.type),
+        item=item,
+        event_id=message.event_id,
+        query=message.query,
+        dwell_s=message.dwell_s,
+        occurred_at=occurred_at,
+        surface=message.surface,
+        session_id=message.session_id,
+        ranking_id=message.ranking_id,
+        position=message.position if message.HasField("position") else None,
+    )
+
+
+def forgotten_of(message: context_service_pb2.ForgetResponse) -> records.Forgotten:
+    """The record of a receipt."""
+    return records.Forgotten(message.events, message.items, message.vectors, message.rankings)
+
+
+def model_of(message: model_service_pb2.Model) -> records.Model:
+    """The record of a model."""
+    return records.Model(
+        name=message.name,
+        sha256=message.sha256,
+        size_bytes=message.size_bytes,
+        role=message.role,
+        state=_enum_name(model_service_pb2.ModelState, message.state),
+        license=message.license,
+    )
+
+
+def many(given: Iterable[T], kind: str) -> list[T]:
+    """The things given, as a list; a lone one or a string, easily passed by mistake, raises TypeError."""
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise TypeError(f"a list of {kind} is needed, not {type(given).__name__}")
+    return list(given)
+
+
+def _record(kind: type[T], given: object) -> T:
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, Mapping):
+        return kind(**given)
+    raise TypeError(f"a {kind.__name__} or a mapping is needed, not {type(given).__name__}")
+
+
+def _enum_name(enum: Any, value: int) -> str:
+    """The value's name without its prefix; "" for 0, the number for one that is newer than this client."""
+    if value == 0:
+        return ""
+    if value not in enum.values():
+        return str(value)
+    prefix: str = enum.Name(0).removesuffix("UNSPECIFIED")
+    name: str = enum.Name(value)
+    return name.removeprefix(prefix)

@@ -1,0 +1,160 @@
+"""What goes in and what comes out, as plain records."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item's public content; only ``id`` is required."""
+
+    id: str
+    title: str = ""
+    text: str = ""
+    tags: Sequence[str] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A similar item by the backend's public knowledge; ``weight`` is finite and not negative."""
+
+    id: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One item that the backend proposes; only ``id`` is required.
+
+    ``published_at`` is a datetime (naive: UTC) or seconds since 1970. ``vector`` belongs to
+    ``vector_space``.
+    """
+
+    id: str
+    title: str = ""
+    text: str = ""
+    tags: Sequence[str] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    server_score: float | None = None
+    published_at: datetime.datetime | float | None = None
+    features: Mapping[str, float] = field(default_factory=dict)
+    neighbours: Sequence[Neighbour] = ()
+    vector: Sequence[float] = ()
+    vector_space: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing the user did.
+
+    ``type`` is a name such as "LIKE". ``event_id`` is made up when it is empty. ``occurred_at`` is a
+    datetime (naive: UTC) or seconds since 1970; None means now.
+    """
+
+    type: str
+    item: Item | None = None
+    event_id: str = ""
+    query: str = ""
+    dwell_s: float = 0.0
+    occurred_at: datetime.datetime | float | None = None
+    surface: str = ""
+    session_id: str = ""
+    ranking_id: str = ""
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One candidate at one fixed, zero-based place."""
+
+    id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the list must look like beyond its order; see the proto for what is available."""
+
+    diversity: float = 0.0
+    calibration: float = 0.0
+    exploration: float = 0.0
+    blocked_tags: Sequence[str] = ()
+    pins: Sequence[Pin] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One candidate at its place, and the deepest tier (0, 1, 2) that had a say in it."""
+
+    id: str
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds by stage; a stage that did not run is 0."""
+
+    queue_ms: float = 0.0
+    context_ms: float = 0.0
+    tier0_ms: float = 0.0
+    tier1_ms: float = 0.0
+    tier2_ms: float = 0.0
+    fusion_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The candidates in this user's order.
+
+    ``degraded_reason`` is "" or a name such as "DEADLINE"; ``coverage`` is the share of candidates that
+    the deepest tier due reached.
+    """
+
+    ranking_id: str
+    results: tuple[Result, ...]
+    coverage: float
+    degraded_reason: str
+    timings: Timings
+    model: str
+    pack: str
+    final: bool
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The candidates' ids, best first."""
+        return tuple(result.id for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How many events were new, and how many the service had already."""
+
+    recorded: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The receipt of a forget: rows removed, by kind."""
+
+    events: int
+    items: int
+    vectors: int
+    rankings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model file on the device; ``role`` is "encoder" or "scorer", ``state`` a name such as "READY"."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    role: str
+    state: str
+    license: str

@@ -1,0 +1,138 @@
+"""The channel to the socket: token, deadline, retries, errors."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from edge_reranker_client import discovery
+from edge_reranker_client.errors import (
+    EdgeRerankerError,
+    ServiceUnavailable,
+    Unauthenticated,
+    from_rpc,
+    kind_of,
+)
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+_OPTIONS: Final = (
+    # A unix socket has no proxy; without this, gRPC asks the environment for one.
+    ("grpc.enable_http_proxy", 0),
+    # The service is on the same device: it is back within moments or not at all.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+_PAUSES_S: Final = (0.05, 0.15)
+
+Call = Callable[..., Any]
+
+
+class Transport:
+    """Makes calls to one service; safe to use from several threads.
+
+    An UNAVAILABLE call is made again, twice at most, when it is safe: when it is idempotent, or when it
+    never reached the service.
+    """
+
+    def __init__(self, socket: Path, token: str | None, token_file: Path, timeout_s: float) -> None:
+        self.socket = socket
+        self.timeout_s = timeout_s
+        self._given = token
+        self._token_file = token_file
+        self._token = token
+        # The target is a URI, so spaces and signs in the path are escaped.
+        target = f"unix:{urllib.parse.quote(os.path.abspath(socket))}"
+        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+
+    def close(self) -> None:
+        """Ends all calls and the connection."""
+        self.channel.close()
+
+    def call(self, method: Call, request: object, *, timeout_s: float | None, idempotent: bool) -> Any:
+        """The answer; raises the error that stands for a failed call."""
+        until_s = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return method(
+                    request, timeout=max(0.0, until_s - time.monotonic()), metadata=self._metadata()
+                )
+            except grpc.RpcError as error:
+                again = idempotent or _never_sent(error)
+                if pause_s is None or not again or not _unavailable(error):
+                    raise self._error(error) from None
+                pause_s *= random.uniform(0.5, 1.0)
+                if time.monotonic() + pause_s >= until_s:
+                    raise self._error(error) from None
+                time.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def stream(self, method: Call, request: object, *, timeout_s: float | None) -> Iterator[Any]:
+        """The answers as they come, never retried; leaving the loop early cancels the call."""
+        call = method(
+            request, timeout=self.timeout_s if timeout_s is None else timeout_s, metadata=self._metadata()
+        )
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+        finally:
+            call.cancel()
+
+    def serving(self, timeout_s: float) -> bool:
+        """Whether the standard health service says SERVING."""
+        # One field of one message: not worth a dependency on the health package.
+        check: Call = self.channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            return bool(check(b"", timeout=timeout_s) == b"\x08\x01")
+        except grpc.RpcError:
+            return False
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if self._token is None:
+            self._token = self._read_token()
+        return (("authorization", f"Bearer {self._token}"),)
+
+    def _read_token(self) -> str:
+        try:
+            return self._token_file.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            if not self.socket.exists():
+                raise ServiceUnavailable(
+                    f"nothing is at {self.socket}: is the service running? start it: `edge-reranker serve`"
+                ) from None
+            raise Unauthenticated(
+                f"there is no token at {self._token_file}; set {discovery.TOKEN_VARIABLE}, or "
+                f"{discovery.DATA_DIR_VARIABLE} to the service's data directory"
+            ) from None
+        except PermissionError:
+            raise Unauthenticated(
+                f"{self._token_file} belongs to another user; run as the user who started the service"
+            ) from None
+
+    def _error(self, error: grpc.RpcError) -> EdgeRerankerError:
+        made = from_rpc(error, str(self.socket))
+        if isinstance(made, Unauthenticated):
+            # The service may have made new tokens since: the next call reads the file again.
+            self._token = self._given
+        return made
+
+
+def _unavailable(error: grpc.RpcError) -> bool:
+    return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+
+
+def _never_sent(error: grpc.RpcError) -> bool:
+    # gRPC has no field for it, only this text; a text that changed would cost a retry, never repeat a call.
+    details: str = error.details() or ""
+    return not kind_of(error) and details.startswith("failed to connect")

@@ -1,0 +1,121 @@
+"""``doctor``: what is there, what is not, and what to do next."""
+
+from __future__ import annotations
+
+import importlib.util
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edge_reranker.cli import options
+from edge_reranker.config import Config
+from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.models import ModelCache, load_pack
+from edge_reranker_client import EdgeReranker
+from edge_reranker_client import errors as client_errors
+
+
+class Finding(msgspec.Struct):
+    """One thing that was looked at; ``next`` says what to do when it is not ``ok``."""
+
+    what: str
+    ok: bool
+    detail: str
+    next: str = ""
+
+
+@click.command()
+@options.data_dir
+@options.cache_dir
+@options.config_file
+@click.option("--model", help="The model that should be there.")
+@options.as_json
+def doctor(config_file: Path | None, as_json: bool, **flags: Any) -> None:
+    """Check the installation; ends with what to do next. Exit code 4 when something is missing.
+
+    \b
+    Example:
+      edge-reranker doctor
+    """
+    config = options.load_config(flags, file=config_file)
+    findings = list(_look(config))
+    wrong = [finding for finding in findings if not finding.ok]
+    if as_json:
+        click.echo(msgspec.json.encode(findings).decode())
+    else:
+        for finding in findings:
+            click.echo(f"{'ok' if finding.ok else '!!'}  {finding.what:<12} {finding.detail}")
+        click.echo(f"Next: {wrong[0].next if wrong else 'nothing; all is well'}")
+    if wrong:
+        raise click.exceptions.Exit(4)
+
+
+def _look(config: Config) -> Iterator[Finding]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    yield Finding("python", sys.version_info >= (3, 11), version, "install Python 3.11 or later")
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    detail = f"missing: {', '.join(missing)}" if missing else "all there"
+    yield Finding("packages", not missing, detail, "run `pip install 'edge-reranker[device]'`")
+    yield from _models(config)
+    yield _pack(config)
+    yield _private(config.data_dir)
+    yield _key(config.data_dir)
+    yield _service(config)
+
+
+_PACKAGES = ("grpc", "llama_cpp", "numpy", "sqlcipher3", "sqlite_utils", "bm25s", "msgspec", "keyring")
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    if config.model == "none":
+        yield Finding("model", True, "none wanted")
+        return
+    cache = ModelCache(config.cache_dir)
+    try:
+        file, path = cache.open(config.model, "encoder")
+    except EdgeRerankerError as error:
+        yield Finding("model", False, str(error), f"run `edge-reranker model pull {config.model}`")
+        return
+    yield Finding("model", True, f"{config.model}, {file.made}, verified ({path})")
+
+
+def _pack(config: Config) -> Finding:
+    from edge_reranker.cli.wiring import pack_folder
+
+    try:
+        return Finding("pack", True, load_pack(pack_folder(config)).id)
+    except EdgeRerankerError as error:
+        return Finding("pack", False, str(error), "reinstall edge-reranker, or give a good --pack")
+
+
+def _private(data_dir: Path) -> Finding:
+    if not data_dir.exists():
+        return Finding("data", True, f"{data_dir} (made by the first `serve`)")
+    mode = stat.S_IMODE(data_dir.stat().st_mode)
+    return Finding("data", not mode & 0o077, f"{data_dir}, mode {mode:04o}", f"run `chmod 700 {data_dir}`")
+
+
+def _key(data_dir: Path) -> Finding:
+    if not data_dir.exists():
+        return Finding("key", True, "made by the first `serve`")
+    if (data_dir / "key").exists():
+        return Finding("key", True, f"in the file {data_dir / 'key'} (mode 0600): no OS keyring was used")
+    return Finding("key", True, "in the OS keyring")
+
+
+def _service(config: Config) -> Finding:
+    with EdgeReranker(socket=config.socket, data_dir=config.data_dir, owner=True, timeout_s=5) as client:
+        if not client.healthy():
+            return Finding(
+                "service", False, f"nothing answers at {config.socket}", "run `edge-reranker serve`"
+            )
+        try:
+            states = ", ".join(f"{model.name} {model.role} {model.state}" for model in client.models())
+        except client_errors.EdgeRerankerError as error:
+            return Finding("service", False, str(error), "give the --data-dir that the service uses")
+    return Finding("service", True, f"answers at {config.socket}" + (f"; {states}" if states else ""))

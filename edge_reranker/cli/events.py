@@ -1,0 +1,115 @@
+"""``record``, ``events`` and ``forget``: what the user did."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from typing import Any, TextIO
+
+import click
+
+from edge_reranker.cli import options, protojson
+from edge_reranker.errors import InvalidArgument
+from edge_reranker.v1 import context_service_pb2, types_pb2
+
+_BATCH = 500
+
+
+@click.command()
+@click.argument("file", type=click.File(encoding="utf-8"))
+@options.data_dir
+@options.as_json
+def record(file: TextIO, as_json: bool, **flags: Any) -> None:
+    """Record events from FILE (- is standard input), one JSON event a line.
+
+    Each batch of 500 lines is stored whole or not at all; a line without an eventId gets one.
+
+    \b
+    Example:
+      echo '{"type": "LIKE", "item": {"id": "1", "title": "Toy Story (1995)"}}' | edge-reranker record -
+    """
+    total = context_service_pb2.RecordEventsResponse()
+    with options.connect(flags) as client:
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        while batch := list(itertools.islice(lines, _BATCH)):
+            request = context_service_pb2.RecordEventsRequest()
+            for number, line in batch:
+                event = protojson.parse(line, types_pb2.Event(), f"{file.name}, line {number}")
+                event.event_id = event.event_id or str(uuid.uuid4())
+                request.events.append(event)
+            answer = client.record_message(request)
+            total.recorded += answer.recorded
+            total.duplicates += answer.duplicates
+    if as_json:
+        click.echo(protojson.dump(total))
+    else:
+        click.echo(f"{total.recorded} recorded, {total.duplicates} known already")
+
+
+@click.command()
+@options.data_dir
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@options.as_json
+def events(limit: int, as_json: bool, **flags: Any) -> None:
+    """List recorded events, newest first.
+
+    \b
+    Example:
+      edge-reranker events --limit 5
+    """
+    left, page_token = limit, ""
+    with options.connect(flags) as client:
+        while left:
+            page = client.events_message(
+                context_service_pb2.ListEventsRequest(page_size=min(left, 1000), page_token=page_token)
+            )
+            for event in page.events:
+                click.echo(protojson.dump(event) if as_json else _line(event))
+            left -= len(page.events)
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+
+@click.command()
+@options.data_dir
+@click.option("--event-id", help="Forget the event with this id.")
+@click.option("--item-id", help="Forget all events about this item.")
+@click.option("--all", "everything", is_flag=True, help="Forget everything.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
+def forget(
+    event_id: str | None, item_id: str | None, everything: bool, yes: bool, as_json: bool, **flags: Any
+) -> None:
+    """Remove events, and what only they needed; prints what went.
+
+    \b
+    Example:
+      edge-reranker forget --item-id 1
+      edge-reranker forget --all --yes
+    """
+    if sum((event_id is not None, item_id is not None, everything)) != 1:
+        raise InvalidArgument("forget", "give exactly one of --event-id, --item-id and --all")
+    if everything and not yes:
+        click.confirm("Forget everything that was recorded?", abort=True, err=True)
+    if event_id is not None:
+        request = context_service_pb2.ForgetRequest(event_id=event_id)
+    elif item_id is not None:
+        request = context_service_pb2.ForgetRequest(item_id=item_id)
+    else:
+        request = context_service_pb2.ForgetRequest(all=True)
+    with options.connect(flags, owner=True) as client:
+        receipt = client.forget_message(request)
+    if as_json:
+        click.echo(protojson.dump(receipt))
+    else:
+        click.echo(
+            f"forgotten: {receipt.events} events, {receipt.items} items, "
+            f"{receipt.vectors} vectors, {receipt.rankings} rankings"
+        )
+
+
+def _line(event: types_pb2.Event) -> str:
+    kind = types_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
+    when = event.occurred_at.ToDatetime().isoformat(timespec="seconds")
+    return f"{when}  {kind:<10} {event.item.title or event.item.id or event.query}  ({event.event_id})"

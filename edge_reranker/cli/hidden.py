@@ -1,0 +1,65 @@
+"""Hidden states of a catalogue, made by the encoder that serves, and kept for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.cli.wiring import engine
+from edge_reranker.config import Config
+from edge_reranker.deadline import Deadline
+from edge_reranker.errors import EngineError
+from edge_reranker.models import ModelCache
+from edge_reranker.models.pull import atomic
+from edge_reranker.prompt import item_pieces, item_text
+from edge_reranker.scoring.vectors import MAX_ITEM_TOKENS
+from edge_reranker.types import Item
+
+_CHUNK = 32
+
+
+def hidden_states(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np.float32]:
+    """Mean-pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them."""
+    file, _ = ModelCache(config.cache_dir).open(model, "encoder")
+    digest = hashlib.sha256(file.sha256.encode())
+    for item in items:
+        digest.update(item_text(item).encode() + b"\0")
+    path = config.cache_dir / "hidden" / f"{digest.hexdigest()[:32]}.npy"
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    states = _encode(config, model, items)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, states, allow_pickle=False)
+    with atomic(path) as part:
+        part.write_bytes(buffer.getvalue())
+    return states
+
+
+def _encode(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np.float32]:
+    worker = engine(config, "encoder", name=model)
+    try:
+        if not worker.wait_ready(Deadline.after_ms(120_000)):
+            raise EngineError(
+                worker.problem or "the model's worker did not start; see `edge-reranker doctor`"
+            )
+        rows = []
+        with click.progressbar(
+            length=len(items), label=f"encoding {len(items)} items", file=click.get_text_stream("stderr")
+        ) as bar:
+            for start in range(0, len(items), _CHUNK):
+                chunk = items[start : start + _CHUNK]
+                ids = worker.tokenize([item_pieces(item) for item in chunk], Deadline())
+                encoded = worker.encode([tokens[:MAX_ITEM_TOKENS] for tokens in ids], Deadline())
+                if len(encoded.vectors) < len(chunk):
+                    raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")
+                rows.append(encoded.vectors)
+                bar.update(len(chunk))
+        return np.concatenate(rows)
+    finally:
+        worker.close()

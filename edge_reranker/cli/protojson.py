@@ -1,0 +1,41 @@
+"""The protos' JSON mapping, with the short enum names that people type."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from edge_reranker.errors import InvalidArgument
+from edge_reranker.types import EventType
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(text: str, message: M, where: str) -> M:
+    """Fills ``message`` from JSON text. Raises InvalidArgument that names ``where``."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(where, f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument(where, "must be a JSON object")
+    try:
+        return json_format.ParseDict(_long_names(value), message)
+    except json_format.ParseError as error:
+        raise InvalidArgument(where, f"not a {message.DESCRIPTOR.name}: {error}") from None
+
+
+def dump(message: Message, *, indent: int | None = None) -> str:
+    """JSON text of a message; one line unless ``indent`` is given."""
+    return json_format.MessageToJson(message, indent=indent, ensure_ascii=False)
+
+
+def _long_names(event: dict[str, object]) -> dict[str, object]:
+    """{"type": "LIKE"} becomes {"type": "EVENT_TYPE_LIKE"}."""
+    name = event.get("type")
+    if isinstance(name, str) and name in EventType.__members__:
+        return {**event, "type": f"EVENT_TYPE_{name}"}
+    return event

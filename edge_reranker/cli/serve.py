@@ -1,0 +1,72 @@
+"""``serve``: the service, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_reranker.cli import options
+from edge_reranker.config import Config
+
+
+@click.command()
+@options.data_dir
+@options.cache_dir
+@options.config_file
+@click.option("--model", help='Catalogue name of the model; "none" runs the tiers that need no model.')
+@click.option(
+    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
+)
+@click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@click.option("--budget-ms", "default_budget_ms", type=float, help="Time a request gets that asks for none.")
+@click.option("--key-source", help='"auto": the OS keyring, else a key file. "file": a key file.')
+@click.option("--reflection", is_flag=True, help="Offer gRPC reflection, for development.")
+def serve(config_file: Path | None, reflection: bool, **flags: Any) -> None:
+    """Answer apps on a unix socket until stopped (Ctrl-C or SIGTERM).
+
+    \b
+    Example:
+      edge-reranker serve
+      edge-reranker serve --model none --data-dir /tmp/try
+    """
+    config = options.load_config(flags, file=config_file)
+    # The process holds the user's events in memory: no part of it may land in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    asyncio.run(_serve(config, reflection=reflection))
+
+
+async def _serve(config: Config, *, reflection: bool) -> None:
+    from edge_reranker.cli.wiring import open_device
+    from edge_reranker.server import InstanceLock, Server
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_ in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_, stopping.set)
+    with InstanceLock(config.data_dir) as lock:
+        device = open_device(config)
+        try:
+            for problem in device.problems:
+                click.echo(f"warning: {problem}", err=True)
+            server = Server(
+                device.pipeline,
+                data_dir=config.data_dir,
+                socket_path=config.socket,
+                default_budget_ms=config.default_budget_ms,
+                margin_ms=config.margin_ms,
+                reflection=reflection,
+                lock=lock,
+            )
+            await server.start()
+            click.echo(f"serving on {config.socket} (model: {config.model})", err=True)
+            try:
+                await stopping.wait()
+            finally:
+                await server.stop()
+        finally:
+            device.close()

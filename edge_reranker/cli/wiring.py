@@ -1,0 +1,176 @@
+"""Real parts, put together: store, packs, engines and pipeline from a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from edge_reranker.config import Config
+from edge_reranker.engine import EngineSpec, WorkerEngine
+from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
+from edge_reranker.models import ModelCache, Pack, load_pack
+from edge_reranker.models.catalogue import MODELS
+from edge_reranker.pipeline import Pipeline, Tiers
+from edge_reranker.prompt import TEMPLATES
+from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.profile import Taste
+from edge_reranker.ranking.towers import Towers
+from edge_reranker.scoring import BackgroundEncoder, CrossScorer, PublicVectors, VectorCache, VectorScorer
+from edge_reranker.store import Store
+from edge_reranker.types import DegradedReason, Model, ModelState
+
+NO_MODEL = "none"
+DEFAULT_PACK = "movielens-smollm2"
+
+
+def pack_folder(config: Config) -> Path:
+    """The folder of the pack in use: the configured one, or the one that ships."""
+    if config.pack:
+        return Path(config.pack).expanduser()
+    return Path(str(resources.files("edge_reranker_packs"))) / DEFAULT_PACK
+
+
+def n_threads(config: Config) -> int:
+    """Threads for the model: as configured, or the processors this process may use, four at most."""
+    return config.n_threads or min(4, len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1)
+
+
+_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+
+
+def engine(config: Config, role: str, *, name: str = "") -> WorkerEngine:
+    """A worker for the model's file of a role. Raises Missing, ModelInvalid, InvalidArgument."""
+    cache = ModelCache(config.cache_dir)
+    name = name or config.model
+    _, path = cache.open(name, role)
+    return WorkerEngine(
+        EngineSpec(
+            path=path,
+            role="encoder" if role == "encoder" else "scorer",
+            n_threads=n_threads(config),
+            memory_limit_bytes=config.memory_limit_mb * 1024 * 1024,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Everything that runs behind the server. ``problems`` says what is missing, for ``doctor``."""
+
+    pipeline: Pipeline
+    store: Store
+    engines: tuple[WorkerEngine, ...]
+    problems: tuple[str, ...]
+
+    def close(self) -> None:
+        """Stops everything, the store last. Idempotent."""
+        self.pipeline.close()
+        for worker in self.engines:
+            worker.close()
+        self.store.close()
+
+
+def open_device(config: Config) -> Device:
+    """Opens the store and starts what the config asks for.
+
+    A missing model or a broken pack is no error: the lower tiers serve, and say so. Raises StoreError.
+    """
+    if config.model != NO_MODEL and config.model not in _known_models(config):
+        raise InvalidArgument(
+            "model", f"{config.model!r} is neither in the catalogue nor added; see `edge-reranker model list`"
+        )
+    store = Store.open(config.data_dir, key_source=config.key_source)
+    try:
+        return _wire(config, store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _known_models(config: Config) -> set[str]:
+    return {*MODELS, *(file.name for file in ModelCache(config.cache_dir).files())}
+
+
+def _wire(config: Config, store: Store) -> Device:
+    problems: list[str] = []
+    try:
+        pack = load_pack(pack_folder(config))
+    except PackInvalid as error:
+        pipeline = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        return Device(pipeline, store, (), (str(error),))
+    encoder = _start(config, "encoder", problems)
+    cross = _start(config, "scorer", problems) if pack.manifest.scorer.weight else None
+    fallback = DegradedReason.UNSPECIFIED
+    if encoder is None and config.model != NO_MODEL:
+        fallback = DegradedReason.MODEL_UNAVAILABLE
+    tiers = make_tiers(pack, store, encoder, cross, fallback=fallback, model=config.model)
+    engines = {"encoder": encoder, "scorer": cross}
+    models = [
+        (
+            Model(file.name, file.sha256, file.size_bytes, file.role, ModelState.AVAILABLE, file.license),
+            engines.get(file.role) if file.name == config.model else None,
+        )
+        for file in ModelCache(config.cache_dir).files()
+    ]
+    running = tuple(worker for worker in engines.values() if worker is not None)
+    return Device(Pipeline(store, tiers, models=models), store, running, tuple(problems))
+
+
+def make_tiers(
+    pack: Pack,
+    store: Store,
+    encoder: WorkerEngine | None,
+    scorer: WorkerEngine | None,
+    *,
+    fallback: DegradedReason = DegradedReason.UNSPECIFIED,
+    model: str = "",
+) -> Tiers:
+    """The tiers of a pack over the engines that there are."""
+    towers = Towers.of(pack.head)
+    vectors = VectorCache(store, pack.id, towers, encoder)
+    background = BackgroundEncoder(vectors)
+    manifest = pack.manifest
+    return Tiers(
+        pack_id=pack.id,
+        model=model if encoder is not None else "",
+        taste=Taste.of(manifest.taste),
+        named=tuple(manifest.named_features),
+        weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
+        without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
+        tier1=VectorScorer(vectors, towers, background),
+        tier2=CrossScorer(scorer, TEMPLATES[manifest.scorer.template]) if scorer is not None else None,
+        vectors=vectors,
+        public=PublicVectors(store, pack.id),
+        background=background,
+        fallback=fallback,
+    )
+
+
+def _with_scorer(weights: Weights, weight: float) -> Weights:
+    """Adds tier 2's weight, where the pack gives it one beside its prior."""
+    if not weight or "scorer" in weights.names:
+        return weights
+    k = len(weights.names)
+    covariance = np.eye(k + 1)
+    covariance[:k, :k] = weights.covariance
+    return dataclasses.replace(
+        weights,
+        names=(*weights.names, "scorer"),
+        mean=np.append(weights.mean, weight),
+        covariance=covariance,
+    )
+
+
+def _start(config: Config, role: str, problems: list[str]) -> WorkerEngine | None:
+    if config.model == NO_MODEL:
+        return None
+    try:
+        return engine(config, role)
+    except (Missing, ModelInvalid) as error:
+        problems.append(str(error))
+        return None

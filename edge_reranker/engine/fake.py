@@ -1,0 +1,95 @@
+"""A deterministic engine without a model, for tests of everything above the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.engine.types import Encoded, EngineInfo, FloatArray, Scored, Stop
+from edge_reranker.types import ModelState, Piece
+
+
+class FakeEngine:
+    """Tokens are bytes; vectors and logits follow from a hash of the tokens alone.
+
+    ``ms_per_sequence`` makes it as slow as a device, so that deadlines can be tested; ``fail_with`` makes
+    every call stop with that reason.
+    """
+
+    def __init__(
+        self, *, n_embd: int = 16, ms_per_sequence: float = 0.0, fail_with: Stop | None = None
+    ) -> None:
+        self._n_embd = n_embd
+        self._ms_per_sequence = ms_per_sequence
+        self.fail_with = fail_with
+        self.encoded = 0
+
+    @property
+    def state(self) -> ModelState:
+        """See Engine."""
+        return ModelState.FAILED if self.fail_with == Stop.DIED else ModelState.READY
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """See Engine."""
+        return EngineInfo("fake", self._n_embd, 256, 1, 512, "")
+
+    def wait_ready(self, deadline: Deadline) -> bool:
+        """See Engine."""
+        return self.fail_with != Stop.DIED
+
+    def tokenize(self, texts: Sequence[Sequence[Piece]], deadline: Deadline) -> list[list[int]]:
+        """Bytes of each text."""
+        return [[byte for piece in text for byte in piece.text.encode()] for text in texts]
+
+    def encode(
+        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+    ) -> Encoded:
+        """See Engine."""
+        rows: list[FloatArray] = []
+        stop = self.fail_with or Stop.DONE
+        for ids in sequences if self.fail_with is None else ():
+            if not self._step(deadline):
+                stop = Stop.DEADLINE
+                break
+            rows.append(self._noise(ids, self._n_embd))
+            self.encoded += 1
+        return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), self._n_embd), stop)
+
+    def score(
+        self,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        targets: Sequence[int],
+        deadline: Deadline,
+    ) -> Scored:
+        """See Engine."""
+        logits = np.zeros((len(suffixes), len(targets)), dtype=np.float32)
+        reached = np.zeros(len(suffixes), dtype=np.bool_)
+        stop = self.fail_with or Stop.DONE
+        for index, suffix in enumerate(suffixes) if self.fail_with is None else ():
+            if not self._step(deadline):
+                stop = Stop.DEADLINE
+                break
+            logits[index] = self._noise([*prefix, *suffix], len(targets))
+            reached[index] = True
+        return Scored(logits, reached, stop)
+
+    def close(self) -> None:
+        """See Engine."""
+
+    def _step(self, deadline: Deadline) -> bool:
+        if deadline.remaining_ms() <= self._ms_per_sequence:
+            return False
+        time.sleep(self._ms_per_sequence / 1000.0)
+        return True
+
+    @staticmethod
+    def _noise(ids: Sequence[int], width: int) -> FloatArray:
+        digest = hashlib.sha256(repr(list(ids)).encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return generator.standard_normal(width).astype(np.float32)

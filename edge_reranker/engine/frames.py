@@ -1,0 +1,141 @@
+"""What goes through the pipes between the service and the worker: length, then one msgpack message.
+
+Parsed against fixed types, never unpickled: a worker that a model file took over can send nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+
+import msgspec
+
+_LENGTH = struct.Struct("<I")
+# Far above any honest message (1,000 rows of 4,096 floats), far below what would hurt.
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+
+class Open(msgspec.Struct, tag=True):
+    """First message to a worker: what to load."""
+
+    path: str
+    role: str
+    n_threads: int
+    n_sequences: int
+    n_ctx_sequence: int
+    memory_limit_bytes: int
+
+
+class Tokenize(msgspec.Struct, tag=True):
+    """Texts, each a list of (text, structure) pieces."""
+
+    id: int
+    texts: list[list[tuple[str, bool]]]
+
+
+class Encode(msgspec.Struct, tag=True):
+    """Token ids of texts; ``budget_ms`` below 0 means no limit."""
+
+    id: int
+    sequences: list[list[int]]
+    budget_ms: float
+
+
+class Score(msgspec.Struct, tag=True):
+    """A shared prefix, suffixes, and the tokens whose logits are wanted."""
+
+    id: int
+    prefix: list[int]
+    suffixes: list[list[int]]
+    targets: list[int]
+    budget_ms: float
+
+
+class Cancel(msgspec.Struct, tag=True):
+    """Stop working on request ``id`` at the next chunk."""
+
+    id: int
+
+
+class Opened(msgspec.Struct, tag=True):
+    """The model is loaded."""
+
+    description: str
+    n_embd: int
+    n_vocab: int
+    n_layer: int
+    n_ctx_sequence: int
+    system: str
+
+
+class Tokens(msgspec.Struct, tag=True):
+    """Token ids of each text."""
+
+    id: int
+    ids: list[list[int]]
+
+
+class Rows(msgspec.Struct, tag=True):
+    """Some result rows of request ``id``: little-endian float32, one row after another."""
+
+    id: int
+    indices: list[int]
+    data: bytes
+
+
+class Done(msgspec.Struct, tag=True):
+    """Request ``id`` is over. ``stop`` says why."""
+
+    id: int
+    stop: str
+
+
+class Failed(msgspec.Struct, tag=True):
+    """Request ``id`` (0: loading) cannot be done. The message holds no content."""
+
+    id: int
+    message: str
+
+
+Request = Open | Tokenize | Encode | Score | Cancel
+Response = Opened | Tokens | Rows | Done | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+response_decoder: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
+
+
+def write(fd: int, message: Request | Response) -> None:
+    """Writes one message. Raises OSError when the other side is gone."""
+    body = _encoder.encode(message)
+    data = memoryview(_LENGTH.pack(len(body)) + body)
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def read(fd: int) -> bytes | None:
+    """The next message's bytes; None when the other side has closed. Raises ValueError on nonsense."""
+    head = _read_exactly(fd, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {length} bytes")
+    return _read_exactly(fd, length)
+
+
+def waiting(fd: int) -> bool:
+    """Whether a message (or the end) can be read without waiting."""
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _read_exactly(fd: int, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = os.read(fd, min(size, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

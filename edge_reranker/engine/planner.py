@@ -1,0 +1,63 @@
+"""From suffix lengths to batches: pure, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# What one more decode costs, in tokens: 2 ms of graph set-up against ~0.5 ms a token where it was measured
+# (SmolLM2-L10 Q4_0, 2 threads: 1 token 2.1 ms, 64 tokens 32 ms).
+DECODE_OVERHEAD_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Suffixes decoded together, each padded to ``length`` tokens behind the position that is read."""
+
+    indices: tuple[int, ...]
+    length: int
+
+
+def plan(lengths: Sequence[int], *, max_sequences: int, max_tokens: int) -> list[list[Batch]]:
+    """Groups suffixes into waves, a wave into batches of near-equal length.
+
+    A wave is the next ``max_sequences`` suffixes in the order given, so that the most important ones are
+    reached first; within it the order is free. Batches that mix lengths split badly over separate KV
+    streams, so the shorter ones are padded at the end, where causal attention cannot see it; a dynamic
+    programme over the sorted lengths picks the cuts that cost the fewest tokens, padding and overhead
+    included. Every suffix is in exactly one batch, and ``len(indices) * length <= max_tokens``.
+    Raises ValueError for a length below 1 or above ``max_tokens``.
+    """
+    for length in lengths:
+        if not 1 <= length <= max_tokens:
+            raise ValueError(f"a suffix has {length} tokens, allowed are 1 to {max_tokens}")
+    waves = []
+    for start in range(0, len(lengths), max_sequences):
+        indices = range(start, min(start + max_sequences, len(lengths)))
+        # Ties go by index, so that the plan depends on nothing but its input.
+        ordered = sorted(indices, key=lambda index: (-lengths[index], index))
+        waves.append(_cut(ordered, lengths, max_tokens))
+    return waves
+
+
+def _cut(ordered: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[Batch]:
+    """The cheapest cuts of suffixes sorted by falling length: O(n²), n is at most a wave."""
+    n = len(ordered)
+    best = [0.0] * (n + 1)
+    cut = [0] * (n + 1)
+    for end in range(1, n + 1):
+        best[end] = float("inf")
+        for start in range(end - 1, -1, -1):
+            tokens = lengths[ordered[start]] * (end - start)
+            if tokens > max_tokens:
+                break
+            cost = best[start] + tokens + DECODE_OVERHEAD_TOKENS
+            if cost < best[end]:
+                best[end], cut[end] = cost, start
+    batches = []
+    end = n
+    while end:
+        start = cut[end]
+        batches.append(Batch(tuple(ordered[start:end]), lengths[ordered[start]]))
+        end = start
+    return batches[::-1]

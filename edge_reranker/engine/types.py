@@ -1,0 +1,118 @@
+"""What an engine takes and gives: token ids in, arrays out. It knows no users, prompts or databases."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.types import ModelState, Piece
+
+FloatArray = npt.NDArray[np.float32]
+Role = Literal["encoder", "scorer"]
+
+
+class Stop(enum.StrEnum):
+    """Why an engine stopped."""
+
+    DONE = "done"
+    DEADLINE = "deadline"
+    BUSY = "busy"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which model to run, and how.
+
+    ``n_sequences`` candidates are scored at once, each in a KV stream of ``n_ctx_sequence`` tokens.
+    ``memory_limit_bytes`` caps the worker's address space; 0 means no cap.
+    """
+
+    path: Path
+    role: Role
+    n_threads: int = 2
+    n_sequences: int = 16
+    n_ctx_sequence: int = 512
+    memory_limit_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the loaded model is."""
+
+    description: str
+    n_embd: int
+    n_vocab: int
+    n_layer: int
+    n_ctx_sequence: int
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Hidden states of the first ``len(vectors)`` sequences asked for, float32 [n_done, n_embd]."""
+
+    vectors: FloatArray
+    stop: Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Logits float32 [n_suffixes, n_targets]; rows that were not reached are False in ``reached``."""
+
+    logits: FloatArray
+    reached: npt.NDArray[np.bool_]
+    stop: Stop
+
+
+class Engine(Protocol):
+    """A model that runs somewhere. Thread-safe; calls take turns."""
+
+    @property
+    def state(self) -> ModelState:
+        """What the model is doing."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What the model is; None until it has been loaded once."""
+
+    def wait_ready(self, deadline: Deadline) -> bool:
+        """Waits until the model answers, at most until the deadline; whether it does."""
+
+    def tokenize(self, texts: Sequence[Sequence[Piece]], deadline: Deadline) -> list[list[int]]:
+        """Token ids of each text. Data pieces give no control tokens, whatever they say.
+
+        Raises EngineBusy, EngineDied.
+        """
+
+    def encode(
+        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+    ) -> Encoded:
+        """Mean over tokens of the last hidden states, one sequence per decode, in the order given.
+
+        Stops early rather than pass the deadline; never raises for lack of time. ``background`` calls
+        let others go first.
+        """
+
+    def score(
+        self,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        targets: Sequence[int],
+        deadline: Deadline,
+    ) -> Scored:
+        """Logits of ``targets`` at the last token of prefix + suffix, for each suffix.
+
+        The prefix is decoded once and kept for the next call. Suffixes are reached in the order given,
+        a batch at a time, while time remains. Raises InvalidArgument for an empty or overlong input.
+        """
+
+    def close(self) -> None:
+        """Stops the model. Idempotent."""

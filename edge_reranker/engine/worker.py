@@ -1,0 +1,195 @@
+"""The worker process: one model, two pipes, nothing else. Run as ``python -m edge_reranker.engine.worker``.
+
+It has no store, no key and no socket; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_reranker.engine import frames
+from edge_reranker.engine.planner import plan
+from edge_reranker.engine.types import EngineSpec, Stop
+from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.types import Piece
+
+if TYPE_CHECKING:
+    from edge_reranker.engine.llama import LlamaModel
+
+# A chunk may take this much longer than predicted before the deadline is passed.
+_SAFETY = 1.15
+
+
+class Speed:
+    """Milliseconds per token, learned as it goes (exponential average)."""
+
+    def __init__(self) -> None:
+        self._ms_per_token: float | None = None
+
+    def predict_ms(self, n_tokens: int) -> float:
+        """What ``n_tokens`` will take; 0 before anything was measured."""
+        return 0.0 if self._ms_per_token is None else self._ms_per_token * n_tokens * _SAFETY
+
+    def measured(self, n_tokens: int, ms: float) -> None:
+        """Takes in one measurement."""
+        rate = ms / max(1, n_tokens)
+        self._ms_per_token = rate if self._ms_per_token is None else 0.7 * self._ms_per_token + 0.3 * rate
+
+
+class Budget:
+    """Time left for one request, and whether it was cancelled."""
+
+    def __init__(self, budget_ms: float, cancelled: Callable[[], bool]) -> None:
+        self._until = float("inf") if budget_ms < 0 else time.monotonic() + budget_ms / 1000.0
+        self._cancelled = cancelled
+
+    def allows(self, ms: float) -> bool:
+        """Whether ``ms`` more milliseconds fit."""
+        return not self._cancelled() and time.monotonic() + ms / 1000.0 < self._until
+
+
+class Worker:
+    """Reads requests, answers them one at a time, looks for a cancel between chunks."""
+
+    def __init__(self, fd_in: int, fd_out: int) -> None:
+        self._in = fd_in
+        self._out = fd_out
+        self._queue: deque[frames.Request] = deque()
+        self._cancelled: set[int] = set()
+        self._closed = False
+        self._encode_speed = Speed()
+        self._score_speed = Speed()
+        self._model: LlamaModel
+
+    def run(self) -> None:
+        """Serves until the input ends."""
+        first = self._next()
+        if not isinstance(first, frames.Open):
+            return
+        if first.memory_limit_bytes:
+            resource.setrlimit(resource.RLIMIT_AS, (first.memory_limit_bytes,) * 2)
+        try:
+            # Imported under the memory limit, and only here: nothing else in the service loads llama.cpp.
+            from edge_reranker.engine.llama import LlamaModel
+
+            self._model = LlamaModel(
+                EngineSpec(
+                    path=Path(first.path),
+                    role="encoder" if first.role == "encoder" else "scorer",
+                    n_threads=first.n_threads,
+                    n_sequences=first.n_sequences,
+                    n_ctx_sequence=first.n_ctx_sequence,
+                )
+            )
+        except (EdgeRerankerError, OSError, MemoryError) as error:
+            self._send(frames.Failed(0, str(error) or type(error).__name__))
+            return
+        info = self._model.info
+        self._send(
+            frames.Opened(
+                info.description, info.n_embd, info.n_vocab, info.n_layer, info.n_ctx_sequence, info.system
+            )
+        )
+        while (request := self._next()) is not None:
+            self._answer(request)
+
+    def _answer(self, request: frames.Request) -> None:
+        if isinstance(request, frames.Open | frames.Cancel):
+            return
+        try:
+            if isinstance(request, frames.Tokenize):
+                ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
+                self._send(frames.Tokens(request.id, ids))
+            elif isinstance(request, frames.Encode):
+                self._send(frames.Done(request.id, self._encode(request)))
+            else:
+                self._send(frames.Done(request.id, self._score(request)))
+        except (EdgeRerankerError, ValueError, RuntimeError) as error:
+            self._send(frames.Failed(request.id, str(error)))
+        self._cancelled.discard(request.id)
+
+    def _encode(self, request: frames.Encode) -> Stop:
+        budget = self._budget(request.id, request.budget_ms)
+        for index, ids in enumerate(request.sequences):
+            if not budget.allows(self._encode_speed.predict_ms(len(ids))):
+                return Stop.DEADLINE
+            start = time.monotonic()
+            vector = self._model.encode(ids)
+            self._encode_speed.measured(len(ids), (time.monotonic() - start) * 1000.0)
+            self._send(frames.Rows(request.id, [index], vector.tobytes()))
+        return Stop.DONE
+
+    def _score(self, request: frames.Score) -> Stop:
+        from edge_reranker.engine.llama import MAX_BATCH_TOKENS
+
+        budget = self._budget(request.id, request.budget_ms)
+        waves = plan(
+            [len(suffix) for suffix in request.suffixes],
+            max_sequences=self._model.n_sequences,
+            max_tokens=MAX_BATCH_TOKENS,
+        )
+        if not budget.allows(self._score_speed.predict_ms(self._model.prefix_cost(request.prefix))):
+            return Stop.DEADLINE
+        start = time.monotonic()
+        decoded = self._model.set_prefix(request.prefix)
+        if decoded:
+            self._score_speed.measured(decoded, (time.monotonic() - start) * 1000.0)
+        for wave in waves:
+            for batch in wave:
+                n_tokens = batch.length * len(batch.indices)
+                if not budget.allows(self._score_speed.predict_ms(n_tokens)):
+                    return Stop.DEADLINE
+                start = time.monotonic()
+                rows = self._model.score(request.suffixes, batch, request.targets)
+                self._score_speed.measured(n_tokens, (time.monotonic() - start) * 1000.0)
+                self._send(frames.Rows(request.id, list(batch.indices), rows.tobytes()))
+        return Stop.DONE
+
+    def _budget(self, request_id: int, budget_ms: float) -> Budget:
+        def cancelled() -> bool:
+            while not self._closed and frames.waiting(self._in):
+                self._receive()
+            return self._closed or request_id in self._cancelled
+
+        return Budget(budget_ms, cancelled)
+
+    def _receive(self) -> None:
+        body = frames.read(self._in)
+        if body is None:
+            self._closed = True
+            return
+        request = frames.request_decoder.decode(body)
+        if isinstance(request, frames.Cancel):
+            self._cancelled.add(request.id)
+        else:
+            self._queue.append(request)
+
+    def _next(self) -> frames.Request | None:
+        while not self._queue and not self._closed:
+            self._receive()
+        return self._queue.popleft() if self._queue else None
+
+    def _send(self, message: frames.Response) -> None:
+        frames.write(self._out, message)
+
+
+def main() -> None:
+    """Runs a worker on standard input and output."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Native code may print; only our frames may reach the pipe.
+    fd_out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        Worker(0, fd_out).run()
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)  # the service is gone: nothing to tell, nothing to save
+
+
+if __name__ == "__main__":
+    main()

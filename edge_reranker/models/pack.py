@@ -1,0 +1,263 @@
+"""Packs: what was learned offline, small enough to ship: a head, a prior over fusion weights, and settings.
+
+A pack is a folder:
+
+    pack.json     the manifest: encoder, settings, priors, the weights' hash
+    weights.npz   the head's arrays, half precision
+    CARD.md       data, licence, honest metrics and the command that made it; for people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.errors import PackInvalid
+from edge_reranker.types import EventType
+
+FORMAT = 1
+MANIFEST_FILE = "pack.json"
+WEIGHTS_FILE = "weights.npz"
+CARD_FILE = "CARD.md"
+
+# A pack may come from anywhere; nothing larger is read into memory.
+MAX_BYTES = 16 * 1024 * 1024
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+Float16 = NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Which hidden states the head reads: ``template`` is filled with an item's title and joined tags."""
+
+    model: str
+    n_blocks: int
+    n_embd: int
+    pooling: str = "mean"
+    template: str = "{title}. {tags}"
+
+
+@dataclass(frozen=True, slots=True)
+class TasteSettings:
+    """How much an event counts, by type name and age."""
+
+    event_weights: dict[str, float]
+    half_life_days: float
+    max_events: int
+    fresh_half_life_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A Gaussian over fusion weights: one mean and one row of covariance per column name."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """Tier 2: the template it renders, and the weight it starts with."""
+
+    template: str = "default"
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything in a pack but its arrays.
+
+    ``fusion`` is the prior when vectors take part, ``without_model`` the one for tier 0 alone.
+    """
+
+    name: str
+    version: str
+    encoder: Encoder
+    taste: TasteSettings
+    fusion: Prior
+    without_model: Prior
+    scorer: ScorerSettings = ScorerSettings()
+    named_features: tuple[str, ...] = ()
+    weights_sha256: str = ""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The two towers' arrays: ``shift``, ``scale`` [n_embd], ``project`` [n_embd, n_dims], ``bias``
+    [n_dims], ``turn`` [n_dims, n_dims]; all finite, half precision.
+    """
+
+    shift: Float16
+    scale: Float16
+    project: Float16
+    bias: Float16
+    turn: Float16
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A manifest and the arrays that its hash names. Make one with ``make`` or ``load``."""
+
+    manifest: Manifest
+    head: Head
+
+    @cached_property
+    def id(self) -> str:
+        """Name and content: the vector space of the vectors that this pack's head makes."""
+        digest = hashlib.sha256(_canonical(self.manifest)).hexdigest()
+        return f"{self.manifest.name}-{digest[:12]}"
+
+    @property
+    def n_dims(self) -> int:
+        """Numbers in an item vector."""
+        return int(self.head.project.shape[1])
+
+
+def make(manifest: Manifest, head: Head) -> Pack:
+    """A pack of ``head`` with its hash in the manifest. Raises ``PackInvalid`` as ``load`` does."""
+    digest = hashlib.sha256(_weights_bytes(head)).hexdigest()
+    pack = Pack(replace(manifest, weights_sha256=digest), head)
+    _check(pack)
+    return pack
+
+
+def save(pack: Pack, path: Path, card: str = "") -> None:
+    """Write the pack's three files into the folder ``path``, making it where needed."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head))
+    text = msgspec.json.format(_canonical(pack.manifest), indent=1)
+    (path / MANIFEST_FILE).write_bytes(text + b"\n")
+    if card:
+        (path / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def load(path: Path) -> Pack:
+    """Read a pack and check names, shapes, finiteness and hash.
+
+    Raises ``PackInvalid`` saying which file is wrong and how.
+    """
+    manifest_bytes = _read(path / MANIFEST_FILE)
+    weights_bytes = _read(path / WEIGHTS_FILE)
+    try:
+        manifest = msgspec.json.decode(manifest_bytes, type=Manifest)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise _invalid(path, f"{MANIFEST_FILE}: {error}") from error
+    if manifest.format != FORMAT:
+        raise _invalid(path, f"{MANIFEST_FILE}: format {manifest.format}, this version reads {FORMAT}")
+    if hashlib.sha256(weights_bytes).hexdigest() != manifest.weights_sha256:
+        raise _invalid(path, f"{WEIGHTS_FILE} is not the file that {MANIFEST_FILE} names (sha256 differs)")
+    pack = Pack(manifest, _head(path, weights_bytes))
+    _check(pack, path)
+    return pack
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest, order="sorted")
+
+
+def _weights_bytes(head: Head) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        shift=head.shift,
+        scale=head.scale,
+        project=head.project,
+        bias=head.bias,
+        turn=head.turn,
+    )
+    return buffer.getvalue()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise _invalid(file.parent, f"{file.name} is larger than {MAX_BYTES} bytes")
+        return file.read_bytes()
+    except OSError as error:
+        raise _invalid(file.parent, f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _head(path: Path, content: bytes) -> Head:
+    names = [f.name for f in fields(Head)]
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise _invalid(path, f"{WEIGHTS_FILE} unpacks to more than {MAX_BYTES} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            missing = [name for name in names if name not in arrays]
+            if missing:
+                raise _invalid(path, f"{WEIGHTS_FILE} has no array {missing[0]}")
+            return Head(**{name: arrays[name] for name in names})
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise _invalid(path, f"{WEIGHTS_FILE} is not an archive of plain arrays") from error
+
+
+def _check(pack: Pack, path: Path | None = None) -> None:
+    manifest, head = pack.manifest, pack.head
+    where = path or Path(manifest.name)
+    if not _NAME.fullmatch(manifest.name):
+        raise _invalid(where, "name must be lower-case letters, digits and dashes, 64 at most")
+    n_embd = manifest.encoder.n_embd
+    n_dims = head.project.shape[-1] if head.project.ndim == 2 else 0
+    if n_dims == 0:
+        raise _invalid(where, f"project has shape {head.project.shape}, not (n_embd, n_dims)")
+    shapes: Mapping[str, tuple[int, ...]] = {
+        "shift": (n_embd,),
+        "scale": (n_embd,),
+        "project": (n_embd, n_dims),
+        "bias": (n_dims,),
+        "turn": (n_dims, n_dims),
+    }
+    for name, shape in shapes.items():
+        array = getattr(head, name)
+        if array.dtype != np.float16:
+            raise _invalid(where, f"{name} is {array.dtype}, not float16")
+        if array.shape != shape:
+            raise _invalid(where, f"{name} has shape {array.shape}, not {shape}")
+        if not np.isfinite(array).all():
+            raise _invalid(where, f"{name} has values that are not finite")
+    _check_settings(manifest, where)
+    _check_prior(manifest.fusion, "fusion", where)
+    _check_prior(manifest.without_model, "without_model", where)
+
+
+def _check_settings(manifest: Manifest, where: Path) -> None:
+    taste = manifest.taste
+    unknown = [name for name in taste.event_weights if name not in EventType.__members__]
+    if unknown:
+        raise _invalid(where, f"event_weights: no event type is called {unknown[0]}")
+    weights = [*taste.event_weights.values(), manifest.scorer.weight]
+    if not np.isfinite(weights).all() or min(taste.event_weights.values(), default=0.0) < 0:
+        raise _invalid(where, "event_weights and scorer.weight must be finite, event_weights not negative")
+    if not (taste.half_life_days > 0 and taste.fresh_half_life_days > 0 and taste.max_events > 0):
+        raise _invalid(where, "half_life_days, fresh_half_life_days and max_events must be above 0")
+
+
+def _check_prior(prior: Prior, field: str, where: Path) -> None:
+    k = len(prior.names)
+    if len(set(prior.names)) != k or "server_rank" not in prior.names:
+        raise _invalid(where, f"{field}.names must be distinct and have server_rank")
+    if len(prior.mean) != k or len(prior.covariance) != k or any(len(r) != k for r in prior.covariance):
+        raise _invalid(where, f"{field} must have {k} means and {k} x {k} covariances, as it has names")
+    covariance = np.array(prior.covariance)
+    if not (np.isfinite(prior.mean).all() and np.isfinite(covariance).all()):
+        raise _invalid(where, f"{field} has values that are not finite")
+    if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() <= 0:
+        raise _invalid(where, f"{field}.covariance must be symmetric and positive definite")
+
+
+def _invalid(path: Path, problem: str) -> PackInvalid:
+    return PackInvalid(f"pack {path.name}: {problem}; reinstall it or train it again")

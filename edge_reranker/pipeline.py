@@ -1,0 +1,312 @@
+"""Candidates, context and deadline in; an order out. The only place that knows all tiers."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.engine import Engine
+from edge_reranker.errors import StoreError
+from edge_reranker.ranking import policy
+from edge_reranker.ranking.features import FEATURES, features, with_column
+from edge_reranker.ranking.fusion import Weights, fuse, order
+from edge_reranker.ranking.profile import Taste, profile
+from edge_reranker.scoring import (
+    BackgroundEncoder,
+    PublicVectors,
+    Scorer,
+    TierScores,
+    User,
+    VectorCache,
+    VectorScorer,
+)
+from edge_reranker.store import Store
+from edge_reranker.types import (
+    Context,
+    DegradedReason,
+    Event,
+    Forgotten,
+    Model,
+    Ranking,
+    Recorded,
+    RerankQuery,
+    Result,
+    Timings,
+)
+
+Float32 = npt.NDArray[np.float32]
+
+# Of these, the profile counts the newest that say something about taste; impressions may stand between.
+_CONTEXT_EVENTS = 200
+_REMEMBERED_USERS = 64
+# Fusion, policy and the answer's records, after the last tier.
+_AFTERWARDS_MS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """What there is above tier 0: the pack's settings and the tiers that can run.
+
+    ``fallback`` is the reason given when a tier that should be there is not.
+    """
+
+    pack_id: str = ""
+    model: str = ""
+    taste: Taste = field(default_factory=Taste)
+    named: tuple[str, ...] = ()
+    weights: Weights | None = None  # None: no usable pack, the server's order stands
+    without_model: Weights | None = None
+    tier1: VectorScorer | None = None
+    tier2: Scorer | None = None
+    vectors: VectorCache | None = None
+    public: PublicVectors | None = None
+    background: BackgroundEncoder | None = None
+    fallback: DegradedReason = DegradedReason.UNSPECIFIED
+
+
+class _Watch:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._spent[stage] = self._spent.get(stage, 0.0) + (now - self._last) * 1000.0
+        self._last = now
+
+    def timings(self) -> Timings:
+        total_ms = (time.perf_counter() - self._start) * 1000.0
+        return Timings(total_ms=total_ms, **{f"{stage}_ms": ms for stage, ms in self._spent.items()})
+
+
+class Pipeline:
+    """The service behind any front: in-process, or gRPC. Thread-safe."""
+
+    def __init__(
+        self,
+        store: Store,
+        tiers: Tiers,
+        *,
+        models: Sequence[tuple[Model, Engine | None]] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``models`` are the model files on this device, each with its engine if it is in use."""
+        self._store = store
+        self._tiers = tiers
+        self._models = tuple(models)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._users: dict[str, User] = {}
+
+    def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
+        """The best order that time allows; always a complete permutation."""
+        *_, last = self.rerank_stream(namespace, query, deadline)
+        return last
+
+    def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
+        """A complete permutation after each step, each better informed; the last is final and is logged."""
+        watch = _Watch()
+        ranking_id = secrets.token_urlsafe(12)
+        last: Ranking | None = None
+        for answer in self._answers(namespace, query, deadline.less_ms(_AFTERWARDS_MS), watch):
+            if last is not None:
+                yield last
+            last = self._ranking(ranking_id, query, answer, watch)
+        if last is None:
+            raise AssertionError("a request has at least one answer")
+        final = dataclasses.replace(last, final=True)
+        self._store.put_ranking(
+            namespace,
+            final,
+            surface=query.surface,
+            session_id=query.session_id,
+            created_at=self._clock(),
+        )
+        yield final
+
+    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+        """Stores events durably, and has their items encoded before they are needed."""
+        recorded = self._store.record(namespace, events)
+        tiers = self._tiers
+        if tiers.public is not None:
+            tiers.public.picked(namespace, events)
+        if tiers.background is not None and tiers.vectors is not None:
+            items = [event.item for event in events if event.item is not None]
+            tiers.background.schedule(namespace, tiers.vectors.keyed(items)[::-1], first=True)
+        return recorded
+
+    def events(self, namespace: str, limit: int, page_token: str) -> tuple[list[Event], str]:
+        """A page of events, newest first, and where the next one starts."""
+        return self._store.events(namespace, limit, page_token)
+
+    def forget(
+        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
+    ) -> Forgotten:
+        """Removes events and what was derived from them, here and in the store."""
+        tiers = self._tiers
+        # Queued first, then stored, then remembered: nothing forgotten is written again behind our back.
+        if tiers.background is not None:
+            tiers.background.forget(namespace)
+        receipt = self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+        with self._lock:
+            self._users.pop(namespace, None)
+        if tiers.vectors is not None:
+            tiers.vectors.forget(namespace)
+        if tiers.public is not None:
+            tiers.public.forget(namespace)
+        if tiers.tier1 is not None:
+            tiers.tier1.forget(namespace)
+        return receipt
+
+    def models(self) -> Sequence[Model]:
+        """The models on this device, and what each is doing."""
+        return [
+            model if engine is None else dataclasses.replace(model, state=engine.state)
+            for model, engine in self._models
+        ]
+
+    def warmup(self, deadline: Deadline) -> bool:
+        """Waits until every engine answers and nothing is left to encode; whether that came in time."""
+        engines = [engine for _, engine in self._models if engine is not None]
+        ready = bool(engines) and all(engine.wait_ready(deadline) for engine in engines)
+        background = self._tiers.background
+        return ready and (background is None or background.wait_idle(deadline))
+
+    def close(self) -> None:
+        """Stops background work. Idempotent."""
+        if self._tiers.background is not None:
+            self._tiers.background.close()
+
+    # One request.
+
+    def _answers(
+        self, namespace: str, query: RerankQuery, deadline: Deadline, watch: _Watch
+    ) -> Iterator[_Answer]:
+        n = len(query.candidates)
+        tiers = self._tiers
+        as_served = _Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
+        try:
+            user = self._user(namespace)
+        except StoreError:
+            watch.lap("context")
+            yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
+            return
+        watch.lap("context")
+        if tiers.weights is None or tiers.without_model is None:
+            yield as_served.because(tiers.fallback, 0.0)
+            return
+        if not user.profile and not query.query:
+            yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
+            self._get_ready(user, query)
+            return
+        matrix = features(user.profile, query, now_s=self._clock(), taste=tiers.taste, named=tiers.named)
+        scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
+        watch.lap("tier0")
+        answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
+        if not user.profile:
+            # A search by somebody unknown: the words decide, and no tier above has anything to add.
+            yield answer
+            return
+        yield answer.because(tiers.fallback, answer.coverage) if tiers.tier1 is None else answer
+        for number, scorer in ((1, tiers.tier1), (2, tiers.tier2)):
+            if scorer is None:
+                continue
+            before, reason = matrix, answer.reason
+            for result in scorer.score(user, query, answer.order.tolist(), deadline):
+                watch.lap(f"tier{number}")
+                matrix = with_column(before, scorer.column, result.scores, result.reached)
+                answer = self._fused(matrix, answer, number, result, reason)
+                watch.lap("fusion")
+                yield answer
+
+    def _fused(
+        self,
+        matrix: npt.NDArray[np.float64],
+        before: _Answer,
+        tier: int,
+        result: TierScores,
+        reason: DegradedReason,
+    ) -> _Answer:
+        tiers = self._tiers
+        towers = matrix[:, FEATURES.index("towers")]
+        # The weights of the other features differ with and without the model: it takes over part of what
+        # they say.
+        weights = tiers.weights if towers.any() else tiers.without_model
+        assert weights is not None  # noqa: S101 - _answers has returned without them
+        return _Answer(
+            order=order(fuse(matrix, FEATURES + tiers.named, weights)),
+            tier=np.where(result.reached, tier, before.tier),
+            coverage=float(result.reached.mean()),
+            reason=result.reason or reason,
+        )
+
+    def _ranking(self, ranking_id: str, query: RerankQuery, answer: _Answer, watch: _Watch) -> Ranking:
+        places = policy.apply(answer.order.tolist(), query)
+        watch.lap("fusion")
+        candidates = query.candidates
+        return Ranking(
+            ranking_id=ranking_id,
+            results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+            coverage=answer.coverage,
+            degraded_reason=answer.reason,
+            timings=watch.timings(),
+            model=self._tiers.model,
+            pack=self._tiers.pack_id,
+            final=False,
+        )
+
+    def _user(self, namespace: str) -> User:
+        """The user now; read again only when the events have changed. Raises StoreError."""
+        generation = self._store.generation(namespace)
+        with self._lock:
+            user = self._users.get(namespace)
+        if user is not None and user.generation == generation:
+            return user
+        context: Context = self._store.context(namespace, _CONTEXT_EVENTS)
+        user = User(namespace, generation, context, profile(context, self._tiers.taste))
+        with self._lock:
+            while len(self._users) >= _REMEMBERED_USERS:
+                self._users.pop(next(iter(self._users)))
+            self._users[namespace] = user
+        return user
+
+    def _public_vectors(self, user: User, query: RerankQuery) -> Mapping[str, Mapping[str, Float32]]:
+        public = self._tiers.public
+        if public is None:
+            return {}
+        spaces = public.remember(user.namespace, query.candidates)
+        return public.history(user.namespace, spaces, user.profile)
+
+    def _get_ready(self, user: User, query: RerankQuery) -> None:
+        """Nobody is known yet: use the time to encode what they are shown."""
+        tiers = self._tiers
+        if tiers.public is not None:
+            tiers.public.remember(user.namespace, query.candidates)
+        if tiers.background is None or tiers.vectors is None:
+            return
+        keyed = tiers.vectors.keyed([candidate.item for candidate in query.candidates])
+        known: Mapping[str, object] = tiers.vectors.known(user.namespace, keyed)
+        tiers.background.schedule(user.namespace, [item for item in keyed if item.hash not in known])
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is."""
+
+    order: npt.NDArray[np.intp]
+    tier: npt.NDArray[np.intp]
+    coverage: float
+    reason: DegradedReason = DegradedReason.UNSPECIFIED
+
+    def because(self, reason: DegradedReason, coverage: float) -> _Answer:
+        return _Answer(self.order, self.tier, coverage, reason)

@@ -1,0 +1,1 @@
+"""Features, vectors, fusion and list policy: arrays in, arrays out."""

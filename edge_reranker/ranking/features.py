@@ -1,0 +1,207 @@
+"""Tier 0: what is known of each candidate without any model, as columns of unit scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.ranking import lexical
+from edge_reranker.ranking.profile import SECONDS_A_DAY, Profile, Taste
+from edge_reranker.types import Candidate, RerankQuery
+
+FEATURES = (
+    "server_rank",  # log of the chance that a user who is not known picks this place of the list, centred
+    "server_score",  # the server's own score, standardised; 0 unless every candidate has one
+    "history_text",  # BM25 of title and text with the words of the history
+    "query_text",  # BM25 of title, text and tags with the words of the query
+    "tags",  # cosine of the candidate's tags and the history's
+    "attributes",  # share of the history that has the candidate's value, mean over its attributes
+    "recency",  # halves with every half-life since publication, centred
+    "neighbours",  # weight of the history items that the backend calls similar
+    "public_vector",  # cosine with the history's mean in a vector space of the backend's own, centred
+    "towers",  # tier 1; filled in by ``with_column``
+    "scorer",  # tier 2; filled in by ``with_column``
+)
+PERSONAL = frozenset(
+    {"history_text", "tags", "attributes", "neighbours", "public_vector", "towers", "scorer"}
+)
+
+Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]
+
+
+def features(
+    profile: Profile,
+    query: RerankQuery,
+    *,
+    now_s: float,
+    taste: Taste | None = None,
+    named: Sequence[str] = (),
+    history_vectors: Vectors | None = None,
+) -> NDArray[np.float64]:
+    """All columns of ``FEATURES``, then one per name in ``named``: [n_candidates, n_columns].
+
+    ``now_s`` is in seconds since 1970 UTC. ``named`` are names from the candidates' ``features`` that the
+    pack has weights for; a candidate without one gets the mean of the others (0 after centring).
+    ``history_vectors`` maps a vector space to the history items' vectors by id. Every column in
+    ``PERSONAL`` is exactly 0 for an empty profile. Every value is finite.
+    """
+    taste = taste or Taste()
+    candidates = query.candidates
+    n = len(candidates)
+    columns: dict[str, NDArray[np.float64]] = {"server_rank": server_rank(n)}
+    columns["server_score"] = _server_score(candidates)
+    columns["history_text"], columns["query_text"] = _texts(profile, query)
+    columns["tags"] = _tags(profile, candidates)
+    columns["attributes"] = _attributes(profile, candidates)
+    columns["recency"] = _recency(candidates, now_s, taste.fresh_half_life_days)
+    columns["neighbours"] = _neighbours(profile, candidates)
+    columns["public_vector"] = _public_vector(profile, candidates, history_vectors or {})
+    zero = np.zeros(n)
+    matrix = [columns.get(name, zero) for name in FEATURES]
+    matrix += [_named(candidates, name) for name in named]
+    return np.column_stack(matrix)
+
+
+def with_column(
+    matrix: NDArray[np.float64],
+    name: str,
+    scores: NDArray[np.floating],
+    reached: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """A copy of ``matrix`` with the column ``name`` set: scores centred over the reached, 0 elsewhere.
+
+    ``scores`` and ``reached`` are [n_candidates]; None means all were reached. A choice model is blind to
+    what all candidates share, so centring changes nothing among the reached. It makes 0 mean "no
+    evidence either way", so a candidate that was not reached keeps its fused score without the column,
+    and being reached is neither good nor bad by itself.
+    """
+    result = matrix.copy()
+    result[:, FEATURES.index(name)] = _centred(scores, reached)
+    return result
+
+
+def server_rank(n: int) -> NDArray[np.float64]:
+    """-log(place), places from 1, centred over the list of ``n`` (Zipf's law); [n]."""
+    column = -np.log(np.arange(1, n + 1, dtype=np.float64))
+    return column - column.mean() if n else column
+
+
+def _server_score(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    values = np.array([np.nan if c.server_score is None else c.server_score for c in candidates])
+    # A score that contradicts the list says nothing sure: the order is the server's word.
+    if len(values) < 2 or not np.isfinite(values).all() or (np.diff(values) > 0).any():
+        return np.zeros(len(values))
+    return _standard(values)
+
+
+def _texts(profile: Profile, query: RerankQuery) -> NDArray[np.float64]:
+    asked = lexical.query_words(query.query)
+    if not asked and not profile.words:
+        return np.zeros((2, len(query.candidates)))
+    documents = [lexical.words(c.item.title, c.item.text, *c.item.tags) for c in query.candidates]
+    return lexical.scores(documents, [profile.words, asked])
+
+
+def _tags(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    column = np.zeros(len(candidates))
+    if profile.tags:
+        weight_of = profile.tags.get
+        for row, candidate in enumerate(candidates):
+            tags = {tag.casefold() for tag in candidate.item.tags}
+            if tags:
+                column[row] = sum(map(weight_of, tags, repeat(0.0))) / math.sqrt(len(tags))
+    return column
+
+
+def _attributes(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    column = np.zeros(len(candidates))
+    if profile.attributes:
+        share_of = profile.attributes.get
+        for row, candidate in enumerate(candidates):
+            pairs = candidate.item.attributes.items()
+            if pairs:
+                column[row] = sum(map(share_of, pairs, repeat(0.0))) / len(pairs)
+    return column
+
+
+def _recency(candidates: Sequence[Candidate], now_s: float, half_life_days: float) -> NDArray[np.float64]:
+    published = np.array([np.nan if c.published_at is None else c.published_at for c in candidates])
+    known = np.isfinite(published)
+    age_days = np.maximum(0.0, now_s - np.where(known, published, now_s)) / SECONDS_A_DAY
+    return _centred(0.5 ** (age_days / half_life_days), known)
+
+
+def _neighbours(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    column = np.zeros(len(candidates))
+    largest = max((near.weight for c in candidates for near in c.neighbours), default=0.0)
+    if not profile.items or largest <= 0:
+        return column
+    length = float(np.linalg.norm(profile.weights))
+    weight_of = {
+        item.id: float(weight) / length for item, weight in zip(profile.items, profile.weights, strict=True)
+    }
+    for row, candidate in enumerate(candidates):
+        if candidate.neighbours:
+            column[row] = sum([near.weight * weight_of.get(near.id, 0.0) for near in candidate.neighbours])
+    return column / largest
+
+
+def _public_vector(
+    profile: Profile, candidates: Sequence[Candidate], history_vectors: Vectors
+) -> NDArray[np.float64]:
+    scores = np.zeros(len(candidates))
+    reached = np.zeros(len(candidates), np.bool_)
+    for space, of_item in history_vectors.items():
+        users = [
+            weight * _unit(of_item[item.id])
+            for item, weight in zip(profile.items, profile.weights, strict=True)
+            if item.id in of_item
+        ]
+        if not users:
+            continue
+        user = _unit(np.sum(users, axis=0))
+        for row, candidate in enumerate(candidates):
+            if candidate.vector_space == space and len(candidate.vector) == len(user):
+                scores[row] = _unit(np.array(candidate.vector)) @ user
+                reached[row] = True
+    return _centred(scores, reached)
+
+
+def _named(candidates: Sequence[Candidate], name: str) -> NDArray[np.float64]:
+    values = np.array([c.features.get(name, np.nan) for c in candidates], np.float64)
+    known = np.isfinite(values)
+    column = np.zeros(len(values))
+    if known.any():
+        column[known] = _standard(values[known])
+    return column
+
+
+def _centred(scores: NDArray[np.floating], reached: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    values = np.asarray(scores, np.float64)
+    reached = np.ones(len(values), np.bool_) if reached is None else reached
+    if not reached.any():
+        return np.zeros(len(values))
+    return np.asarray(np.where(reached, values - values[reached].mean(), 0.0), np.float64)
+
+
+def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean 0, deviation 1, clipped to 6; huge values are scaled down first, so nothing overflows."""
+    largest = np.abs(values).max()
+    scaled = values / largest if largest > 0 else values
+    deviation = scaled.std()
+    if deviation <= 1e-12:
+        return np.zeros(len(values))
+    return np.asarray(np.clip((scaled - scaled.mean()) / deviation, -6.0, 6.0), np.float64)
+
+
+def _unit(vector: NDArray[np.floating]) -> NDArray[np.float64]:
+    values = np.asarray(vector, np.float64)
+    largest = np.abs(values).max(initial=0.0)
+    if largest <= 0:
+        return values
+    values = values / largest
+    return np.asarray(values / np.linalg.norm(values), np.float64)

@@ -1,0 +1,96 @@
+"""Tier 1: a model's hidden states become one small vector per item, and those become the user's.
+
+One vector serves both towers. A candidate stands for itself; the history's vectors are summed and turned by
+a learned map ("what follows this" differs from "what is like this"). So what the store caches, and what a
+backend may send, is 64 halves of a float per item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIP = 6.0
+
+Float32 = NDArray[np.float32]
+
+
+class HeadWeights(Protocol):
+    """The arrays of a trained head, as a pack holds them."""
+
+    @property
+    def shift(self) -> NDArray[np.floating]:
+        """Mean of the hidden states, [n_embd]."""
+
+    @property
+    def scale(self) -> NDArray[np.floating]:
+        """One over their standard deviation, [n_embd]."""
+
+    @property
+    def project(self) -> NDArray[np.floating]:
+        """From standardised hidden states to item vectors, [n_embd, n_dims]."""
+
+    @property
+    def bias(self) -> NDArray[np.floating]:
+        """Added after ``project``, [n_dims]."""
+
+    @property
+    def turn(self) -> NDArray[np.floating]:
+        """From item vectors to what follows them, [n_dims, n_dims]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """Covington et al., "Deep Neural Networks for YouTube Recommendations", 2016, cut down to two maps."""
+
+    shift: Float32
+    scale: Float32
+    project: Float32
+    bias: Float32
+    turn: Float32
+
+    @classmethod
+    def of(cls, head: HeadWeights) -> Towers:
+        """Single-precision copies of a pack's arrays, ready to use."""
+        arrays = (head.shift, head.scale, head.project, head.bias, head.turn)
+        return cls(*(np.asarray(array, np.float32) for array in arrays))
+
+    @property
+    def n_dims(self) -> int:
+        """Numbers in an item vector."""
+        return int(self.project.shape[1])
+
+    def item_vectors(self, hidden: NDArray[np.floating]) -> NDArray[np.float16]:
+        """Mean-pooled hidden states [n, n_embd] to item vectors [n, n_dims] of length 1.
+
+        Each depends on its own row only. Raises ``ValueError`` when n_embd is another model's.
+        """
+        hidden = np.asarray(hidden, np.float32)
+        if hidden.ndim != 2 or hidden.shape[1] != len(self.shift):
+            raise ValueError(f"hidden states are {hidden.shape}; this head reads [n, {len(self.shift)}]")
+        standard = np.clip((hidden - self.shift) * self.scale, -CLIP, CLIP)
+        # Row by row: a blocked matrix product may round a row differently with the number of rows.
+        vectors = np.stack([row @ self.project for row in standard]) if len(standard) else standard
+        return _unit_rows(vectors.reshape(len(hidden), self.n_dims) + self.bias).astype(np.float16)
+
+    def user_vector(self, vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> Float32:
+        """History items' vectors [m, n_dims] and weights [m] to the user's vector [n_dims] of length 1.
+
+        All zeros when nothing is known, so that every score is 0.
+        """
+        if len(vectors) == 0:
+            return np.zeros(self.n_dims, np.float32)
+        pooled = np.asarray(weights, np.float32) @ np.asarray(vectors, np.float32)
+        return np.asarray(_unit_rows((pooled @ self.turn)[None])[0], np.float32)
+
+    def scores(self, user: Float32, vectors: NDArray[np.floating]) -> Float32:
+        """Cosine of the user with every candidate's vector [n, n_dims]; [n]."""
+        return np.asarray(vectors, np.float32) @ user
+
+
+def _unit_rows(rows: Float32) -> Float32:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)

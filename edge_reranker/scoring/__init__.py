@@ -1,0 +1,19 @@
+"""The model's tiers, each behind one Scorer protocol."""
+
+from edge_reranker.scoring.background import BackgroundEncoder
+from edge_reranker.scoring.public import PublicVectors
+from edge_reranker.scoring.tier1 import VectorScorer
+from edge_reranker.scoring.tier2 import CrossScorer
+from edge_reranker.scoring.types import Scorer, TierScores, User
+from edge_reranker.scoring.vectors import VectorCache
+
+__all__ = [
+    "BackgroundEncoder",
+    "CrossScorer",
+    "PublicVectors",
+    "Scorer",
+    "TierScores",
+    "User",
+    "VectorCache",
+    "VectorScorer",
+]

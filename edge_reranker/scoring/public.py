@@ -1,0 +1,114 @@
+"""Vectors in a backend's own spaces: kept from the lists they came with, for when the user picks an item."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.errors import StoreError
+from edge_reranker.ranking.profile import Profile
+from edge_reranker.store import Store
+from edge_reranker.types import Candidate, Event
+
+Float32 = npt.NDArray[np.float32]
+
+# Lists come and go; only what an event names is stored. 2,000 vectors of 1,024 numbers are 8 MB.
+_MAX_REMEMBERED = 2_000
+
+
+class PublicVectors:
+    """Per namespace, space and item id. Thread-safe.
+
+    A candidate's vector is public; that the user picked the item is not, so it stays on the device.
+    """
+
+    def __init__(self, store: Store, own_space: str) -> None:
+        """``own_space`` is the pack's: its vectors have a place of their own."""
+        self._store = store
+        self._own_space = own_space
+        self._lock = threading.Lock()
+        self._remembered: OrderedDict[tuple[str, str, str], Float32] = OrderedDict()
+        self._missing: set[tuple[str, str, str]] = set()
+
+    def remember(self, namespace: str, candidates: Sequence[Candidate]) -> frozenset[str]:
+        """Keeps the candidates' vectors for a while; returns the spaces that there were."""
+        spaces = set()
+        for candidate in candidates:
+            space = candidate.vector_space
+            if not space or space == self._own_space or not candidate.vector:
+                continue
+            spaces.add(space)
+            self._keep((namespace, space, candidate.id), np.array(candidate.vector, np.float32))
+        return frozenset(spaces)
+
+    def picked(self, namespace: str, events: Sequence[Event]) -> None:
+        """Stores the vectors of the events' items, as far as they came with a list before."""
+        ids = {event.item.id for event in events if event.item is not None}
+        rows: dict[str, list[tuple[str, str, bytes]]] = {}
+        with self._lock:
+            self._missing = {key for key in self._missing if key[0] != namespace}
+            for (owner, space, item_id), vector in self._remembered.items():
+                if owner == namespace and item_id in ids:
+                    rows.setdefault(space, []).append(
+                        (_key(item_id), item_id, vector.astype("<f4").tobytes())
+                    )
+        for space, found in rows.items():
+            try:
+                self._store.put_vectors(namespace, space, found)
+            except StoreError:
+                return  # a hint less; the next list brings it again
+
+    def history(
+        self, namespace: str, spaces: frozenset[str], profile: Profile
+    ) -> dict[str, dict[str, Float32]]:
+        """By space and item id, the vectors of the history's items that are known."""
+        return {space: self._known(namespace, space, [item.id for item in profile.items]) for space in spaces}
+
+    def forget(self, namespace: str) -> None:
+        """Drops what is in memory of a namespace."""
+        with self._lock:
+            for key in [key for key in self._remembered if key[0] == namespace]:
+                del self._remembered[key]
+
+    def _known(self, namespace: str, space: str, item_ids: Sequence[str]) -> dict[str, Float32]:
+        found: dict[str, Float32] = {}
+        wanted: dict[str, str] = {}
+        with self._lock:
+            for item_id in item_ids:
+                key = (namespace, space, item_id)
+                vector = self._remembered.get(key)
+                if vector is not None:
+                    found[item_id] = vector
+                elif key not in self._missing:
+                    wanted[_key(item_id)] = item_id
+        if wanted:
+            try:
+                rows = self._store.vectors(namespace, space, list(wanted))
+            except StoreError:
+                rows = {}
+            for key_, data in rows.items():
+                vector = np.frombuffer(data, dtype="<f4")
+                found[wanted[key_]] = vector
+                self._keep((namespace, space, wanted[key_]), vector)
+            with self._lock:
+                if len(self._missing) > _MAX_REMEMBERED:
+                    self._missing.clear()
+                absent = (item_id for key_, item_id in wanted.items() if key_ not in rows)
+                self._missing.update((namespace, space, item_id) for item_id in absent)
+        return found
+
+    def _keep(self, key: tuple[str, str, str], vector: Float32) -> None:
+        with self._lock:
+            self._missing.discard(key)
+            self._remembered[key] = vector
+            self._remembered.move_to_end(key)
+            while len(self._remembered) > _MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+
+
+def _key(item_id: str) -> str:
+    return f"id:{item_id}"

@@ -1,0 +1,133 @@
+"""Tier 1: the user's vector against each candidate's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.ranking.towers import Towers
+from edge_reranker.scoring.background import BackgroundEncoder
+from edge_reranker.scoring.types import TierScores, User
+from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
+from edge_reranker.types import Candidate, DegradedReason, RerankQuery
+
+# Encoding a few at a time lets a stream answer in between and costs nothing: one item is one decode.
+_ENCODE_CHUNK = 8
+# What the dot products and the fusion after the last encoding take, with room to spare.
+_AFTERWARDS_MS = 2.0
+
+
+class VectorScorer:
+    """Two towers on the encoder's hidden states (DESIGN chapter 5)."""
+
+    column = "towers"
+
+    def __init__(self, vectors: VectorCache, towers: Towers, background: BackgroundEncoder) -> None:
+        self._vectors = vectors
+        self._towers = towers
+        self._background = background
+        self._lock = threading.Lock()
+        self._users: dict[str, tuple[int, npt.NDArray[np.float32]]] = {}
+
+    def score(
+        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+    ) -> Iterator[TierScores]:
+        """Vectors that are known first; then new items from the top of ``order`` while time remains."""
+        deadline = deadline.less_ms(_AFTERWARDS_MS)
+        candidates = query.candidates
+        keyed = self._vectors.keyed([candidate.item for candidate in candidates])
+        self._keep_shipped(user.namespace, candidates, keyed)
+        user_vector, reason = self._user_vector(user, deadline)
+        found = self._vectors.known(user.namespace, keyed)
+        if not user_vector.any():
+            # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
+            self._background.schedule(user.namespace, _missing(keyed, order, found))
+            yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), reason)
+            return
+        missing = _missing(keyed, order, found)
+        if missing and not self._vectors.has_encoder:
+            reason = DegradedReason.NO_MODEL
+        yield self._scored(user_vector, keyed, found, reason or self._due(missing))
+        while missing and not reason:
+            chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
+            made, reason = self._vectors.encode(user.namespace, chunk, deadline)
+            found |= made
+            if reason:
+                missing = [item for item in chunk if item.hash not in made] + missing
+            yield self._scored(user_vector, keyed, found, reason or self._due(missing))
+        self._background.schedule(user.namespace, missing)
+
+    def forget(self, namespace: str) -> None:
+        """Drops what is in memory of a namespace."""
+        with self._lock:
+            self._users.pop(namespace, None)
+
+    @staticmethod
+    def _due(missing: Sequence[Keyed]) -> DegradedReason:
+        return DegradedReason.DEADLINE if missing else DegradedReason.UNSPECIFIED
+
+    def _keep_shipped(self, namespace: str, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
+        """Vectors that came with the candidates, made by this pack, save the device the work."""
+        shipped = [
+            (key, np.array(candidate.vector, dtype=np.float16))
+            for candidate, key in zip(candidates, keyed, strict=True)
+            if candidate.vector_space == self._vectors.space and len(candidate.vector) == self._towers.n_dims
+        ]
+        if not shipped:
+            return
+        known = self._vectors.known(namespace, [key for key, _ in shipped])
+        new = [(key, vector) for key, vector in shipped if key.hash not in known]
+        self._vectors.take(namespace, [key for key, _ in new], [vector for _, vector in new])
+
+    def _user_vector(self, user: User, deadline: Deadline) -> tuple[npt.NDArray[np.float32], DegradedReason]:
+        """float32 [width], zero when no history item has a vector; kept until the events change."""
+        with self._lock:
+            kept = self._users.get(user.namespace)
+        if kept is not None and kept[0] == user.generation:
+            return kept[1], DegradedReason.UNSPECIFIED
+        history = self._vectors.keyed(user.profile.items)
+        found = self._vectors.known(user.namespace, history)
+        missing = [item for item in history if item.hash not in found]
+        reason = DegradedReason.UNSPECIFIED
+        if missing:
+            made, reason = self._vectors.encode(user.namespace, missing, deadline)
+            found |= made
+            self._background.schedule(
+                user.namespace, [item for item in missing if item.hash not in made], first=True
+            )
+        pairs = [
+            (found[item.hash], weight)
+            for item, weight in zip(history, user.profile.weights, strict=True)
+            if item.hash in found
+        ]
+        if not pairs:
+            return np.zeros(self._towers.n_dims, dtype=np.float32), reason
+        vector = self._towers.user_vector(
+            np.stack([vector for vector, _ in pairs]), np.array([weight for _, weight in pairs])
+        )
+        if not reason:
+            with self._lock:
+                self._users[user.namespace] = (user.generation, vector)
+        return vector, reason
+
+    def _scored(
+        self,
+        user_vector: npt.NDArray[np.float32],
+        keyed: Sequence[Keyed],
+        found: dict[str, Vector],
+        reason: DegradedReason,
+    ) -> TierScores:
+        reached = np.array([item.hash in found for item in keyed], dtype=np.bool_)
+        scores = np.zeros(len(keyed), dtype=np.float64)
+        if reached.any():
+            rows = np.stack([found[item.hash] for item in keyed if item.hash in found])
+            scores[reached] = self._towers.scores(user_vector, rows)
+        return TierScores(scores, reached, reason)
+
+
+def _missing(keyed: Sequence[Keyed], order: Sequence[int], found: dict[str, Vector]) -> list[Keyed]:
+    return list({keyed[i].hash: keyed[i] for i in order if keyed[i].hash not in found}.values())

@@ -1,0 +1,58 @@
+"""What a tier is: candidates in, a number each for those it reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.ranking.profile import Profile
+from edge_reranker.types import Context, DegradedReason, RerankQuery
+
+Scores = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One namespace's user at one moment: their events and what follows from them.
+
+    ``generation`` changes whenever the events do, so anything derived can be kept beside it.
+    """
+
+    namespace: str
+    generation: int
+    context: Context
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class TierScores:
+    """Scores float64 [n]; only where ``reached`` is true do they mean anything.
+
+    ``reason`` says why some were not reached; UNSPECIFIED when all were or none had to be.
+    """
+
+    scores: Scores
+    reached: Mask
+    reason: DegradedReason = DegradedReason.UNSPECIFIED
+
+
+class Scorer(Protocol):
+    """One tier that adds one column to the fusion."""
+
+    @property
+    def column(self) -> str:
+        """The column's name in the features."""
+
+    def score(
+        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+    ) -> Iterator[TierScores]:
+        """Scores of the candidates, better and better; stops in time.
+
+        ``order`` holds the candidates' indices, best first so far: what comes first is reached first.
+        """

@@ -1,0 +1,94 @@
+"""ContextService: validate, ask the core, map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from edge_reranker.errors import NotAvailableYet
+from edge_reranker.server import convert, respond
+from edge_reranker.server.call import Call, current
+from edge_reranker.server.core import Core
+from edge_reranker.server.workers import Workers
+from edge_reranker.v1 import context_service_pb2 as pb
+from edge_reranker.v1 import context_service_pb2_grpc
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
+    """Keeps, lists and forgets what the user did."""
+
+    def __init__(self, core: Core, workers: Workers) -> None:
+        self._core = core
+        self._workers = workers
+
+    async def RecordEvents(
+        self, request: pb.RecordEventsRequest, context: _Context
+    ) -> pb.RecordEventsResponse:
+        """Stores a batch, all or nothing; answers once it is durable."""
+        call = current()
+        return await self._workers.run(lambda: self._record(call, request))
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
+        """One page of events, newest first."""
+        call = current()
+        return await self._workers.run(lambda: self._list(call, request))
+
+    async def Forget(self, request: pb.ForgetRequest, context: _Context) -> pb.ForgetResponse:
+        """Removes events and says what went."""
+        call = current()
+        return await self._workers.run(lambda: self._forget(call, request))
+
+    async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
+        """Comes with a later version."""
+        raise _later("Export")
+        yield  # makes this a generator, as a streaming rpc must be
+
+    async def Import(self, request: AsyncIterator[pb.ImportRequest], context: _Context) -> pb.ImportResponse:
+        """Comes with a later version."""
+        raise _later("Import")
+
+    async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
+        """Comes with a later version."""
+        raise _later("GetProfile")
+
+    async def MuteTopic(self, request: pb.MuteTopicRequest, context: _Context) -> pb.MuteTopicResponse:
+        """Comes with a later version."""
+        raise _later("MuteTopic")
+
+    async def UnmuteTopic(self, request: pb.UnmuteTopicRequest, context: _Context) -> pb.UnmuteTopicResponse:
+        """Comes with a later version."""
+        raise _later("UnmuteTopic")
+
+    async def GetRetention(
+        self, request: pb.GetRetentionRequest, context: _Context
+    ) -> pb.GetRetentionResponse:
+        """Comes with a later version."""
+        raise _later("GetRetention")
+
+    async def SetRetention(
+        self, request: pb.SetRetentionRequest, context: _Context
+    ) -> pb.SetRetentionResponse:
+        """Comes with a later version."""
+        raise _later("SetRetention")
+
+    def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
+        events = convert.events(request, time.time())
+        return respond.recorded(self._core.record(call.namespace, events))
+
+    def _list(self, call: Call, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
+        limit, page_token = convert.page(request)
+        return respond.events(*self._core.events(call.namespace, limit, page_token))
+
+    def _forget(self, call: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
+        event_id, item_id, everything = convert.forget_selector(request)
+        receipt = self._core.forget(call.namespace, event_id=event_id, item_id=item_id, everything=everything)
+        return respond.forgotten(receipt)
+
+
+def _later(rpc: str) -> NotAvailableYet:
+    return NotAvailableYet(f"{rpc} is not available in this version")

@@ -1,0 +1,47 @@
+"""What the server needs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.types import Event, Forgotten, Model, Ranking, Recorded, RerankQuery
+
+
+class Core(Protocol):
+    """The service without its network side.
+
+    Every method is synchronous, may be called from several threads at once, and returns or raises soon
+    after its deadline. Errors are those of ``edge_reranker.errors``.
+    """
+
+    def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
+        """A complete order of the candidates, by the deadline even if that has passed already."""
+        ...
+
+    def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
+        """Complete orders, each at least as well informed as the one before; the last has ``final``."""
+        ...
+
+    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+        """Stores all events or none; returns once they are durable. Idempotent by event id."""
+        ...
+
+    def events(self, namespace: str, limit: int, page_token: str) -> tuple[list[Event], str]:
+        """A page of events, newest first, and the next page's token ("" after the last)."""
+        ...
+
+    def forget(
+        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
+    ) -> Forgotten:
+        """Removes what exactly one of the selectors names. Idempotent."""
+        ...
+
+    def models(self) -> Sequence[Model]:
+        """The models on this device."""
+        ...
+
+    def warmup(self, deadline: Deadline) -> bool:
+        """Makes the next request fast; whether the model answers. Idempotent."""
+        ...

@@ -1,0 +1,57 @@
+"""ModelService: validate, ask the core, map."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from edge_reranker.errors import NotAvailableYet, NotFound
+from edge_reranker.server import convert, limits, respond
+from edge_reranker.server.call import Budget, Call, current
+from edge_reranker.server.core import Core
+from edge_reranker.server.workers import Workers
+from edge_reranker.v1 import model_service_pb2 as pb
+from edge_reranker.v1 import model_service_pb2_grpc
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """Tells about the models on this device."""
+
+    def __init__(self, core: Core, workers: Workers, budget: Budget) -> None:
+        self._core = core
+        self._workers = workers
+        self._budget = budget
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: _Context) -> pb.ListModelsResponse:
+        """All models on this device."""
+        return await self._workers.run(self._list)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: _Context) -> pb.GetModelResponse:
+        """One model by name; NOT_FOUND when it is not on this device."""
+        return await self._workers.run(lambda: self._get(request))
+
+    async def LoadModel(self, request: pb.LoadModelRequest, context: _Context) -> pb.LoadModelResponse:
+        """Comes with a later version."""
+        raise NotAvailableYet("LoadModel is not available in this version")
+
+    async def Warmup(self, request: pb.WarmupRequest, context: _Context) -> pb.WarmupResponse:
+        """Makes ready within the call's deadline, a minute at most."""
+        call = current()
+        return await self._workers.run(lambda: self._warmup(call))
+
+    def _list(self) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=[respond.model(each) for each in self._core.models()])
+
+    def _get(self, request: pb.GetModelRequest) -> pb.GetModelResponse:
+        for each in self._core.models():
+            if each.name == request.name:
+                return pb.GetModelResponse(model=respond.model(each))
+        raise NotFound(
+            f'name: "{convert.echo(request.name)}" is not a model on this device; ListModels names them'
+        )
+
+    def _warmup(self, call: Call) -> pb.WarmupResponse:
+        return pb.WarmupResponse(ready=self._core.warmup(self._budget.deadline(call, limits.MAX_BUDGET_MS)))

@@ -1,0 +1,64 @@
+"""RerankService: validate, ask the core, map."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from edge_reranker.errors import InvalidArgument, NotAvailableYet
+from edge_reranker.server import convert, respond
+from edge_reranker.server.call import Budget, Call, current, since_ms, timed
+from edge_reranker.server.core import Core
+from edge_reranker.server.workers import Workers
+from edge_reranker.v1 import rerank_service_pb2 as pb
+from edge_reranker.v1 import rerank_service_pb2_grpc
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
+    """Orders candidates, once or step by step."""
+
+    def __init__(self, core: Core, workers: Workers, budget: Budget) -> None:
+        self._core = core
+        self._workers = workers
+        self._budget = budget
+
+    async def Rerank(self, request: pb.RerankRequest, context: _Context) -> pb.RerankResponse:
+        """One complete order within the deadline."""
+        call = current()
+        return await self._workers.run(lambda: self._rerank(call, request))
+
+    async def RerankStream(
+        self, request: pb.RerankStreamRequest, context: _Context
+    ) -> AsyncIterator[pb.RerankStreamResponse]:
+        """A complete order after each tier."""
+        call = current()
+        async for answer in self._workers.stream(lambda: self._rerank_stream(call, request)):
+            yield answer
+
+    async def Explain(self, request: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
+        """Comes with a later version."""
+        raise NotAvailableYet("Explain is not available in this version")
+
+    def _rerank(self, call: Call, request: pb.RerankRequest) -> pb.RerankResponse:
+        query = convert.rerank_query(request)
+        deadline = self._budget.deadline(call, request.budget_ms)
+        queue_ms = since_ms(call.arrived_s)
+        ranking = self._core.rerank(call.namespace, query, deadline)
+        return respond.ranking(timed(ranking, queue_ms), query.top_n)
+
+    def _rerank_stream(
+        self, call: Call, request: pb.RerankStreamRequest
+    ) -> Iterator[pb.RerankStreamResponse]:
+        try:
+            query = convert.rerank_query(request.request)
+        except InvalidArgument as error:
+            raise convert.inside("request", error) from None
+        deadline = self._budget.deadline(call, request.request.budget_ms)
+        queue_ms = since_ms(call.arrived_s)
+        for ranking in self._core.rerank_stream(call.namespace, query, deadline):
+            answer = respond.ranking(timed(ranking, queue_ms), query.top_n)
+            yield pb.RerankStreamResponse(response=answer)

@@ -1,0 +1,89 @@
+"""Answers out: core types to protos."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from edge_reranker.types import Event, Forgotten, Item, Model, Ranking, Recorded, Timings
+from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
+
+_TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
+
+
+def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
+    """The first ``top_n`` results (0: all) and what is known about the order."""
+    results = answer.results[:top_n] if top_n else answer.results
+    message = rerank_service_pb2.RerankResponse(
+        ranking_id=answer.ranking_id,
+        coverage=answer.coverage,
+        degraded_reason=int(answer.degraded_reason),  # type: ignore[arg-type]  # open enum: a number is fine
+        model=answer.model,
+        pack=answer.pack,
+        final=answer.final,
+    )
+    add = message.results.add
+    for result in results:
+        add(id=result.id, tier=result.tier)
+    for name in _TIMINGS:
+        setattr(message.timings, name, getattr(answer.timings, name))
+    return message
+
+
+def recorded(answer: Recorded) -> context_service_pb2.RecordEventsResponse:
+    """How many events were new and how many known."""
+    return context_service_pb2.RecordEventsResponse(recorded=answer.recorded, duplicates=answer.duplicates)
+
+
+def events(page: Sequence[Event], next_page_token: str) -> context_service_pb2.ListEventsResponse:
+    """A page of events in the order given."""
+    return context_service_pb2.ListEventsResponse(
+        events=[event(each) for each in page], next_page_token=next_page_token
+    )
+
+
+def event(record: Event) -> types_pb2.Event:
+    """One event; its time is exact to the microsecond."""
+    micros = round(record.occurred_at * 1e6)
+    message = types_pb2.Event(
+        event_id=record.event_id,
+        type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
+        query=record.query,
+        dwell_s=record.dwell_s,
+        occurred_at=Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000),
+        surface=record.surface,
+        session_id=record.session_id,
+        ranking_id=record.ranking_id,
+        position=record.position,
+    )
+    if record.item is not None:
+        message.item.CopyFrom(item(record.item))
+    return message
+
+
+def item(record: Item) -> types_pb2.Item:
+    """One item's public content."""
+    return types_pb2.Item(
+        id=record.id, title=record.title, text=record.text, tags=record.tags, attributes=record.attributes
+    )
+
+
+def forgotten(receipt: Forgotten) -> context_service_pb2.ForgetResponse:
+    """The receipt of a forget."""
+    return context_service_pb2.ForgetResponse(
+        events=receipt.events, items=receipt.items, vectors=receipt.vectors, rankings=receipt.rankings
+    )
+
+
+def model(record: Model) -> model_service_pb2.Model:
+    """One model file."""
+    return model_service_pb2.Model(
+        name=record.name,
+        sha256=record.sha256,
+        size_bytes=record.size_bytes,
+        role=record.role,
+        state=int(record.state),  # type: ignore[arg-type]  # open enum: a number is fine
+        license=record.license,
+    )

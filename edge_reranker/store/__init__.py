@@ -1,0 +1,5 @@
+"""What the service remembers: events, item snapshots, vectors and rankings, encrypted, in one SQLite file."""
+
+from edge_reranker.store.store import Store
+
+__all__ = ["Store"]

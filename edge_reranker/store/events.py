@@ -1,0 +1,179 @@
+"""Events and the item snapshots that they saw: rows in, rows out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+from edge_reranker.errors import InvalidArgument
+from edge_reranker.types import Event, EventType, Item, Recorded
+
+_COLUMNS = (
+    "e.event_id, e.type, e.occurred_at, e.query, e.dwell_s, e.surface, e.session_id, e.ranking_id, "
+    "e.position, i.item_id, i.title, i.text, i.tags, i.attributes"
+)
+_NEWEST = "ORDER BY occurred_at DESC, seq DESC"
+_CURSOR = struct.Struct(">dq")
+_MAX_INT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An event as it goes into the tables; ``item`` is id, digest, title, text, tags, attributes."""
+
+    event: tuple[Any, ...]
+    item: tuple[Any, ...] | None
+
+
+def encode(events: Sequence[Event]) -> list[Row]:
+    """The rows of a batch. Raises InvalidArgument for what could not be read back as it is."""
+    return [_encode(event, f"events[{i}]") for i, event in enumerate(events)]
+
+
+def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
+    """Store what is new inside the caller's transaction. A known event id changes nothing."""
+    conn = db.conn
+    recorded = 0
+    for row in rows:
+        known = conn.execute(
+            "SELECT 1 FROM events WHERE namespace = ? AND event_id = ?", (namespace, row.event[0])
+        ).fetchone()
+        if known:
+            continue
+        item = None if row.item is None else _snapshot(db, namespace, row.item)
+        conn.execute(
+            "INSERT INTO events (namespace, item, event_id, type, occurred_at, query, dwell_s, surface, "
+            "session_id, ranking_id, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (namespace, item, *row.event),
+        )
+        recorded += 1
+    return Recorded(recorded, len(rows) - recorded)
+
+
+def newest(db: Database, namespace: str, limit: int) -> list[Event]:
+    """The newest ``limit`` events, newest first; those of one moment in order of arrival, last first."""
+    return [_decode(row[2:]) for row in _page(db, namespace, limit, None)]
+
+
+def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
+    """``limit`` events, newest first, from where ``token`` ended, and the next token, "" at the end.
+
+    Raises InvalidArgument for a token that no page ended with.
+    """
+    rows = _page(db, namespace, limit + 1, _parse_token(token) if token else None)
+    more = len(rows) > limit
+    rows = rows[:limit]
+    # The place in the order, not a count: events that arrive later shift nothing.
+    following = base64.urlsafe_b64encode(_CURSOR.pack(*rows[-1][:2])).decode("ascii") if more else ""
+    return [_decode(row[2:]) for row in rows], following
+
+
+def _page(
+    db: Database, namespace: str, limit: int, before: tuple[float, int] | None
+) -> list[tuple[Any, ...]]:
+    # Rows are picked from the index first, so that only ``limit`` snapshots are read.
+    where = "" if before is None else "AND (occurred_at, seq) < (?, ?)"
+    sql = (
+        f"SELECT e.occurred_at, e.seq, {_COLUMNS} FROM "  # noqa: S608 (constants only)
+        f"(SELECT * FROM events WHERE namespace = ? {where} {_NEWEST} LIMIT ?) AS e "
+        f"LEFT JOIN items AS i ON i.id = e.item {_NEWEST}"
+    )
+    rows: list[tuple[Any, ...]] = db.conn.execute(sql, (namespace, *(before or ()), limit)).fetchall()
+    return rows
+
+
+def _parse_token(token: str) -> tuple[float, int]:
+    try:
+        occurred_at, seq = _CURSOR.unpack(base64.b64decode(token.encode("ascii"), b"-_", validate=True))
+        if not math.isfinite(occurred_at):
+            raise ValueError
+    except (ValueError, binascii.Error, struct.error):
+        raise InvalidArgument("page_token", "is not one that a page ended with; start without one") from None
+    return occurred_at, seq
+
+
+def _snapshot(db: Database, namespace: str, item: tuple[Any, ...]) -> int:
+    key = (namespace, item[0], item[1])
+    find = "SELECT id FROM items WHERE namespace = ? AND item_id = ? AND digest = ?"
+    found = db.conn.execute(find, key).fetchone()
+    if found:
+        return int(found[0])
+    cursor = db.conn.execute(
+        "INSERT INTO items (namespace, item_id, digest, title, text, tags, attributes) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (namespace, *item),
+    )
+    return int(cursor.lastrowid)
+
+
+def _encode(event: Event, where: str) -> Row:
+    if not event.event_id:
+        raise InvalidArgument(f"{where}.event_id", "is empty; give every event an id")
+    for name, number in (("occurred_at", event.occurred_at), ("dwell_s", event.dwell_s)):
+        if not math.isfinite(number):
+            raise InvalidArgument(f"{where}.{name}", f"is {number}; it must be finite")
+    if event.position is not None and not 0 <= event.position <= _MAX_INT:
+        raise InvalidArgument(f"{where}.position", f"is {event.position}; it must be 0 or more")
+    texts = (event.query, event.surface, event.session_id, event.ranking_id)
+    try:
+        "".join((event.event_id, *texts)).encode()
+        item = None if event.item is None else _encode_item(event.item)
+    except UnicodeEncodeError:
+        raise InvalidArgument(where, "has a lone surrogate in a text; send valid Unicode") from None
+    query, surface, session_id, ranking_id = texts
+    return Row(
+        (
+            event.event_id,
+            int(event.type),
+            float(event.occurred_at),
+            query,
+            float(event.dwell_s),
+            surface,
+            session_id,
+            ranking_id,
+            event.position,
+        ),
+        item,
+    )
+
+
+def _encode_item(item: Item) -> tuple[Any, ...]:
+    tags = _json(list(item.tags))
+    attributes = _json(dict(sorted(item.attributes.items())))
+    # As one JSON list, so that no text can pass for two.
+    digest = hashlib.sha256(_json([item.title, item.text, tags, attributes]).encode()).digest()
+    item.id.encode()
+    return item.id, digest, item.title, item.text, tags, attributes
+
+
+def _decode(row: tuple[Any, ...]) -> Event:
+    event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position = row[:9]
+    item_id, title, text, tags, attributes = row[9:]
+    item = None
+    if item_id is not None:
+        item = Item(item_id, title, text, tuple(json.loads(tags)), json.loads(attributes))
+    return Event(
+        event_id,
+        EventType(kind),
+        occurred_at,
+        item,
+        query,
+        dwell_s,
+        surface,
+        session_id,
+        ranking_id,
+        position,
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

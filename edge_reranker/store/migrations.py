@@ -1,0 +1,89 @@
+"""The schema, as named steps. Append only: a step that was released is never changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from edge_reranker.errors import StoreCorrupt
+
+MIGRATIONS = Migrations("edge-reranker")
+
+
+def _first(db: Database) -> None:
+    # A snapshot per content, not per item: what an event saw stays as it was when the item changes later.
+    db.execute(
+        """CREATE TABLE items (
+            id INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            item_id TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            title TEXT NOT NULL,
+            text TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            attributes TEXT NOT NULL,
+            UNIQUE (namespace, item_id, digest)
+        ) STRICT"""
+    )
+    db.execute(
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            event_id TEXT NOT NULL,
+            type INTEGER NOT NULL,
+            occurred_at REAL NOT NULL,
+            item INTEGER REFERENCES items (id),
+            query TEXT NOT NULL,
+            dwell_s REAL NOT NULL,
+            surface TEXT NOT NULL,
+            session_id TEXT NOT NULL,
+            ranking_id TEXT NOT NULL,
+            position INTEGER,
+            UNIQUE (namespace, event_id)
+        ) STRICT"""
+    )
+    db.execute("CREATE INDEX events_by_time ON events (namespace, occurred_at, seq)")
+    db.execute("CREATE INDEX events_by_item ON events (item)")
+    # The item is part of the key: two items with one text have a row each, so one can be forgotten alone.
+    db.execute(
+        """CREATE TABLE vectors (
+            namespace TEXT NOT NULL,
+            space TEXT NOT NULL,
+            content_hash TEXT NOT NULL,
+            item_id TEXT NOT NULL,
+            vector BLOB NOT NULL,
+            PRIMARY KEY (namespace, space, content_hash, item_id)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.execute("CREATE INDEX vectors_by_item ON vectors (namespace, item_id)")
+    db.execute(
+        """CREATE TABLE rankings (
+            namespace TEXT NOT NULL,
+            ranking_id TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            surface TEXT NOT NULL,
+            session_id TEXT NOT NULL,
+            body TEXT NOT NULL,
+            PRIMARY KEY (namespace, ranking_id)
+        ) STRICT"""
+    )
+
+
+MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
+
+
+def migrate(db: Database, path: Path, migrations: Migrations = MIGRATIONS) -> None:
+    """Bring ``db`` to this version's schema, each step in a transaction of its own.
+
+    Raises StoreCorrupt when a newer version made it, and the database's own errors.
+    """
+    with Database(memory=True, execute_plugins=False) as empty:
+        known = {step.name for step in migrations.pending(empty)}
+    unknown = {step.name for step in migrations.applied(db)} - known
+    if unknown:
+        raise StoreCorrupt(
+            f"{path} was made by a newer version of edge-reranker; update it, "
+            "or move the file away to start empty"
+        )
+    migrations.apply(db)

@@ -1,0 +1,74 @@
+"""Logged rankings: what was shown in which order, so that later feedback can be read against it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from sqlite_utils import Database
+
+from edge_reranker.types import DegradedReason, Ranking, Result, Timings
+
+
+def encode(ranking: Ranking) -> str:
+    """The ranking as compact JSON; each result is ["id",tier]."""
+    body = {
+        "results": [[result.id, result.tier] for result in ranking.results],
+        "coverage": ranking.coverage,
+        "degraded_reason": int(ranking.degraded_reason),
+        "timings": dataclasses.asdict(ranking.timings),
+        "model": ranking.model,
+        "pack": ranking.pack,
+        "final": ranking.final,
+    }
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def put(
+    db: Database,
+    namespace: str,
+    ranking_id: str,
+    body: str,
+    *,
+    surface: str,
+    session_id: str,
+    created_at: float,
+) -> None:
+    """Store one; a ranking id that is known is left as it is."""
+    db.conn.execute(
+        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (namespace, ranking_id, created_at, surface, session_id, body),
+    )
+
+
+def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
+    """The ranking as it was logged."""
+    row = db.conn.execute(
+        "SELECT body FROM rankings WHERE namespace = ? AND ranking_id = ?", (namespace, ranking_id)
+    ).fetchone()
+    if row is None:
+        return None
+    body: dict[str, Any] = json.loads(row[0])
+    return Ranking(
+        ranking_id,
+        tuple(Result(id_, tier) for id_, tier in body["results"]),
+        body["coverage"],
+        DegradedReason(body["degraded_reason"]),
+        Timings(**body["timings"]),
+        body["model"],
+        body["pack"],
+        body["final"],
+    )
+
+
+def delete_listing(db: Database, namespace: str, item_id: str) -> int:
+    """Remove the rankings that list the item, and say how many."""
+    # Exact: inside a JSON string a quote is escaped, so this text can only be a result's beginning.
+    start = "[" + json.dumps(item_id, ensure_ascii=False) + ","
+    return int(
+        db.conn.execute(
+            "DELETE FROM rankings WHERE namespace = ? AND instr(body, ?) > 0", (namespace, start)
+        ).rowcount
+    )

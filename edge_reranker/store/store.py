@@ -1,0 +1,232 @@
+"""The store's front: one object for a data directory, for any number of threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils import Database
+
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreError
+from edge_reranker.store import events as event_rows
+from edge_reranker.store import faults, files, forget, keys, rankings, vectors
+from edge_reranker.store.migrations import migrate
+from edge_reranker.store.open import inspect, open_database
+from edge_reranker.store.readers import Readers
+from edge_reranker.store.writer import Writer, transaction
+from edge_reranker.types import Context, Event, Forgotten, Ranking, Recorded
+
+_T = TypeVar("_T")
+_MAX_PAGE = 100_000
+
+
+class Store:
+    """What the user did, kept encrypted in ``store.db``. Thread-safe; made by ``open``.
+
+    ``path`` is the database, ``key_location`` is "keyring" or "file". Methods raise StoreFull when the disk
+    is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
+    """
+
+    def __init__(self, path: Path, key: keys.Key, writer: Writer, readers: Readers) -> None:
+        self.path = path
+        self.key_location = key.location
+        self._writer = writer
+        self._readers = readers
+        self._generations: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._close_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, data_dir: Path, *, key_source: str = "auto") -> Store:
+        """Open the store of a data directory, and make it when there is none.
+
+        ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
+        Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
+        it is), FailedPrecondition for a directory that cannot be private, StoreError.
+        """
+        data_dir = data_dir.absolute()
+        path = data_dir / "store.db"
+        files.private_dir(data_dir)
+        with faults.translated(path):
+            exists = inspect(path)
+            key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
+            db = open_database(path, key)
+            try:
+                migrate(db, path)
+                # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
+                _checkpoint(db)
+            finally:
+                db.close()
+        writer = Writer(lambda: open_database(path, key), path)
+        return cls(path, key, writer, Readers(lambda: open_database(path, key, read_only=True)))
+
+    @property
+    def commits(self) -> int:
+        """Shared transactions committed so far; fewer than calls when calls came together."""
+        return self._writer.commits
+
+    @property
+    def dropped(self) -> int:
+        """Vectors and rankings that nobody waited for and that could not be stored."""
+        return self._writer.dropped
+
+    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+        """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
+
+        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
+        """
+        rows = event_rows.encode(events)
+        if not rows:
+            return Recorded(0, 0)
+        return self._writer.submit(
+            lambda db: event_rows.insert(db, namespace, rows),
+            lambda result: self._changed(namespace, result.recorded),
+        )
+
+    def context(self, namespace: str, limit: int = 50) -> Context:
+        """The newest ``limit`` events, oldest first, with the items as they were then."""
+        if limit <= 0:
+            return Context()
+        found = self._read(lambda db: event_rows.newest(db, namespace, limit))
+        return Context(tuple(reversed(found)))
+
+    def generation(self, namespace: str) -> int:
+        """A number that changes whenever the namespace's events do, after the commit. No I/O."""
+        return self._generations.get(namespace, 0)
+
+    def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
+        """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
+
+        Raises InvalidArgument for a limit below 1 or a token that no page ended with.
+        """
+        if not 1 <= limit <= _MAX_PAGE:
+            raise InvalidArgument("page_size", f"is {limit}; it must be from 1 to {_MAX_PAGE}")
+        return self._read(lambda db: event_rows.page(db, namespace, limit, page_token))
+
+    def forget(
+        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
+    ) -> Forgotten:
+        """Remove events and every row that only they needed, also from the log. Idempotent.
+
+        Rankings that list the item go too. Raises InvalidArgument unless there is exactly one selector.
+        """
+        if bool(event_id) + bool(item_id) + everything != 1:
+            raise InvalidArgument("selector", "needs exactly one of event_id, item_id and everything")
+
+        def run(db: Database) -> Forgotten:
+            with transaction(db):
+                if everything:
+                    gone = forget.everything(db, namespace)
+                elif event_id:
+                    gone = forget.event(db, namespace, event_id)
+                else:
+                    gone = forget.item(db, namespace, item_id)
+            self._changed(namespace, gone.events)
+            if not _checkpoint(db):
+                raise StoreBusy(
+                    f"forgotten, but another process keeps the log of {self.path} open; stop it and forget again"
+                )
+            return gone
+
+        return self._writer.alone(run)
+
+    def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The vectors that are known in a space, by content hash."""
+        if not hashes:
+            return {}
+        return self._read(lambda db: vectors.get(db, namespace, space, hashes))
+
+    def put_vectors(self, namespace: str, space: str, rows: Sequence[tuple[str, str, bytes]]) -> None:
+        """Keep (content hash, item id, vector) rows, soon; ``flush`` waits. A failure is only counted."""
+        kept = list(rows)
+        if kept:
+            self._writer.post(lambda db: vectors.put(db, namespace, space, kept))
+
+    def put_ranking(
+        self, namespace: str, ranking: Ranking, *, surface: str, session_id: str, created_at: float
+    ) -> None:
+        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted."""
+
+        def run(db: Database) -> None:
+            rankings.put(
+                db,
+                namespace,
+                ranking.ranking_id,
+                rankings.encode(ranking),
+                surface=surface,
+                session_id=session_id,
+                created_at=created_at,
+            )
+
+        self._writer.post(run)
+
+    def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
+        """A logged ranking; None when it was never logged, not yet, or was forgotten."""
+        return self._read(lambda db: rankings.get(db, namespace, ranking_id))
+
+    def counts(self, namespace: str) -> dict[str, int]:
+        """Rows of the namespace by kind: events, items, vectors, rankings."""
+
+        def count(db: Database) -> dict[str, int]:
+            sql = "SELECT count(*) FROM {} WHERE namespace = ?"
+            kinds = ("events", "items", "vectors", "rankings")
+            return {kind: db.conn.execute(sql.format(kind), (namespace,)).fetchone()[0] for kind in kinds}
+
+        return self._read(count)
+
+    def flush(self) -> None:
+        """Return once everything handed over before is stored, or was counted in ``dropped``."""
+        self._writer.alone(lambda db: None)
+
+    def check(self) -> list[str]:
+        """What is wrong with the file, by HMAC of every page and by structure; empty when it is sound."""
+        try:
+            return self._writer.alone(_problems)
+        except EdgeRerankerError as e:
+            return [str(e)]
+
+    def close(self) -> None:
+        """Store what waits, fold the log into the database, close. Idempotent."""
+        with self._close_lock:
+            # Closed before, or the disk is full: the log is durable and is folded in at the next start.
+            with contextlib.suppress(StoreError):
+                self._writer.alone(_checkpoint)
+            self._readers.close()
+            self._writer.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _read(self, query: Callable[[Database], _T]) -> _T:
+        with faults.translated(self.path), self._readers.one() as db:
+            return query(db)
+
+    def _changed(self, namespace: str, n_events: int) -> None:
+        if n_events:
+            with self._lock:
+                self._generations[namespace] = self._generations.get(namespace, 0) + 1
+
+
+def _checkpoint(db: Database) -> bool:
+    """Fold the log into the database and empty it; False when a reader outlasted the busy timeout."""
+    return bool(db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+
+def _problems(db: Database) -> list[str]:
+    found: list[str] = []
+    for sql, sound in (("PRAGMA cipher_integrity_check", ""), ("PRAGMA quick_check", "ok")):
+        try:
+            # The HMAC check reads the database file alone, so the log must be folded in first.
+            _checkpoint(db)
+            found += [str(row[0]) for row in db.conn.execute(sql).fetchall() if row[0] != sound]
+        except Exception as e:
+            if not getattr(e, "sqlite_errorcode", 0):
+                raise
+            found.append(f"{sql.removeprefix('PRAGMA ')}: {getattr(e, 'sqlite_errorname', 'failed')}")
+    return found

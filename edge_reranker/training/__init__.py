@@ -1,0 +1,1 @@
+"""Makes a pack from public or consented interaction logs, offline."""

@@ -1,0 +1,77 @@
+"""The card of a pack: what it was made from, what it reached, and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from edge_reranker.evaluation import run
+from edge_reranker.models.pack import Pack
+from edge_reranker.training.head import Recipe
+
+_TEXT = """\
+# {name}
+
+Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {pooling} over tokens), a
+prior over fusion weights, and settings. Item vectors are {n_dims} halves of a float.
+
+## Data
+
+MovieLens-100K (GroupLens, University of Minnesota): F. Maxwell Harper and Joseph A. Konstan, "The MovieLens
+Datasets: History and Context", ACM TiiS 5(4), 2015. Its terms allow research use, ask for that citation, and
+forbid redistribution and commercial use without permission. No rating, title or user is in this pack; its
+weights were learned from them. Whether that suits a commercial product is for you to decide; train your own
+pack on your own logs otherwise.
+
+The encoder's weights are not in this pack either; SmolLM2-135M is Apache-2.0.
+
+## How it was learned
+
+Users who start before the 70 % quantile of all ratings' times: 70 % of them train the towers (ratings up to
+that time only), the other 30 % fit the prior. Users who start later were not looked at until measuring.
+
+{recipe}
+
+## What it reached
+
+A popularity server's first 100, seen films left out; targets are the next films rated 4 or 5 at a later time.
+
+```
+{report}
+```
+
+NDCG@10 on all cases by training seed (the pack is that of the first): {seeds}.
+
+## Limits
+
+Films up to 1998 and the people who rated them then. On other domains the towers know nothing and the prior
+for them is too sure: use a pack of your own.
+
+## Made with
+
+```
+{command}
+```
+"""
+
+
+def render(pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], *, command: str) -> str:
+    """The card as Markdown. ``reports`` by training seed; the first is the pack's own."""
+    encoder = pack.manifest.encoder
+    own = next(iter(reports.values()))
+    seeds = ", ".join(
+        f"seed {seed} {report.orders[run.OURS].ndcg10.mean:.4f} ({report.ratio:.2f} x)"
+        for seed, report in reports.items()
+    )
+    return _TEXT.format(
+        name=pack.manifest.name,
+        id=pack.id,
+        model=encoder.model,
+        n_blocks=encoder.n_blocks,
+        pooling=encoder.pooling,
+        n_dims=pack.n_dims,
+        recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
+        report=own.as_text(),
+        seeds=seeds,
+        command=command,
+    )

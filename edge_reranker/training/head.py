@@ -1,0 +1,193 @@
+"""Trains tier 1's two towers on what users liked next: torch, one thread, deterministic.
+
+Full-catalogue softmax over each user's liked items, given the rest of their history: Yi et al.,
+"Sampling-bias-corrected neural modeling for large corpus item recommendations", 2019, without the sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.errors import Missing
+
+Float32 = NDArray[np.float32]
+
+CLIP = 6.0
+_MASKED = -1e4
+_MIN_KNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The numbers of the recipe; docs/decisions says how they were chosen."""
+
+    n_dims: int = 64
+    n_components: int = 320
+    whitening: float = 0.5
+    n_steps: int = 420
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    dropout: float = 0.2
+    temperature: float = 5.0
+    max_known: int = 50
+    max_targets: int = 20
+    random_subset_share: float = 0.5
+    popularity_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One user's items, oldest first: rows of the hidden states, the events' weights, and what was liked."""
+
+    rows: NDArray[np.int64]
+    weights: Float32
+    liked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadArrays:
+    """A trained head in single precision; shapes as in ``models.pack.Head``."""
+
+    shift: Float32
+    scale: Float32
+    project: Float32
+    bias: Float32
+    turn: Float32
+
+
+def require_torch() -> ModuleType:
+    """The torch package. Raises ``Missing`` when it is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise Missing("training needs torch: pip install 'edge-reranker[train]'") from error
+    module: ModuleType = torch
+    return module
+
+
+def train_head(
+    hidden: NDArray[np.floating], histories: Sequence[History], recipe: Recipe, *, seed: int
+) -> HeadArrays:
+    """Fit the towers to ``histories`` over the items' hidden states [n_items, n_embd].
+
+    Raises ``ValueError`` when no history has a liked item to predict, ``Missing`` without torch.
+    """
+    torch = require_torch()
+    usable = [h for h in histories if len(h.rows) > _MIN_KNOWN and h.liked.any()]
+    if not usable:
+        raise ValueError("no history has more than 3 items and a liked one among them")
+    shift, scale, whiten, centre = _whitening(np.asarray(hidden, np.float64), recipe)
+    standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
+    inputs = torch.tensor((standard - centre) @ whiten, dtype=torch.float32)
+    n_threads = torch.get_num_threads()
+    # More threads change the order of sums, and with it the last bits: a pack must be reproducible.
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            project, turn = _fit(torch, inputs, usable, recipe, np.random.default_rng(seed))
+    finally:
+        torch.set_num_threads(n_threads)
+    folded = whiten @ project
+    return HeadArrays(
+        shift=shift.astype(np.float32),
+        scale=scale.astype(np.float32),
+        project=folded.astype(np.float32),
+        bias=(-centre @ folded).astype(np.float32),
+        turn=turn.astype(np.float32),
+    )
+
+
+def _whitening(
+    hidden: NDArray[np.float64], recipe: Recipe
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Shift and scale [n_embd], a whitening map [n_embd, n_components] for what they give, its centre.
+
+    Components are divided by their deviation to the power ``whitening``: 0 is plain PCA, 1 white.
+    """
+    shift, deviation = hidden.mean(axis=0), hidden.std(axis=0)
+    scale = 1.0 / np.maximum(deviation, 1e-6)
+    standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
+    centre = standard.mean(axis=0)
+    _, singular, directions = np.linalg.svd(standard - centre, full_matrices=False)
+    k = min(recipe.n_components, int((singular > singular[0] * 1e-6).sum()))
+    deviations = singular[:k] / np.sqrt(len(hidden))
+    # The sign of a singular vector is the library's whim; fix it.
+    signs = np.sign(directions[np.arange(k), np.abs(directions[:k]).argmax(axis=1)])
+    whiten = (directions[:k] * signs[:, None]).T / deviations**recipe.whitening
+    lengths = np.linalg.norm((standard - centre) @ whiten, axis=1)
+    return shift, scale, whiten / np.sqrt((lengths**2).mean()), centre
+
+
+def _fit(
+    torch: ModuleType,
+    inputs: object,
+    histories: Sequence[History],
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The projection [n_components, n_dims] and the turn [n_dims, n_dims]."""
+    n_items, n_inputs = inputs.shape  # type: ignore[attr-defined]
+    functional = torch.nn.functional
+    project = torch.nn.Linear(n_inputs, recipe.n_dims, bias=False)
+    turn = torch.nn.Parameter(torch.eye(recipe.n_dims))
+    log_temperature = torch.nn.Parameter(torch.tensor(float(np.log(recipe.temperature))))
+    parameters = [project.weight, turn, log_temperature]
+    offset = torch.tensor(_offset(histories, n_items, recipe))
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=recipe.learning_rate, total_steps=recipe.n_steps
+    )
+    for _ in range(recipe.n_steps):
+        known, wanted = _batch(histories, n_items, recipe, rng)
+        vectors = functional.normalize(project(functional.dropout(inputs, recipe.dropout)), dim=1)
+        users = functional.normalize(torch.tensor(known) @ vectors @ turn, dim=1)
+        logits = users @ vectors.T * log_temperature.exp() + offset
+        logits = logits.masked_fill(torch.tensor(known > 0), _MASKED)
+        loss = -(torch.tensor(wanted) * torch.log_softmax(logits, dim=1)).sum() / len(known)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return (
+        project.weight.detach().numpy().T.astype(np.float64),
+        turn.detach().numpy().astype(np.float64),
+    )
+
+
+def _offset(histories: Sequence[History], n_items: int, recipe: Recipe) -> Float32:
+    counts = np.full(n_items, 0.5)
+    for history in histories:
+        counts[history.rows] += 1
+    return np.asarray(recipe.popularity_offset * np.log(counts), np.float32)
+
+
+def _batch(
+    histories: Sequence[History], n_items: int, recipe: Recipe, rng: np.random.Generator
+) -> tuple[Float32, Float32]:
+    """What is known of each user [batch, n_items] and what they liked beyond it, weights summing to 1."""
+    known = np.zeros((recipe.batch_size, n_items), np.float32)
+    wanted = np.zeros((recipe.batch_size, n_items), np.float32)
+    for row, at in enumerate(rng.integers(len(histories), size=recipe.batch_size)):
+        history = histories[at]
+        n = len(history.rows)
+        if rng.random() < recipe.random_subset_share:
+            shuffled = rng.permutation(n)
+            n_known = int(rng.integers(_MIN_KNOWN, min(recipe.max_known, n - 1) + 1))
+            past, rest = shuffled[:n_known], shuffled[n_known:]
+        else:
+            cut = int(rng.integers(_MIN_KNOWN, n))
+            past, rest = np.arange(max(0, cut - recipe.max_known), cut), np.arange(cut, n)
+        liked = rest[history.liked[rest]]
+        if len(liked) > recipe.max_targets:
+            liked = rng.choice(liked, recipe.max_targets, replace=False)
+        if len(liked):
+            known[row, history.rows[past]] = history.weights[past]
+            wanted[row, history.rows[liked]] = 1.0 / len(liked)
+    return known, wanted

@@ -1,0 +1,118 @@
+"""How the client finds socket and token, and what it says when they are not there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_reranker_client import (
+    EdgeReranker,
+    PermissionDenied,
+    ServiceUnavailable,
+    Unauthenticated,
+    discovery,
+)
+from tests.server.fixtures import Running, running
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (discovery.SOCKET_VARIABLE, discovery.TOKEN_VARIABLE, discovery.DATA_DIR_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def works(client: EdgeReranker) -> bool:
+    with client:
+        return client.rerank([{"id": "a"}]).ids == ("a",)
+
+
+def test_data_directory_alone_is_enough(served: Running) -> None:
+    assert works(EdgeReranker(data_dir=served.data_dir))
+    assert works(EdgeReranker(data_dir=str(served.data_dir)))
+
+
+def test_data_directory_comes_from_the_environment(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", str(served.data_dir))
+    assert works(EdgeReranker())
+
+
+def test_socket_and_token_come_from_the_environment(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", "/nowhere")
+    monkeypatch.setenv("EDGE_RERANKER_SOCKET", str(served.socket))
+    monkeypatch.setenv("EDGE_RERANKER_TOKEN", served.token("app"))
+    assert works(EdgeReranker())
+
+
+def test_arguments_go_before_the_environment(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", "/nowhere")
+    monkeypatch.setenv("EDGE_RERANKER_SOCKET", "/nowhere/sock")
+    monkeypatch.setenv("EDGE_RERANKER_TOKEN", "wrong")
+    assert works(EdgeReranker(socket=served.socket, token=served.token("app")))
+    assert works(EdgeReranker(data_dir=served.data_dir))
+
+
+def test_data_directory_of_the_platform_is_the_last_resort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    found = discovery.default_data_dir()
+    assert found.is_relative_to(tmp_path)
+    assert found.name == "edge-reranker"
+    with running(found):
+        assert works(EdgeReranker())
+
+
+def test_relative_socket_path_works(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(served.socket.parent)
+    assert works(EdgeReranker(socket=served.socket.name, data_dir=served.data_dir))
+
+
+def test_missing_service_says_how_to_start_it_at_once(tmp_path: Path) -> None:
+    start_s = time.monotonic()
+    with EdgeReranker(data_dir=tmp_path) as client:
+        assert not client.healthy()
+        with pytest.raises(ServiceUnavailable, match=r"is the service running.*`edge-reranker serve`"):
+            client.rerank([{"id": "a"}])
+    with EdgeReranker(data_dir=tmp_path, token="given") as client:
+        for call in (lambda: client.rerank([{"id": "a"}]), lambda: list(client.events())):
+            with pytest.raises(ServiceUnavailable, match=r"is the service running.*`edge-reranker serve`"):
+                call()
+    assert time.monotonic() - start_s < 3
+
+
+def test_missing_token_names_the_file_and_the_variables(served: Running, tmp_path: Path) -> None:
+    with (
+        EdgeReranker(socket=served.socket, data_dir=tmp_path) as client,
+        pytest.raises(Unauthenticated, match=r"app\.token; set EDGE_RERANKER_TOKEN, or EDGE_RERANKER_DATA"),
+    ):
+        client.rerank([{"id": "a"}])
+
+
+def test_wrong_token_is_refused(served: Running) -> None:
+    with EdgeReranker(data_dir=served.data_dir, token="wrong") as client:
+        with pytest.raises(Unauthenticated, match="the token is not known"):
+            client.rerank([{"id": "a"}])
+        assert client.healthy()
+
+
+def test_new_tokens_are_read_after_the_old_one_was_refused(tmp_path: Path) -> None:
+    with EdgeReranker(data_dir=tmp_path) as client:
+        with running(tmp_path):
+            client.rerank([{"id": "a"}])
+        discovery.token_path(tmp_path, "app").unlink()
+        with running(tmp_path):
+            with pytest.raises(Unauthenticated):
+                client.record([{"type": "LIKE", "item": {"id": "a"}}])
+            assert client.rerank([{"id": "a"}]).ids == ("a",)
+
+
+def test_owner_calls_need_the_owners_token(app: EdgeReranker, owner: EdgeReranker) -> None:
+    for call in (lambda: app.forget(all=True), app.models, app.warmup):
+        with pytest.raises(PermissionDenied, match="needs the owner's token"):
+            call()
+    assert owner.forget(all=True).events == 0
+    assert [each.name for each in owner.models()] == ["tiny"]
+    assert owner.warmup() is True

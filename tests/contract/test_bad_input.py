@@ -1,0 +1,137 @@
+"""Bad input gets INVALID_ARGUMENT with field and limit, the same in-process and over the socket."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import edge_reranker_client
+from edge_reranker import errors
+from edge_reranker.server import convert
+from edge_reranker.v1 import rerank_service_pb2
+from edge_reranker_client import EdgeReranker
+from tests.contract import bad_input
+from tests.contract.bad_input import ALL, CANDIDATES, Case
+from tests.server.fixtures import Running, running
+from tests.server.requests import batch, event, rerank
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory(prefix="er-") as folder, running(Path(folder) / "data") as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def client(shared: Running) -> Iterator[EdgeReranker]:
+    with EdgeReranker(data_dir=shared.data_dir, owner=True) as it:
+        yield it
+
+
+def in_process(message: object) -> object:
+    if isinstance(message, bad_input.Rerank):
+        return convert.rerank_query(message)
+    if isinstance(message, bad_input.Record):
+        return convert.events(message, time.time())
+    if isinstance(message, bad_input.Page):
+        return convert.page(message)
+    assert isinstance(message, bad_input.Forget)
+    return convert.forget_selector(message)
+
+
+def over_the_socket(client: EdgeReranker, message: object) -> object:
+    if isinstance(message, bad_input.Rerank):
+        return client.rerank_message(message)
+    if isinstance(message, bad_input.Record):
+        return client.record_message(message)
+    if isinstance(message, bad_input.Page):
+        return client.events_message(message)
+    assert isinstance(message, bad_input.Forget)
+    return client.forget_message(message)
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_conversion_refuses(case: Case) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        in_process(case.message)
+    assert str(caught.value).startswith(case.says)
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_client_is_told_and_nothing_reaches_the_core(
+    shared: Running, client: EdgeReranker, case: Case
+) -> None:
+    with pytest.raises(edge_reranker_client.InvalidArgument) as caught:
+        over_the_socket(client, case.message)
+    assert str(caught.value).startswith(case.says)
+    assert caught.value.status is grpc.StatusCode.INVALID_ARGUMENT
+    assert shared.core.seen == []
+    assert shared.core.stored == {}
+
+
+@pytest.mark.parametrize("case", CANDIDATES, ids=lambda case: case.name)
+def test_stream_is_refused_alike_with_the_path_inside_its_request(client: EdgeReranker, case: Case) -> None:
+    assert isinstance(case.message, bad_input.Rerank)
+    with pytest.raises(edge_reranker_client.InvalidArgument) as caught:
+        list(client.rerank_stream_message(case.message))
+    assert str(caught.value).startswith(f"request.{case.says}")
+
+
+@pytest.mark.parametrize(
+    ("method", "good"),
+    [
+        ("RerankService/Rerank", rerank("marker").SerializeToString()),
+        ("ContextService/RecordEvents", batch(event("marker")).SerializeToString()),
+    ],
+)
+def test_invalid_utf8_is_refused_and_not_quoted(shared: Running, method: str, good: bytes) -> None:
+    with shared.channel() as channel:
+        call: Any = channel.unary_unary(f"/edge_reranker.v1.{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(good.replace(b"marker", b"mark\xff\xfe"), metadata=shared.bearer("app"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = caught.value.details() or ""
+    assert "valid UTF-8" in details
+    assert "mark" not in details
+
+
+def test_bytes_that_are_no_message_are_refused(shared: Running) -> None:
+    with shared.channel() as channel:
+        call: Any = channel.unary_unary("/edge_reranker.v1.RerankService/Rerank")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"\x0a\xff\xff\xff", metadata=shared.bearer("app"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_message_above_the_documented_size_is_refused_by_grpc(shared: Running, client: EdgeReranker) -> None:
+    message = rerank("a")
+    message.candidates[0].text = "x" * (65 * 1024 * 1024)
+    with shared.channel() as channel:
+        call: Any = channel.unary_unary(
+            "/edge_reranker.v1.RerankService/Rerank",
+            request_serializer=rerank_service_pb2.RerankRequest.SerializeToString,
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message, metadata=shared.bearer("app"), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(edge_reranker_client.Overloaded):
+        client.rerank_message(message)
+
+
+@pytest.mark.parametrize("name", ["diversity", "calibration", "exploration"])
+def test_policy_of_a_later_version_is_not_available_yet(client: EdgeReranker, name: str) -> None:
+    with pytest.raises(edge_reranker_client.NotAvailableYet, match=rf"^policy\.{name} other than 0"):
+        client.rerank([{"id": "a"}], policy={name: 0.5})
+
+
+@pytest.mark.parametrize("selector", ["type", "time_range"])
+def test_forget_selector_of_a_later_version_is_not_available_yet(client: EdgeReranker, selector: str) -> None:
+    message = bad_input.Forget(type=4) if selector == "type" else bad_input.Forget(time_range={})  # type: ignore[arg-type]
+    with pytest.raises(edge_reranker_client.NotAvailableYet, match=f"^Forget by {selector} is not available"):
+        client.forget_message(message)

@@ -1,0 +1,49 @@
+"""The planner's laws."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, plan
+
+lengths = st.lists(st.integers(1, 64), max_size=120)
+sequences = st.integers(1, 20)
+
+
+@given(lengths, sequences)
+def test_every_suffix_is_in_exactly_one_batch(lengths: list[int], max_sequences: int) -> None:
+    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
+    assert sorted(i for wave in waves for batch in wave for i in batch.indices) == list(range(len(lengths)))
+
+
+@given(lengths, sequences)
+def test_no_batch_passes_its_limits_and_all_fit_their_batch(lengths: list[int], max_sequences: int) -> None:
+    for wave in plan(lengths, max_sequences=max_sequences, max_tokens=256):
+        for batch in wave:
+            assert len(batch.indices) <= max_sequences
+            assert batch.length * len(batch.indices) <= 256
+            assert batch.length == max(lengths[i] for i in batch.indices)
+
+
+@given(lengths, sequences)
+def test_a_plan_never_costs_more_than_one_suffix_at_a_time(lengths: list[int], max_sequences: int) -> None:
+    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
+    cost = sum(batch.length * len(batch.indices) + DECODE_OVERHEAD_TOKENS for wave in waves for batch in wave)
+    assert cost <= sum(length + DECODE_OVERHEAD_TOKENS for length in lengths)
+
+
+@given(lengths, sequences)
+def test_what_comes_first_is_reached_in_an_earlier_wave(lengths: list[int], max_sequences: int) -> None:
+    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
+    tops = [[i for batch in wave for i in batch.indices] for wave in waves]
+    assert all(max(earlier) < min(later) for earlier, later in itertools.pairwise(tops))
+
+
+@pytest.mark.parametrize("bad", [0, -1, 257])
+def test_a_length_that_cannot_be_decoded_is_refused(bad: int) -> None:
+    with pytest.raises(ValueError, match="allowed are 1 to 256"):
+        plan([3, bad], max_sequences=4, max_tokens=256)

@@ -1,0 +1,191 @@
+"""The real engine: a worker process with the real model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.engine import EngineSpec, Stop, WorkerEngine
+from edge_reranker.errors import EngineDied, InvalidArgument
+from edge_reranker.types import ModelState, Piece
+
+pytestmark = pytest.mark.model
+
+TITLES = ["Toy Story (1995). Animation", "Heat (1995). Crime, Thriller", "Casino (1995). Drama"]
+CONTROL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<repo_name>", "<file_sep>", "<jupyter_code>")
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_path: Path) -> Iterator[WorkerEngine]:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def scorer(scorer_path: Path) -> Iterator[WorkerEngine]:
+    engine = WorkerEngine(EngineSpec(scorer_path, "scorer"))
+    assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
+    yield engine
+    engine.close()
+
+
+def tokens(engine: WorkerEngine, *texts: str) -> list[list[int]]:
+    return engine.tokenize([[Piece(text)] for text in texts], Deadline())
+
+
+@pytest.mark.parametrize("control", CONTROL)
+def test_data_never_becomes_a_control_token(encoder: WorkerEngine, control: str) -> None:
+    (special,) = encoder.tokenize([[Piece(control, structure=True)]], Deadline())
+    assert len(special) == 1, "the test's own premise: this string is one token as structure"
+    (data,) = tokens(encoder, f"before {control} after")
+    assert special[0] not in data
+
+
+def test_vectors_do_not_depend_on_what_is_encoded_before_or_beside(encoder: WorkerEngine) -> None:
+    ids = tokens(encoder, *TITLES)
+    together = encoder.encode(ids, Deadline()).vectors
+    alone = np.concatenate([encoder.encode([one], Deadline()).vectors for one in reversed(ids)])[::-1]
+    assert np.array_equal(together, alone)
+    assert np.isfinite(together).all()
+    assert together.shape == (3, 576)
+
+
+def test_encoding_stops_before_its_deadline_and_keeps_what_is_done(encoder: WorkerEngine) -> None:
+    ids = tokens(encoder, *TITLES) * 60
+    encoder.encode(ids[:6], Deadline())
+    start = time.monotonic()
+    result = encoder.encode(ids, Deadline.after_ms(300))
+    took_ms = (time.monotonic() - start) * 1000
+    assert result.stop == Stop.DEADLINE
+    assert 0 < len(result.vectors) < len(ids)
+    assert took_ms < 400
+
+
+def test_a_foreground_call_gets_its_turn_while_background_work_goes_on(encoder: WorkerEngine) -> None:
+    ids = tokens(encoder, *TITLES)
+    stop = threading.Event()
+
+    def background() -> None:
+        while not stop.is_set():
+            encoder.encode(ids[:1], Deadline.after_ms(5_000), background=True)
+
+    thread = threading.Thread(target=background)
+    thread.start()
+    try:
+        results = [encoder.encode(ids[:1], Deadline.after_ms(1_000)) for _ in range(10)]
+    finally:
+        stop.set()
+        thread.join(10)
+    assert all(result.stop == Stop.DONE for result in results)
+
+
+def test_a_score_does_not_depend_on_the_candidates_beside_it(scorer: WorkerEngine) -> None:
+    (prefix,) = tokens(scorer, "This person liked Casino, Heat and Goodfellas. " * 5)
+    suffixes = tokens(scorer, *TITLES, "Up", "A much longer title that goes on: the sequel (1999). Drama")
+    answers = [ids[0] for ids in tokens(scorer, "Yes", "No")]
+    together = scorer.score(prefix, suffixes, answers, Deadline())
+    assert together.reached.all()
+    for index, suffix in enumerate(suffixes):
+        alone = scorer.score(prefix, [suffix], answers, Deadline())
+        np.testing.assert_allclose(alone.logits[0], together.logits[index], atol=0.15)
+
+
+def test_the_shared_prefix_gives_the_full_prompts_scores(scorer: WorkerEngine) -> None:
+    (prefix,) = tokens(scorer, "This person liked Casino, Heat and Goodfellas. " * 5)
+    suffixes = tokens(scorer, *TITLES)
+    answers = [ids[0] for ids in tokens(scorer, "Yes", "No")]
+    shared = scorer.score(prefix, suffixes, answers, Deadline())
+    full = scorer.score([], [prefix + suffix for suffix in suffixes], answers, Deadline())
+    np.testing.assert_allclose(shared.logits, full.logits, atol=0.15)
+    assert np.array_equal(scorer.score(prefix, suffixes, answers, Deadline()).logits, shared.logits)
+
+
+def test_scoring_stops_at_its_deadline_with_the_first_candidates_reached(scorer: WorkerEngine) -> None:
+    (prefix,) = tokens(scorer, "This person liked Casino. " * 10)
+    suffixes = tokens(scorer, *TITLES) * 60
+    scorer.score(prefix, suffixes[:20], [1], Deadline())
+    result = scorer.score(prefix, suffixes, [1], Deadline.after_ms(500))
+    assert result.stop == Stop.DEADLINE
+    n = int(result.reached.sum())
+    assert 0 < n < len(suffixes)
+    assert result.reached[: n // 16 * 16].all(), "whole waves are reached in order"
+
+
+def test_an_overlong_or_empty_suffix_is_refused(scorer: WorkerEngine) -> None:
+    with pytest.raises(InvalidArgument, match=r"suffixes\[1\]: 600 tokens"):
+        scorer.score([1, 2], [[3], [4] * 600], [1], Deadline())
+    with pytest.raises(InvalidArgument, match=r"suffixes\[0\]: 0 tokens"):
+        scorer.score([1, 2], [[]], [1], Deadline())
+
+
+def test_a_killed_worker_is_reported_at_once_and_comes_back(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    try:
+        assert engine.wait_ready(Deadline.after_ms(60_000))
+        ids = tokens(engine, *TITLES)
+        pid = engine.pid
+        assert pid is not None
+        threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
+        start = time.monotonic()
+        result = engine.encode(ids * 100, Deadline())
+        assert result.stop == Stop.DIED
+        assert time.monotonic() - start < 2
+        assert engine.wait_ready(Deadline.after_ms(5_000))
+        assert engine.pid != pid
+        assert engine.encode(ids, Deadline()).stop == Stop.DONE
+        assert engine.restarts == 1
+    finally:
+        engine.close()
+
+
+def test_a_broken_file_fails_the_worker_not_the_service(tmp_path: Path, encoder_path: Path) -> None:
+    half = tmp_path / "half.gguf"
+    data = encoder_path.read_bytes()
+    half.write_bytes(data[: len(data) // 2])
+    engine = WorkerEngine(EngineSpec(half, "encoder"))
+    try:
+        assert not engine.wait_ready(Deadline.after_ms(3_000))
+        assert engine.state in (ModelState.FAILED, ModelState.LOADING)
+        assert "half.gguf" in engine.problem
+        with pytest.raises(EngineDied):
+            engine.tokenize([[Piece("x")]], Deadline.after_ms(100))
+    finally:
+        engine.close()
+
+
+def test_too_little_memory_fails_the_worker_not_the_service(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder", memory_limit_bytes=64 * 1024 * 1024))
+    try:
+        assert not engine.wait_ready(Deadline.after_ms(3_000))
+        assert engine.encode([[1]], Deadline.after_ms(50)).stop == Stop.DIED
+    finally:
+        engine.close()
+
+
+def test_closing_leaves_no_process(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    assert engine.wait_ready(Deadline.after_ms(60_000))
+    pid = engine.pid
+    assert pid is not None
+    engine.close()
+    engine.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_worker_inherits_neither_environment_nor_sockets(encoder: WorkerEngine) -> None:
+    pid = encoder.pid
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"HOME=" not in environment
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    assert not [link for link in links if link.startswith("socket:")]

@@ -1,0 +1,207 @@
+"""Packs: what is saved comes back, and what is damaged is refused with a reason."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from edge_reranker.errors import PackInvalid
+from edge_reranker.models import pack as packs
+from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
+
+N_EMBD, N_DIMS = 6, 3
+PRIOR = Prior(("server_rank", "towers"), (-0.5, 2.0), ((1.0, 0.1), (0.1, 2.0)))
+MANIFEST = Manifest(
+    name="a-pack",
+    version="1",
+    encoder=Encoder("smollm2-135m", 10, N_EMBD),
+    taste=TasteSettings({"LIKE": 1.0, "VIEW": 0.3}, 30.0, 50, 7.0),
+    fusion=PRIOR,
+    without_model=Prior(("server_rank",), (-0.2,), ((1.0,),)),
+)
+
+
+def head(seed: int = 0, **changes: np.ndarray) -> Head:
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "shift": (N_EMBD,),
+        "scale": (N_EMBD,),
+        "project": (N_EMBD, N_DIMS),
+        "bias": (N_DIMS,),
+        "turn": (N_DIMS, N_DIMS),
+    }
+    arrays = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
+    return Head(**{**arrays, **changes})
+
+
+@pytest.fixture
+def pack() -> Pack:
+    return packs.make(MANIFEST, head())
+
+
+@pytest.fixture
+def saved(pack, tmp_path):
+    packs.save(pack, tmp_path / "p", "# A card\n")
+    return tmp_path / "p"
+
+
+def edit(folder, change):
+    """Changes the manifest on disk."""
+    file = folder / packs.MANIFEST_FILE
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+def test_a_pack_comes_back_as_it_was_saved(pack, saved):
+    found = packs.load(saved)
+    assert found.manifest == pack.manifest
+    assert found.id == pack.id
+    for f in fields(Head):
+        np.testing.assert_array_equal(getattr(found.head, f.name), getattr(pack.head, f.name))
+    assert (saved / packs.CARD_FILE).read_text() == "# A card\n"
+
+
+def test_saving_twice_writes_the_same_bytes(pack, saved, tmp_path):
+    packs.save(packs.load(saved), tmp_path / "again", "# A card\n")
+    for name in (packs.MANIFEST_FILE, packs.WEIGHTS_FILE, packs.CARD_FILE):
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_the_id_names_pack_and_content(pack):
+    assert pack.id.startswith("a-pack-")
+    assert len(pack.id) == len("a-pack-") + 12
+    assert packs.make(MANIFEST, head(seed=1)).id != pack.id
+    assert packs.make(replace(MANIFEST, version="2"), head()).id != pack.id
+    assert packs.make(MANIFEST, head()).id == pack.id
+
+
+def test_the_layout_of_the_json_does_not_change_the_id(pack, saved):
+    edit(saved, lambda manifest: None)
+    assert packs.load(saved).id == pack.id
+
+
+@pytest.mark.parametrize("name", [packs.MANIFEST_FILE, packs.WEIGHTS_FILE])
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(PackInvalid, match=f"{name} cannot be read"):
+        packs.load(saved)
+
+
+def test_a_folder_that_is_not_there_is_an_invalid_pack(tmp_path):
+    with pytest.raises(PackInvalid, match="nowhere"):
+        packs.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("at", [0, 40, -1])
+def test_one_flipped_bit_in_the_weights_is_noticed(saved, at):
+    file = saved / packs.WEIGHTS_FILE
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PackInvalid, match="sha256 differs"):
+        packs.load(saved)
+
+
+def test_weights_cut_in_half_are_noticed(saved):
+    file = saved / packs.WEIGHTS_FILE
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(PackInvalid, match="sha256 differs"):
+        packs.load(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"name": 3}', b"[" * 100_000])
+def test_a_manifest_that_is_not_one_is_refused(saved, content):
+    (saved / packs.MANIFEST_FILE).write_bytes(content)
+    with pytest.raises(PackInvalid, match=packs.MANIFEST_FILE):
+        packs.load(saved)
+
+
+def test_a_huge_file_is_not_read(saved, monkeypatch):
+    monkeypatch.setattr(packs, "MAX_BYTES", 100)
+    with pytest.raises(PackInvalid, match="larger than"):
+        packs.load(saved)
+
+
+def replaced(saved, content: bytes):
+    """Puts other weights into the pack, under their right hash."""
+    import hashlib
+
+    (saved / packs.WEIGHTS_FILE).write_bytes(content)
+    edit(saved, lambda m: m.update(weights_sha256=hashlib.sha256(content).hexdigest()))
+
+
+def test_weights_that_are_no_archive_are_refused(saved):
+    replaced(saved, b"not a zip file")
+    with pytest.raises(PackInvalid, match="not an archive of plain arrays"):
+        packs.load(saved)
+
+
+def test_pickled_objects_are_never_loaded(saved, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "attacked"), "w"))
+
+    objects = np.empty(1, object)
+    objects[0] = Attack()
+    np.savez(tmp_path / "evil.npz", **{f.name: objects for f in fields(Head)}, allow_pickle=True)
+    replaced(saved, (tmp_path / "evil.npz").read_bytes())
+    with pytest.raises(PackInvalid, match="not an archive of plain arrays"):
+        packs.load(saved)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(saved, tmp_path):
+    big = np.zeros(packs.MAX_BYTES // 2 + 1, np.float16)
+    np.savez_compressed(tmp_path / "bomb.npz", shift=big)
+    replaced(saved, (tmp_path / "bomb.npz").read_bytes())
+    with pytest.raises(PackInvalid, match="unpacks to more"):
+        packs.load(saved)
+
+
+def test_a_missing_array_is_named(saved, tmp_path):
+    np.savez(tmp_path / "w.npz", shift=np.zeros(N_EMBD, np.float16))
+    replaced(saved, (tmp_path / "w.npz").read_bytes())
+    with pytest.raises(PackInvalid, match="no array scale"):
+        packs.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"shift": np.zeros(N_EMBD + 1, np.float16)}, "shift has shape"),
+        ({"project": np.zeros((N_EMBD, 0), np.float16)}, "project has shape"),
+        ({"turn": np.zeros((N_DIMS, N_DIMS + 1), np.float16)}, "turn has shape"),
+        ({"bias": np.array([0, np.nan, 0], np.float16)}, "bias has values that are not finite"),
+        ({"scale": np.full(N_EMBD, np.inf, np.float16)}, "scale has values that are not finite"),
+        ({"scale": np.zeros(N_EMBD, np.float32)}, "scale is float32"),
+    ],
+)
+def test_arrays_of_the_wrong_kind_are_refused(changes, problem):
+    with pytest.raises(PackInvalid, match=problem):
+        packs.make(MANIFEST, head(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": "../up"}, "name must be"),
+        ({"taste": TasteSettings({"LOVE": 1.0}, 30.0, 50, 7.0)}, "no event type is called LOVE"),
+        ({"taste": TasteSettings({"LIKE": -1.0}, 30.0, 50, 7.0)}, "not negative"),
+        ({"taste": TasteSettings({"LIKE": 1.0}, 0.0, 50, 7.0)}, "must be above 0"),
+        ({"fusion": replace(PRIOR, mean=(1.0,))}, "fusion must have 2 means"),
+        ({"fusion": replace(PRIOR, names=("towers", "towers"))}, "names must be distinct"),
+        ({"without_model": replace(PRIOR, mean=(float("nan"), 0.0))}, "not finite"),
+        ({"fusion": replace(PRIOR, covariance=((1.0, 2.0), (2.0, 1.0)))}, "positive definite"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(changes, problem):
+    with pytest.raises(PackInvalid, match=problem):
+        packs.make(replace(MANIFEST, **changes), head())
+
+
+def test_a_pack_of_a_later_format_says_so(saved):
+    edit(saved, lambda manifest: manifest.update(format=2))
+    with pytest.raises(PackInvalid, match="format 2, this version reads 1"):
+        packs.load(saved)

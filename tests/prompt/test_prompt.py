@@ -1,0 +1,70 @@
+"""What a model reads."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_reranker.prompt import TEMPLATES, clean, content_hash, item_pieces, item_text
+from edge_reranker.types import Context, Event, EventType, Item
+
+TEMPLATE = TEMPLATES["chatml-yes-no"]
+text = st.text(max_size=60)
+items = st.builds(Item, id=st.just("x"), title=text, text=text, tags=st.lists(text, max_size=3).map(tuple))
+
+
+@given(st.text(), st.integers(1, 50))
+def test_cleaning_is_bounded_printable_and_stable(value: str, limit: int) -> None:
+    once = clean(value, limit)
+    assert len(once) <= limit
+    assert once.isprintable()
+    assert clean(once, limit) == once
+
+
+def test_invisible_characters_go_and_white_space_folds() -> None:
+    assert clean("a\u200bb\u202e\x00c\n\t d", 99) == "abc d"
+    assert clean("e\u0301", 99) == "é"
+
+
+def test_an_item_reads_as_title_tags_and_text() -> None:
+    item = Item("1", "Toy Story (1995)", tags=("Animation", "Comedy"))
+    assert item_text(item) == "Toy Story (1995). Animation, Comedy"
+    assert item_text(Item("1", text="only text")) == "only text"
+    assert item_text(Item("1")) == ""
+
+
+@given(items)
+def test_all_of_an_item_is_data(item: Item) -> None:
+    assert not any(piece.structure for piece in item_pieces(item))
+
+
+def test_the_hash_names_the_text_and_nothing_else() -> None:
+    one = Item("1", "Heat", tags=("Crime",), attributes={"year": "1995"})
+    assert content_hash(one) == content_hash(Item("2", "Heat", tags=("Crime",)))
+    assert content_hash(one) != content_hash(Item("1", "Heat", tags=("Drama",)))
+
+
+def event(number: int, kind: EventType = EventType.LIKE) -> Event:
+    return Event(str(number), kind, float(number), Item(str(number), f"Film {number}"))
+
+
+@given(st.integers(0, 8))
+def test_a_new_event_only_adds_to_the_end_of_the_prefix(n: int) -> None:
+    before = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n))), "", 50)
+    after = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n + 1))), "", 50)
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+
+
+@given(items)
+def test_structure_never_holds_what_a_candidate_says(item: Item) -> None:
+    suffix = TEMPLATE.suffix(item)
+    assert [piece.text for piece in suffix if piece.structure] == [TEMPLATE.after_candidate]
+
+
+def test_impressions_say_nothing_and_searches_are_words() -> None:
+    context = Context(
+        (event(1, EventType.IMPRESSION), Event("2", EventType.SEARCH, 2.0, query="space opera"))
+    )
+    lines = [piece.text for piece in TEMPLATE.prefix(context, "heist", 50)]
+    assert lines[2:] == ["- searched for space opera\n", "Now they search for: heist\n"]

@@ -1,0 +1,104 @@
+"""Tier 1: hidden states to item vectors to a user's vector to scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_reranker.ranking.towers import Towers
+
+N_EMBD, N_DIMS = 12, 4
+
+
+@pytest.fixture
+def towers() -> Towers:
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=shape).astype(np.float32)
+        for shape in [(N_EMBD,), (N_EMBD,), (N_EMBD, N_DIMS), (N_DIMS,), (N_DIMS, N_DIMS)]
+    ]
+    arrays[1] = np.abs(arrays[1]) + 0.5
+    return Towers(*arrays)
+
+
+def hidden(n: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, N_EMBD)).astype(np.float32) * 3
+
+
+def test_item_vectors_are_halves_of_length_one(towers):
+    vectors = towers.item_vectors(hidden(5))
+    assert vectors.shape == (5, N_DIMS)
+    assert vectors.dtype == np.float16
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1.0, atol=2e-3)
+
+
+def test_no_items_give_no_vectors(towers):
+    assert towers.item_vectors(hidden(0)).shape == (0, N_DIMS)
+
+
+def test_an_items_vector_is_the_same_alone_and_in_any_company(towers):
+    states = hidden(9)
+    together = towers.item_vectors(states)
+    for row in range(9):
+        np.testing.assert_array_equal(towers.item_vectors(states[row : row + 1])[0], together[row])
+    np.testing.assert_array_equal(towers.item_vectors(states[::-1]), together[::-1])
+
+
+def test_outliers_are_clipped_at_six_deviations(towers):
+    far, further = hidden(1), hidden(1)
+    far[0, 3], further[0, 3] = 1e3, 1e6
+    np.testing.assert_array_equal(towers.item_vectors(far), towers.item_vectors(further))
+
+
+def test_hidden_states_of_another_model_are_refused(towers):
+    with pytest.raises(ValueError, match=r"this head reads \[n, 12\]"):
+        towers.item_vectors(np.zeros((2, N_EMBD + 1), np.float32))
+
+
+def test_the_users_vector_has_length_one(towers):
+    vectors = towers.item_vectors(hidden(6))
+    user = towers.user_vector(vectors, np.full(6, 1 / 6, np.float32))
+    assert user.shape == (N_DIMS,)
+    assert np.linalg.norm(user) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_unknown_user_scores_every_candidate_zero(towers):
+    user = towers.user_vector(np.zeros((0, N_DIMS), np.float16), np.zeros(0, np.float32))
+    assert (towers.scores(user, towers.item_vectors(hidden(3))) == 0).all()
+
+
+@given(st.floats(0.01, 100.0))
+def test_only_the_ratio_of_weights_matters(scale):
+    towers = Towers(
+        np.zeros(2, np.float32), np.ones(2, np.float32), np.eye(2, dtype=np.float32),
+        np.zeros(2, np.float32), np.eye(2, dtype=np.float32),
+    )  # fmt: skip
+    vectors, weights = np.eye(2, dtype=np.float16), np.array([0.75, 0.25], np.float32)
+    np.testing.assert_allclose(
+        towers.user_vector(vectors, weights), towers.user_vector(vectors, weights * scale), rtol=1e-5
+    )
+
+
+def test_candidates_like_the_heavier_part_of_the_history_score_higher():
+    identity = Towers(
+        np.zeros(2, np.float32), np.ones(2, np.float32), np.eye(2, dtype=np.float32),
+        np.zeros(2, np.float32), np.eye(2, dtype=np.float32),
+    )  # fmt: skip
+    vectors = identity.item_vectors(np.eye(2))
+    user = identity.user_vector(vectors, np.array([0.8, 0.2], np.float32))
+    scores = identity.scores(user, vectors)
+    assert scores[0] > scores[1] > 0
+
+
+def test_the_turn_maps_what_was_liked_to_what_follows():
+    swap = np.array([[0, 1], [1, 0]], np.float32)
+    towers = Towers(
+        np.zeros(2, np.float32),
+        np.ones(2, np.float32),
+        np.eye(2, dtype=np.float32),
+        np.zeros(2, np.float32),
+        swap,
+    )
+    vectors = towers.item_vectors(np.eye(2))
+    user = towers.user_vector(vectors[:1], np.ones(1, np.float32))
+    assert towers.scores(user, vectors) == pytest.approx([0.0, 1.0])

@@ -1,0 +1,113 @@
+"""A small deterministic core: what stands behind the server, never what is under test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.errors import InvalidArgument
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    Model,
+    ModelState,
+    Ranking,
+    Recorded,
+    RerankQuery,
+    Result,
+    Timings,
+)
+
+MODEL = Model("tiny", "ab" * 32, 1_234_567, "encoder", ModelState.READY, "Apache-2.0")
+
+
+def order(query: RerankQuery, tier: int, *, final: bool = True) -> Ranking:
+    """The candidates by title, then id, after ``tier``."""
+    ordered = sorted(query.candidates, key=lambda each: (each.item.title, each.id))
+    return Ranking(
+        ranking_id="ranking-1",
+        results=tuple(Result(each.id, tier) for each in ordered),
+        coverage=1.0,
+        timings=Timings(tier0_ms=1.0, total_ms=1.0),
+        model="tiny",
+        pack="test-pack",
+        final=final,
+    )
+
+
+@dataclass
+class FakeCore:
+    """Keeps events by namespace in a list, sorts candidates by title, and can be slow or fail."""
+
+    before: Callable[[Deadline], None] = lambda deadline: None
+    seen: list[RerankQuery] = field(default_factory=list)
+    deadlines: list[Deadline] = field(default_factory=list)
+    stored: dict[str, list[Event]] = field(default_factory=dict)
+    streams_closed: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
+        self.seen.append(query)
+        self.deadlines.append(deadline)
+        self.before(deadline)
+        return order(query, 1)
+
+    def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
+        try:
+            for tier in (0, 1, 2):
+                self.before(deadline)
+                yield order(query, tier, final=tier == 2)
+        finally:
+            self.streams_closed += 1
+
+    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+        self.before(Deadline())
+        with self.lock:
+            kept = self.stored.setdefault(namespace, [])
+            before = len(kept)
+            for event in events:
+                if all(event.event_id != each.event_id for each in kept):
+                    kept.append(event)
+            new = len(kept) - before
+            return Recorded(new, len(events) - new)
+
+    def events(self, namespace: str, limit: int, page_token: str) -> tuple[list[Event], str]:
+        self.before(Deadline())
+        if page_token and not page_token.isdigit():
+            raise InvalidArgument("page_token", "is none of ours")
+        start = int(page_token or 0)
+        newest = sorted(self.stored.get(namespace, []), key=lambda event: -event.occurred_at)
+        more = start + limit < len(newest)
+        return newest[start : start + limit], str(start + limit) if more else ""
+
+    def forget(
+        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
+    ) -> Forgotten:
+        self.before(Deadline())
+        kept = self.stored.get(namespace, [])
+        gone = [
+            event
+            for event in kept
+            if everything
+            or event.event_id == event_id
+            or (event.item is not None and event.item.id == item_id)
+        ]
+        self.stored[namespace] = [event for event in kept if event not in gone]
+        return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
+
+    def models(self) -> Sequence[Model]:
+        self.before(Deadline())
+        return [MODEL]
+
+    def warmup(self, deadline: Deadline) -> bool:
+        self.deadlines.append(deadline)
+        self.before(deadline)
+        return True
+
+
+def until_deadline(deadline: Deadline) -> None:
+    """Works as long as it may, as a tier that always finds more to do."""
+    time.sleep(deadline.remaining_s() or 0.0)

@@ -1,0 +1,141 @@
+"""Training: it finds a planted preference, it can be repeated, and it says what it made."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_reranker.errors import Missing
+from edge_reranker.evaluation import run
+from edge_reranker.models import pack as packs
+from edge_reranker.models.pack import Encoder
+from edge_reranker.ranking import fusion
+from edge_reranker.training import head, prior, recipe
+from edge_reranker.training.head import History, Recipe
+from tests.planted import N_EMBD, N_GROUPS, world
+
+SMALL = Recipe(n_dims=8, n_components=16, n_steps=60, batch_size=16)
+ENCODER = Encoder("made-up", 1, N_EMBD)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return world()
+
+
+@pytest.fixture(scope="module")
+def trained(planted, tmp_path_factory):
+    data, hidden = planted
+    folder = tmp_path_factory.mktemp("pack")
+    made = recipe.train(
+        data,
+        hidden,
+        folder,
+        more_seeds=(1,),
+        recipe=SMALL,
+        encoder=ENCODER,
+        name="planted",
+        command="edge-reranker train --here",
+    )
+    return made, folder
+
+
+def test_the_towers_find_the_planted_preference(trained):
+    made, _ = trained
+    ours = made.report.orders[run.OURS].ndcg10.mean
+    server = made.report.orders[run.SERVER].ndcg10.mean
+    assert ours > 1.5 * server
+    assert made.report.against_without_model.ndcg10.low > 0
+
+
+def test_another_users_history_gains_nothing(trained):
+    made, _ = trained
+    assert made.report.against_server[run.OTHER_HISTORY].ndcg10.low <= 0
+
+
+def test_no_history_is_exactly_the_servers_order(trained):
+    made, _ = trained
+    assert made.report.no_history_is_server_order
+    assert made.report.against_server[run.NO_HISTORY].ndcg10.mean == 0.0
+
+
+def test_the_pack_on_disk_is_the_one_that_was_measured(trained):
+    made, folder = trained
+    assert packs.load(folder).id == made.pack.id == made.report.pack
+    assert made.pack.manifest.encoder == ENCODER
+
+
+def test_the_card_tells_data_licence_figures_seeds_and_command(trained):
+    made, folder = trained
+    text = (folder / packs.CARD_FILE).read_text()
+    assert made.pack.id in text
+    assert "forbid redistribution" in text
+    assert made.report.as_text() in text
+    assert "seed 0" in text
+    assert "seed 1" in text
+    assert "edge-reranker train --here" in text
+
+
+def test_training_again_gives_the_same_pack(planted, trained):
+    data, hidden = planted
+    made, _ = trained
+    again = recipe.make_pack(data, hidden, seed=0, recipe=SMALL, encoder=ENCODER, name="planted")
+    assert again.id == made.pack.id
+
+
+def test_another_seed_gives_another_head(planted, trained):
+    data, hidden = planted
+    made, _ = trained
+    other = recipe.make_pack(data, hidden, seed=1, recipe=SMALL, encoder=ENCODER, name="planted")
+    assert other.manifest.weights_sha256 != made.pack.manifest.weights_sha256
+
+
+def test_later_users_do_not_change_the_pack(planted, trained):
+    data, hidden = planted
+    made, _ = trained
+    last = max(r.at_s for r in data.ratings)
+    ratings = tuple(replace(r, stars=6.0 - r.stars) if r.at_s > 0.75 * last else r for r in data.ratings)
+    other = recipe.make_pack(
+        replace(data, ratings=ratings), hidden, seed=0, recipe=SMALL, encoder=ENCODER, name="planted"
+    )
+    assert other.id == made.pack.id
+
+
+def test_training_leaves_torch_as_it_was(planted):
+    import torch
+
+    _, hidden = planted
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    rows = np.arange(0, 80, N_GROUPS)
+    history = History(rows, np.ones(len(rows), np.float32), np.ones(len(rows), bool))
+    head.train_head(hidden, [history], replace(SMALL, n_steps=3), seed=5)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_histories_that_cannot_teach_are_refused(planted):
+    _, hidden = planted
+    nothing_liked = History(np.arange(8), np.ones(8, np.float32), np.zeros(8, bool))
+    with pytest.raises(ValueError, match="no history"):
+        head.train_head(hidden, [nothing_liked], SMALL, seed=0)
+
+
+def test_without_torch_training_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(Missing, match=r"pip install 'edge-reranker\[train\]'"):
+        head.require_torch()
+
+
+def test_before_any_choice_every_column_but_those_left_out_has_a_belief():
+    weights = prior.before(("towers", "scorer"))
+    assert "towers" not in weights.names
+    assert (np.diag(weights.covariance) > 0).all()
+
+
+def test_columns_that_the_data_never_fills_keep_the_belief(trained):
+    made, _ = trained
+    fitted = fusion.Weights.of(made.pack.manifest.fusion)
+    at = fitted.names.index("query_text")
+    assert fitted.mean[at] == pytest.approx(prior.BEFORE["query_text"][0])
+    assert fitted.covariance[at, at] == pytest.approx(prior.BEFORE["query_text"][1] ** 2)
