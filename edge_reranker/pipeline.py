@@ -209,7 +209,14 @@ class Pipeline:
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
             self._get_ready(user, query)
             return
-        matrix = features(user.profile, query, now_s=self._clock(), taste=tiers.taste, named=tiers.named)
+        matrix = features(
+            user.profile,
+            query,
+            now_s=self._clock(),
+            taste=tiers.taste,
+            named=tiers.named,
+            history_vectors=self._public_vectors(user, query),
+        )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
         answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
@@ -295,7 +302,8 @@ class Pipeline:
         if tiers.background is None or tiers.vectors is None:
             return
         keyed = tiers.vectors.keyed([candidate.item for candidate in query.candidates])
-        known: Mapping[str, object] = tiers.vectors.known(user.namespace, keyed)
+        tiers.vectors.take_shipped(user.namespace, query.candidates, keyed)
+        known = tiers.vectors.known(user.namespace, keyed)
         tiers.background.schedule(user.namespace, [item for item in keyed if item.hash not in known])
 
 

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from edge_reranker.evaluation.movielens import MovieLens, Rating
 from edge_reranker.types import Item
 
+World = tuple[MovieLens, NDArray[np.float32]]
+
 N_GROUPS, N_ITEMS, N_EMBD = 4, 80, 24
 
 
-def world(n_users: int = 120, seed: int = 0) -> tuple[MovieLens, NDArray[np.float32]]:
+def world(n_users: int = 120, seed: int = 0) -> World:
     """Ratings of ``n_users`` who start one after another, and hidden states that show each item's group.
 
     Titles say nothing of the group: only the hidden states do.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from collections.abc import Sequence
 
 import click
@@ -49,17 +50,15 @@ def _encode(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np
                 worker.problem or "the model's worker did not start; see `edge-reranker doctor`"
             )
         rows = []
-        with click.progressbar(
-            length=len(items), label=f"encoding {len(items)} items", file=click.get_text_stream("stderr")
-        ) as bar:
-            for start in range(0, len(items), _CHUNK):
+        starts = range(0, len(items), _CHUNK)
+        with click.progressbar(starts, label=f"encoding {len(items)} items", file=sys.stderr) as bar:
+            for start in bar:
                 chunk = items[start : start + _CHUNK]
                 ids = worker.tokenize([item_pieces(item) for item in chunk], Deadline())
                 encoded = worker.encode([tokens[:MAX_ITEM_TOKENS] for tokens in ids], Deadline())
                 if len(encoded.vectors) < len(chunk):
                     raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")
                 rows.append(encoded.vectors)
-                bar.update(len(chunk))
         return np.concatenate(rows)
     finally:
         worker.close()

@@ -27,7 +27,7 @@ _STUCK_S = 5.0
 # The worker gets no variable of the service's. Without GGML_NO_BACKTRACE an abort starts a debugger, which
 # takes seconds and prints memory. Threads that spin while they wait cost a factor of 20 as soon as another
 # program wants a processor: docs/decisions/0002.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LC_ALL": "C.UTF-8",
     "GGML_NO_BACKTRACE": "1",
@@ -93,7 +93,9 @@ class WorkerEngine:
             return []
         with self._turn(deadline, background=False):
             request_id = self._ask(
-                lambda id_: frames.Tokenize(id_, [[(piece.text, piece.structure) for piece in text] for text in texts])
+                lambda id_: frames.Tokenize(
+                    id_, [[(piece.text, piece.structure) for piece in text] for text in texts]
+                )
             )
             for reply in self._listen(request_id, deadline):
                 if isinstance(reply, frames.Tokens):
@@ -261,7 +263,7 @@ class WorkerEngine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # native code may print what it was given
-            env=_WORKER_ENVIRONMENT,
+            env=WORKER_ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is for the service, which then closes the pipe
             bufsize=0,
         )

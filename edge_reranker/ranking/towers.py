@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLIP = 6.0
+_LARGEST = 65504.0  # of half precision
 
 Float32 = NDArray[np.float32]
 
@@ -83,12 +84,19 @@ class Towers:
         """
         if len(vectors) == 0:
             return np.zeros(self.n_dims, np.float32)
-        pooled = np.asarray(weights, np.float32) @ np.asarray(vectors, np.float32)
-        return np.asarray(_unit_rows((pooled @ self.turn)[None])[0], np.float32)
+        pooled = np.asarray(weights, np.float32) @ _trusted(vectors)
+        turned = np.asarray(pooled @ self.turn, np.float32)
+        return np.asarray(_unit_rows(turned[None])[0], np.float32)
 
     def scores(self, user: Float32, vectors: NDArray[np.floating]) -> Float32:
-        """Cosine of the user with every candidate's vector [n, n_dims]; [n]."""
-        return np.asarray(vectors, np.float32) @ user
+        """Cosine of the user with every candidate's vector [n, n_dims]; [n], between -1 and 1."""
+        return np.asarray(_trusted(vectors) @ user, np.float32)
+
+
+def _trusted(vectors: NDArray[np.floating]) -> Float32:
+    """Vectors made of length 1: one that a backend sent must not gain weight by being long."""
+    values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
+    return _unit_rows(np.asarray(values, np.float32))
 
 
 def _unit_rows(rows: Float32) -> Float32:

@@ -13,7 +13,7 @@ from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.types import TierScores, User
 from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
-from edge_reranker.types import Candidate, DegradedReason, RerankQuery
+from edge_reranker.types import DegradedReason, RerankQuery
 
 # Encoding a few at a time lets a stream answer in between and costs nothing: one item is one decode.
 _ENCODE_CHUNK = 8
@@ -40,25 +40,26 @@ class VectorScorer:
         deadline = deadline.less_ms(_AFTERWARDS_MS)
         candidates = query.candidates
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
-        self._keep_shipped(user.namespace, candidates, keyed)
-        user_vector, reason = self._user_vector(user, deadline)
+        self._vectors.take_shipped(user.namespace, candidates, keyed)
+        user_vector, history_reason = self._user_vector(user, deadline)
         found = self._vectors.known(user.namespace, keyed)
+        missing = self._missing([keyed[index] for index in order], found)
         if not user_vector.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
-            self._background.schedule(user.namespace, _missing(keyed, order, found))
-            yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), reason)
+            self._background.schedule(user.namespace, missing)
+            yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), history_reason)
             return
-        missing = _missing(keyed, order, found)
+        stop = DegradedReason.UNSPECIFIED
         if missing and not self._vectors.has_encoder:
-            reason = DegradedReason.NO_MODEL
-        yield self._scored(user_vector, keyed, found, reason or self._due(missing))
-        while missing and not reason:
+            stop = DegradedReason.NO_MODEL
+        yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
+        while missing and not stop:
             chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
-            made, reason = self._vectors.encode(user.namespace, chunk, deadline)
+            made, stop = self._vectors.encode(user.namespace, chunk, deadline)
             found |= made
-            if reason:
+            if stop:
                 missing = [item for item in chunk if item.hash not in made] + missing
-            yield self._scored(user_vector, keyed, found, reason or self._due(missing))
+            yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
         self._background.schedule(user.namespace, missing)
 
     def forget(self, namespace: str) -> None:
@@ -66,22 +67,14 @@ class VectorScorer:
         with self._lock:
             self._users.pop(namespace, None)
 
+    def _missing(self, items: Sequence[Keyed], found: dict[str, Vector]) -> list[Keyed]:
+        """Those that could have a vector and have none, each text once, in their order."""
+        missing = {item.hash: item for item in items if item.hash not in found}
+        return [item for item in missing.values() if self._vectors.encodable(item)]
+
     @staticmethod
     def _due(missing: Sequence[Keyed]) -> DegradedReason:
         return DegradedReason.DEADLINE if missing else DegradedReason.UNSPECIFIED
-
-    def _keep_shipped(self, namespace: str, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
-        """Vectors that came with the candidates, made by this pack, save the device the work."""
-        shipped = [
-            (key, np.array(candidate.vector, dtype=np.float16))
-            for candidate, key in zip(candidates, keyed, strict=True)
-            if candidate.vector_space == self._vectors.space and len(candidate.vector) == self._towers.n_dims
-        ]
-        if not shipped:
-            return
-        known = self._vectors.known(namespace, [key for key, _ in shipped])
-        new = [(key, vector) for key, vector in shipped if key.hash not in known]
-        self._vectors.take(namespace, [key for key, _ in new], [vector for _, vector in new])
 
     def _user_vector(self, user: User, deadline: Deadline) -> tuple[npt.NDArray[np.float32], DegradedReason]:
         """float32 [width], zero when no history item has a vector; kept until the events change."""
@@ -91,10 +84,10 @@ class VectorScorer:
             return kept[1], DegradedReason.UNSPECIFIED
         history = self._vectors.keyed(user.profile.items)
         found = self._vectors.known(user.namespace, history)
-        missing = [item for item in history if item.hash not in found]
+        missing = self._missing(history, found)
         reason = DegradedReason.UNSPECIFIED
         if missing:
-            made, reason = self._vectors.encode(user.namespace, missing, deadline)
+            made, reason = self._vectors.encode(user.namespace, missing, _half(deadline))
             found |= made
             self._background.schedule(
                 user.namespace, [item for item in missing if item.hash not in made], first=True
@@ -129,5 +122,7 @@ class VectorScorer:
         return TierScores(scores, reached, reason)
 
 
-def _missing(keyed: Sequence[Keyed], order: Sequence[int], found: dict[str, Vector]) -> list[Keyed]:
-    return list({keyed[i].hash: keyed[i] for i in order if keyed[i].hash not in found}.values())
+def _half(deadline: Deadline) -> Deadline:
+    """Half of the time that is left: a history without candidates would be worth as little as none."""
+    remaining_ms = deadline.remaining_ms()
+    return deadline if remaining_ms == float("inf") else Deadline.after_ms(remaining_ms / 2)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Encoded, Engine, Stop
-from edge_reranker.errors import EngineError, StoreError
+from edge_reranker.errors import EngineBusy, EngineDied, StoreError
 from edge_reranker.prompt import content_hash, item_pieces, item_text
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.store import Store
-from edge_reranker.types import DegradedReason, Item
+from edge_reranker.types import Candidate, DegradedReason, Item
 
 Vector = npt.NDArray[np.float16]
 
@@ -49,6 +49,7 @@ class VectorCache:
         self._towers = towers
         self._encoder = encoder
         self._lock = threading.Lock()
+        self._without_tokens: set[str] = set()
         self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
 
     @property
@@ -64,6 +65,10 @@ class VectorCache:
     def keyed(self, items: Sequence[Item]) -> list[Keyed]:
         """Items with the names of their texts."""
         return [Keyed(item, content_hash(item)) for item in items]
+
+    def encodable(self, item: Keyed) -> bool:
+        """Whether the item can have a vector: no text, or nothing but control strings, gives none."""
+        return item.hash not in self._without_tokens and bool(item_text(item.item))
 
     def known(self, namespace: str, items: Sequence[Keyed]) -> dict[str, Vector]:
         """Vectors by hash, of those items that have one already."""
@@ -106,19 +111,38 @@ class VectorCache:
         except StoreError:
             return  # they are in memory, and can be made again
 
+    def take_shipped(self, namespace: str, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
+        """Keeps vectors that came with the candidates, if this pack made them: they save the work."""
+        shipped = [
+            (key, np.array(candidate.vector, dtype=np.float16))
+            for candidate, key in zip(candidates, keyed, strict=True)
+            if candidate.vector_space == self._space and len(candidate.vector) == self._towers.n_dims
+        ]
+        if not shipped:
+            return
+        known = self.known(namespace, [key for key, _ in shipped])
+        new = [(key, vector) for key, vector in shipped if key.hash not in known]
+        self.take(namespace, [key for key, _ in new], [vector for _, vector in new])
+
     def encode(
         self, namespace: str, items: Sequence[Keyed], deadline: Deadline, *, background: bool = False
     ) -> tuple[dict[str, Vector], DegradedReason]:
         """Makes vectors in the order given while time remains, and keeps them."""
         if self._encoder is None:
             return {}, DegradedReason.NO_MODEL
-        wanted = list({item.hash: item for item in items if item_text(item.item)}.values())
+        wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
             sequences = self._encoder.tokenize([item_pieces(item.item) for item in wanted], deadline)
-        except EngineError:
+        except EngineBusy:
+            return {}, DegradedReason.MODEL_BUSY
+        except EngineDied:
             return {}, DegradedReason.MODEL_UNAVAILABLE
-        # An item whose text is nothing but control strings has no tokens, and so no vector.
-        pairs = [(item, ids[:MAX_ITEM_TOKENS]) for item, ids in zip(wanted, sequences, strict=True) if ids]
+        pairs = []
+        for item, ids in zip(wanted, sequences, strict=True):
+            if ids:
+                pairs.append((item, ids[:MAX_ITEM_TOKENS]))
+            else:
+                self._without_tokens.add(item.hash)
         encoded: Encoded = self._encoder.encode([ids for _, ids in pairs], deadline, background=background)
         done = [item for item, _ in pairs[: len(encoded.vectors)]]
         if not done:

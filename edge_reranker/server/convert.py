@@ -200,8 +200,9 @@ def _item(message: _ItemFields) -> Item:
 def _tags(path: str, tags: Iterable[str], most: int) -> tuple[str, ...]:
     given = tuple(tags)
     _few(path, len(given), most)
-    if all(given) and "".join(given).isprintable() and max(map(len, given)) <= limits.MAX_TAG:
-        return given
+    joined = "".join(given)
+    if joined.isprintable() and len(joined) <= limits.MAX_TAG and all(given):
+        return given  # the usual few short tags need no look at each
     return tuple(tag for tag in (_text(tag, limits.MAX_TAG) for tag in given) if tag)
 
 

@@ -107,12 +107,12 @@ def _snapshot(db: Database, namespace: str, item: tuple[Any, ...]) -> int:
     found = db.conn.execute(find, key).fetchone()
     if found:
         return int(found[0])
-    cursor = db.conn.execute(
+    made: int = db.conn.execute(
         "INSERT INTO items (namespace, item_id, digest, title, text, tags, attributes) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (namespace, *item),
-    )
-    return int(cursor.lastrowid)
+    ).fetchone()[0]
+    return made
 
 
 def _encode(event: Event, where: str) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ def primary_code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
+def error_name(error: BaseException) -> str:
+    """SQLite's name for ``error``, else the name of its class; never its text."""
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
 def poisons(error: BaseException) -> bool:
     """Whether the connection that raised ``error`` should be replaced."""
     return primary_code(error) in _POISON
@@ -57,8 +63,7 @@ def translate(error: BaseException, path: Path) -> EdgeRerankerError:
         return StoreError(f"{path} cannot be written; check its owner and whether the disk is read-only")
     if code in (_IOERR, _CANTOPEN):
         return StoreError(f"{path} cannot be read or written; check the disk, its quota and the permissions")
-    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    return StoreError(f"{path}: the database answered {name}; run doctor")
+    return StoreError(f"{path}: the database answered {error_name(error)}; run doctor")
 
 
 @contextlib.contextmanager
@@ -72,7 +77,7 @@ def translated(path: Path) -> Iterator[None]:
     except UnicodeEncodeError as e:
         raise translate(e, path) from None
     except OSError as e:
-        if e.errno in (28, 122):  # ENOSPC, EDQUOT
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(f"no space is left for {path}; free some, then try again") from None
         raise StoreError(f"{path}: {os.strerror(e.errno or 0)}; check the permissions and the disk") from None
 

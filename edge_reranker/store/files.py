@@ -37,7 +37,7 @@ def private_dir(path: Path) -> None:
 def private_file(path: Path) -> None:
     """Make sure that ``path`` exists as a regular file with mode 0600; its content stays.
 
-    SQLite gives the -wal and -shm files the mode of the database, so this covers them too.
+    SQLite gives new -wal and -shm files the mode of the database.
     Raises OSError, and StoreCorrupt when it is a link or no regular file.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):

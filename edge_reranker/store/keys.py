@@ -1,7 +1,7 @@
 """The database's key: in the keyring of the operating system, else in a 0600 file beside the database.
 
-``key`` holds the key itself; ``key-id`` names the keyring's entry that holds it. One of them is written before
-the database is made, so a database without either has lost its key.
+``key`` holds the key itself; ``key-id`` names the keyring's entry that holds it. One of them is written
+before the database is made, so a database without either has lost its key.
 """
 
 from __future__ import annotations

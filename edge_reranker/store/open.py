@@ -41,15 +41,32 @@ def inspect(path: Path) -> bool:
     return True
 
 
+def make_private(path: Path) -> None:
+    """Make the database's file when there is none, and it and its log readable by their owner only.
+
+    Raises OSError, and StoreCorrupt for a link.
+    """
+    files.private_file(path)
+    for suffix in ("-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            files.private_file(beside)
+
+
 def open_database(path: Path, key: Key, *, read_only: bool = False) -> Database:
     """A connection to the store at ``path``, which may be used from any one thread at a time.
 
-    Raises the database's own errors, OSError, StoreCorrupt for a link, StoreError for a build without
-    encryption.
+    The file must be there: one that vanished under a running service must not be replaced by an empty one.
+    Raises the database's own errors, StoreError for a build without encryption.
     """
-    files.private_file(path)
     # isolation_level=None: this project begins and ends transactions itself, nothing begins one behind it.
-    conn = dbapi2.connect(str(path), isolation_level=None, check_same_thread=False, cached_statements=64)
+    conn = dbapi2.connect(
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=64,
+    )
     try:
         _set_up(conn, path, key, read_only=read_only)
         # Plug-ins of sqlite-utils are other people's code: they get no connection to this file.

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreError
 from edge_reranker.store import events as event_rows
 from edge_reranker.store import faults, files, forget, keys, rankings, vectors
 from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, open_database
+from edge_reranker.store.open import inspect, make_private, open_database
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.writer import Writer, transaction
 from edge_reranker.types import Context, Event, Forgotten, Ranking, Recorded
@@ -30,11 +31,12 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key, writer: Writer, readers: Readers) -> None:
+    def __init__(self, path: Path, key: keys.Key) -> None:
         self.path = path
         self.key_location = key.location
-        self._writer = writer
-        self._readers = readers
+        self._connect = lambda: open_database(path, key)
+        self._writer = Writer(self._connect, path)
+        self._readers = Readers(lambda: open_database(path, key, read_only=True))
         self._generations: dict[str, int] = {}
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
@@ -53,6 +55,7 @@ class Store:
         with faults.translated(path):
             exists = inspect(path)
             key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
+            make_private(path)
             db = open_database(path, key)
             try:
                 migrate(db, path)
@@ -60,8 +63,7 @@ class Store:
                 _checkpoint(db)
             finally:
                 db.close()
-        writer = Writer(lambda: open_database(path, key), path)
-        return cls(path, key, writer, Readers(lambda: open_database(path, key, read_only=True)))
+        return cls(path, key)
 
     @property
     def commits(self) -> int:
@@ -127,7 +129,8 @@ class Store:
             self._changed(namespace, gone.events)
             if not _checkpoint(db):
                 raise StoreBusy(
-                    f"forgotten, but another process keeps the log of {self.path} open; stop it and forget again"
+                    f"forgotten, but another process keeps the log of {self.path} open; "
+                    "stop it and forget again"
                 )
             return gone
 
@@ -183,8 +186,15 @@ class Store:
 
     def check(self) -> list[str]:
         """What is wrong with the file, by HMAC of every page and by structure; empty when it is sound."""
+
+        def run(db: Database) -> list[str]:
+            # The HMAC check reads the database file alone, so the log must be folded in first. In the
+            # writer's thread, so that no checkpoint changes a page while it is being checked.
+            _checkpoint(db)
+            return _problems(self._connect)
+
         try:
-            return self._writer.alone(_problems)
+            return self._writer.alone(run)
         except EdgeRerankerError as e:
             return [str(e)]
 
@@ -218,15 +228,15 @@ def _checkpoint(db: Database) -> bool:
     return bool(db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
 
-def _problems(db: Database) -> list[str]:
+def _problems(connect: Callable[[], Database]) -> list[str]:
     found: list[str] = []
     for sql, sound in (("PRAGMA cipher_integrity_check", ""), ("PRAGMA quick_check", "ok")):
+        # A connection each: once SQLCipher has met a damaged page, it refuses everything on that one.
+        db = connect()
         try:
-            # The HMAC check reads the database file alone, so the log must be folded in first.
-            _checkpoint(db)
             found += [str(row[0]) for row in db.conn.execute(sql).fetchall() if row[0] != sound]
-        except Exception as e:
-            if not getattr(e, "sqlite_errorcode", 0):
-                raise
-            found.append(f"{sql.removeprefix('PRAGMA ')}: {getattr(e, 'sqlite_errorname', 'failed')}")
+        except dbapi2.Error as e:
+            found.append(f"{sql.removeprefix('PRAGMA ')}: {faults.error_name(e)}")
+        finally:
+            db.close()
     return found

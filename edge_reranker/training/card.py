@@ -12,8 +12,9 @@ from edge_reranker.training.head import Recipe
 _TEXT = """\
 # {name}
 
-Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {pooling} over tokens), a
-prior over fusion weights, and settings. Item vectors are {n_dims} halves of a float.
+Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {gguf_type},
+{pooling} over tokens), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a
+float.
 
 ## Data
 
@@ -23,7 +24,7 @@ forbid redistribution and commercial use without permission. No rating, title or
 weights were learned from them. Whether that suits a commercial product is for you to decide; train your own
 pack on your own logs otherwise.
 
-The encoder's weights are not in this pack either; SmolLM2-135M is Apache-2.0.
+The encoder's weights are not in this pack either; their licence is their own.
 
 ## How it was learned
 
@@ -42,10 +43,14 @@ A popularity server's first 100, seen films left out; targets are the next films
 
 NDCG@10 on all cases by training seed (the pack is that of the first): {seeds}.
 
+The same towers on random numbers in place of the hidden states reach {control}: so much of it the ratings alone
+teach about items that were in training. About new items only the hidden states can say anything.
+
 ## Limits
 
-Films up to 1998 and the people who rated them then. On other domains the towers know nothing and the prior
-for them is too sure: use a pack of your own.
+The towers read hidden states of the encoder named above and of no other; a coarser quantisation of the same
+model counts as another. It learned from films up to 1998 and the people who rated them then: on other domains
+the towers know nothing, and the prior is too sure of them. Use a pack of your own there.
 
 ## Made with
 
@@ -55,23 +60,31 @@ for them is too sure: use a pack of your own.
 """
 
 
-def render(pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], *, command: str) -> str:
-    """The card as Markdown. ``reports`` by training seed; the first is the pack's own."""
+def render(
+    pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], control: run.Report, *, command: str
+) -> str:
+    """The card as Markdown.
+
+    ``reports`` are by training seed, the pack's own first; ``control`` is of towers on random numbers.
+    """
     encoder = pack.manifest.encoder
     own = next(iter(reports.values()))
-    seeds = ", ".join(
-        f"seed {seed} {report.orders[run.OURS].ndcg10.mean:.4f} ({report.ratio:.2f} x)"
-        for seed, report in reports.items()
-    )
+    seeds = ", ".join(f"seed {seed} {_reached(report)}" for seed, report in reports.items())
     return _TEXT.format(
         name=pack.manifest.name,
         id=pack.id,
         model=encoder.model,
         n_blocks=encoder.n_blocks,
         pooling=encoder.pooling,
+        gguf_type=encoder.gguf_type,
         n_dims=pack.n_dims,
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
         report=own.as_text(),
         seeds=seeds,
+        control=_reached(control),
         command=command,
     )
+
+
+def _reached(report: run.Report) -> str:
+    return f"{report.orders[run.OURS].ndcg10.mean:.4f} ({report.ratio:.2f} x)"

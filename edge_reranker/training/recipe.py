@@ -61,20 +61,20 @@ def train(
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
     ``data.items``. ``seed`` makes the pack; ``more_seeds`` are trained only to report how much chance
-    there is in the figures. Deterministic on one machine. Raises ``Missing`` without torch.
+    there is in the figures, and one head on random numbers to report what the ratings alone give.
+    Deterministic on one machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
-    pack = make_pack(data, hidden, seed=seed, recipe=recipe, encoder=encoder, taste=taste, name=name)
-    report = run.evaluate(data, pack, hidden)
-    others = {
-        other: run.evaluate(
-            data,
-            make_pack(data, hidden, seed=other, recipe=recipe, encoder=encoder, taste=taste, name=name),
-            hidden,
-        )
-        for other in more_seeds
-    }
-    text = card.render(pack, recipe, {seed: report, **others}, command=command)
+
+    def made(states: NDArray[np.floating], seed: int) -> tuple[Pack, run.Report]:
+        pack = make_pack(data, states, seed=seed, recipe=recipe, encoder=encoder, taste=taste, name=name)
+        return pack, run.evaluate(data, pack, states)
+
+    pack, report = made(hidden, seed)
+    others = {other: made(hidden, other)[1] for other in more_seeds}
+    random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
+    _, control = made(random_states, seed)
+    text = card.render(pack, recipe, {seed: report, **others}, control, command=command)
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
@@ -99,14 +99,13 @@ def make_pack(
     draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head)
     make = run.lister(data, split, draft, hidden)
     listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
-    without = ("towers", "scorer")
     manifest = Manifest(
         name,
         VERSION,
         encoder,
         taste,
         fusion=prior.as_prior(prior.fit(listed)),
-        without_model=prior.as_prior(prior.fit(listed, without)),
+        without_model=prior.as_prior(prior.fit(listed, model=False)),
     )
     return packs.make(manifest, head)
 

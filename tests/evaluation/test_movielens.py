@@ -1,5 +1,7 @@
 """Reading MovieLens' files."""
 
+from pathlib import Path
+
 import pytest
 
 from edge_reranker.errors import Missing
@@ -16,20 +18,20 @@ RATINGS = (
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "ml-100k.item").write_text(ITEMS)
     (tmp_path / "ml-100k.inter").write_text(RATINGS)
     return tmp_path
 
 
-def test_films_come_in_file_order_with_year_and_genres(folder):
+def test_films_come_in_file_order_with_year_and_genres(folder: Path) -> None:
     data = movielens.load(folder)
     assert [item.title for item in data.items] == ["Toy Story (1995)", '"Heat", The (1995)']
     assert data.items[0].tags == ("Animation", "Children's", "Comedy")
     assert data.row_of == {"1": 0, "2": 1}
 
 
-def test_ratings_come_in_order_of_time(folder):
+def test_ratings_come_in_order_of_time(folder: Path) -> None:
     assert [(r.user_id, r.item_id, r.stars) for r in movielens.load(folder).ratings] == [
         ("8", "1", 3.0),
         ("7", "1", 1.0),
@@ -37,7 +39,7 @@ def test_ratings_come_in_order_of_time(folder):
     ]
 
 
-def test_stars_become_like_view_and_dislike(folder):
+def test_stars_become_like_view_and_dislike(folder: Path) -> None:
     data = movielens.load(folder)
     found = movielens.events(data.ratings, {item.id: item for item in data.items})
     assert [event.type for event in found] == [EventType.VIEW, EventType.DISLIKE, EventType.LIKE]
@@ -45,14 +47,14 @@ def test_stars_become_like_view_and_dislike(folder):
     assert found[2].occurred_at == 30.0
 
 
-def test_a_missing_file_says_how_to_get_it(folder):
+def test_a_missing_file_says_how_to_get_it(folder: Path) -> None:
     (folder / "ml-100k.inter").unlink()
     with pytest.raises(Missing, match="edge-reranker data pull movielens-100k"):
         movielens.load(folder)
 
 
 @pytest.mark.parametrize("content", ["", "a\tb\n1\t2\n"])
-def test_a_file_with_other_columns_is_refused(folder, content):
+def test_a_file_with_other_columns_is_refused(folder: Path, content: str) -> None:
     (folder / "ml-100k.item").write_text(content)
     with pytest.raises(Missing, match="does not have the columns"):
         movielens.load(folder)

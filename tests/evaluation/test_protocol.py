@@ -1,5 +1,7 @@
 """The protocol: nobody is learned from and tested on, and nothing from the future is known."""
 
+from pathlib import Path
+
 import pytest
 
 from edge_reranker.evaluation import movielens, protocol
@@ -17,7 +19,7 @@ def of_one_user(stars: float, times: list[float]) -> dict[str, tuple[Rating, ...
     return {"u": rated("u", *((str(at), stars, time) for at, time in enumerate(times)))}
 
 
-def test_targets_are_the_next_five_liked_items():
+def test_targets_are_the_next_five_liked_items() -> None:
     found = cuts(of_one_user(5.0, [float(at) for at in range(30)]))
     assert [(c.n_events, c.targets) for c in found] == [
         (10, ("10", "11", "12", "13", "14")),
@@ -26,20 +28,20 @@ def test_targets_are_the_next_five_liked_items():
     assert [len(c.history) for c in found] == [10, 20]
 
 
-def test_items_that_share_the_last_known_events_time_are_no_targets():
+def test_items_that_share_the_last_known_events_time_are_no_targets() -> None:
     found = cuts(of_one_user(5.0, [*range(9), 9.0, 9.0, 9.0, 10.0, 11.0]))
     assert [c.targets for c in found] == [("12", "13")]
 
 
-def test_items_rated_below_four_are_no_targets():
+def test_items_rated_below_four_are_no_targets() -> None:
     assert cuts(of_one_user(3.0, [float(at) for at in range(30)])) == ()
 
 
-def test_a_user_with_too_few_events_has_no_cut():
+def test_a_user_with_too_few_events_has_no_cut() -> None:
     assert cuts(of_one_user(5.0, [float(at) for at in range(10)])) == ()
 
 
-def test_users_are_parted_by_the_moment_they_start():
+def test_users_are_parted_by_the_moment_they_start() -> None:
     ratings = [
         Rating(f"u{user:02}", str(at), 5.0, user * 100.0 + at) for user in range(20) for at in range(15)
     ]
@@ -54,7 +56,7 @@ def test_users_are_parted_by_the_moment_they_start():
     assert all(c.history[0].at_s > split.at_s for c in split.test)
 
 
-def test_the_popularity_server_leaves_out_what_was_seen_and_breaks_ties_by_id():
+def test_the_popularity_server_leaves_out_what_was_seen_and_breaks_ties_by_id() -> None:
     ratings = rated("a", ("x", 1, 0), ("y", 5, 0)) + rated("b", ("z", 5, 0), ("y", 3, 0))
     server = PopularityServer(ratings, {name: Item(name) for name in "wxyz"})
     assert [c.id for c in server.candidates(())] == ["y", "x", "z"]
@@ -63,13 +65,15 @@ def test_the_popularity_server_leaves_out_what_was_seen_and_breaks_ties_by_id():
 
 
 @pytest.fixture(scope="module")
-def real(movielens_dir):
+def real(movielens_dir: Path) -> tuple[movielens.MovieLens, protocol.Split]:
     data = movielens.load(movielens_dir)
     return data, protocol.split(data)
 
 
 @pytest.mark.model
-def test_movielens_gives_the_known_numbers_of_users_and_cases(real):
+def test_movielens_gives_the_known_numbers_of_users_and_cases(
+    real: tuple[movielens.MovieLens, protocol.Split],
+) -> None:
     data, split = real
     assert (len(data.items), len(data.ratings)) == (1682, 100_000)
     assert (split.n_earlier, split.n_later) == (674, 269)
@@ -78,14 +82,14 @@ def test_movielens_gives_the_known_numbers_of_users_and_cases(real):
 
 
 @pytest.mark.model
-def test_no_movielens_user_is_in_two_parts(real):
+def test_no_movielens_user_is_in_two_parts(real: tuple[movielens.MovieLens, protocol.Split]) -> None:
     _, split = real
     parts = [set(split.head), {c.user_id for c in split.fusion}, {c.user_id for c in split.test}]
     assert len(set.union(*parts)) == sum(map(len, parts))
 
 
 @pytest.mark.model
-def test_no_movielens_cut_knows_its_future(real):
+def test_no_movielens_cut_knows_its_future(real: tuple[movielens.MovieLens, protocol.Split]) -> None:
     data, split = real
     at = {(r.user_id, r.item_id): r.at_s for r in data.ratings}
     for cut in (*split.fusion, *split.test):
@@ -95,7 +99,9 @@ def test_no_movielens_cut_knows_its_future(real):
 
 
 @pytest.mark.model
-def test_nothing_that_trains_is_from_after_the_split(real):
+def test_nothing_that_trains_is_from_after_the_split(
+    real: tuple[movielens.MovieLens, protocol.Split],
+) -> None:
     data, split = real
     at = {(r.user_id, r.item_id): r.at_s for r in data.ratings}
     assert all(r.at_s <= split.at_s for of_user in split.head.values() for r in of_user)

@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import lists, movielens, protocol, run
+from edge_reranker.evaluation import lists, metrics, movielens, protocol, run
 from edge_reranker.models import pack as packs
-from edge_reranker.models.pack import Encoder, Head, Manifest, Prior, TasteSettings
+from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
 from edge_reranker.ranking import fusion
-from tests.planted import N_EMBD, N_ITEMS, world
+from tests.planted import N_EMBD, N_ITEMS, World, world
 
 SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
 
 
 @pytest.fixture(scope="module")
-def data_and_hidden():
+def data_and_hidden() -> World:
     return world()
 
 
 @pytest.fixture(scope="module")
-def pack():
+def pack() -> Pack:
     """Vectors are the hidden states themselves; only they and the server have a say."""
     prior = Prior(("server_rank", "towers"), (-0.9, 5.0), ((1.0, 0.0), (0.0, 1.0)))
     without = Prior(("server_rank",), (0.0,), ((1.0,),))
@@ -39,31 +39,31 @@ def pack():
 
 
 @pytest.fixture(scope="module")
-def report(data_and_hidden, pack):
+def report(data_and_hidden: World, pack: Pack) -> run.Report:
     data, hidden = data_and_hidden
     return run.evaluate(data, pack, hidden)
 
 
-def test_vectors_that_show_the_preference_beat_the_servers_order(report):
+def test_vectors_that_show_the_preference_beat_the_servers_order(report: run.Report) -> None:
     assert report.ratio > 1.5
     assert report.against_server[run.OURS].ndcg10.low > 0
 
 
-def test_with_no_say_of_its_own_the_fusion_is_the_servers_order(report):
+def test_with_no_say_of_its_own_the_fusion_is_the_servers_order(report: run.Report) -> None:
     assert report.orders[run.WITHOUT_MODEL] == report.orders[run.SERVER]
     assert report.against_server[run.WITHOUT_MODEL].users_same == report.n_users
 
 
-def test_an_empty_history_is_exactly_the_servers_order(report):
+def test_an_empty_history_is_exactly_the_servers_order(report: run.Report) -> None:
     assert report.no_history_is_server_order
     assert report.orders[run.NO_HISTORY] == report.orders[run.SERVER]
 
 
-def test_another_users_history_gains_nothing(report):
+def test_another_users_history_gains_nothing(report: run.Report) -> None:
     assert report.against_server[run.OTHER_HISTORY].ndcg10.low <= 0
 
 
-def test_the_report_is_json_and_a_table_with_every_order(report):
+def test_the_report_is_json_and_a_table_with_every_order(report: run.Report) -> None:
     assert json.loads(json.dumps(report.as_dict()))["orders"]["ours"]["ndcg10"]["mean"] > 0
     text = report.as_text()
     for title in ("server's order", "ours without the model", "no history", "another user's history"):
@@ -71,7 +71,7 @@ def test_the_report_is_json_and_a_table_with_every_order(report):
     assert f"{report.ratio:.2f} x" in text
 
 
-def test_the_truth_is_never_put_into_a_list(data_and_hidden, pack):
+def test_the_truth_is_never_put_into_a_list(data_and_hidden: World, pack: Pack) -> None:
     data, hidden = data_and_hidden
     split = protocol.split(data)
     make = run.lister(data, split, pack, hidden, n_candidates=5)
@@ -80,20 +80,20 @@ def test_the_truth_is_never_put_into_a_list(data_and_hidden, pack):
     assert any(None in each.targets for each in listed)
 
 
-def test_strangers_are_other_users_after_as_many_events(data_and_hidden):
+def test_strangers_are_other_users_after_as_many_events(data_and_hidden: World) -> None:
     cuts = protocol.split(data_and_hidden[0]).test
     for cut, stranger in zip(cuts, run.another_users(cuts), strict=True):
         assert stranger.user_id != cut.user_id
         assert stranger.n_events == cut.n_events
 
 
-def test_hidden_states_must_be_one_row_per_item(data_and_hidden, pack):
+def test_hidden_states_must_be_one_row_per_item(data_and_hidden: World, pack: Pack) -> None:
     data, hidden = data_and_hidden
     with pytest.raises(ValueError, match=f"{N_ITEMS} items but {N_ITEMS - 1} rows"):
         run.evaluate(data, pack, hidden[:-1])
 
 
-def test_choices_count_only_targets_that_the_list_has(data_and_hidden, pack):
+def test_choices_count_only_targets_that_the_list_has(data_and_hidden: World, pack: Pack) -> None:
     data, hidden = data_and_hidden
     split = protocol.split(data)
     make = run.lister(data, split, pack, hidden, n_candidates=30)
@@ -103,7 +103,7 @@ def test_choices_count_only_targets_that_the_list_has(data_and_hidden, pack):
     assert 0 < counted < sum(len(each.targets) for each in listed)
 
 
-def test_the_shipped_pack_loads_is_small_and_has_its_card():
+def test_the_shipped_pack_loads_is_small_and_has_its_card() -> None:
     found = packs.load(SHIPPED)
     assert found.manifest.encoder.model == "smollm2-135m"
     assert found.manifest.encoder.n_blocks == 10
@@ -112,7 +112,7 @@ def test_the_shipped_pack_loads_is_small_and_has_its_card():
 
 
 @pytest.mark.model
-def test_the_shipped_pack_without_vectors_is_not_worse_than_the_server(movielens_dir):
+def test_the_shipped_pack_without_vectors_is_not_worse_than_the_server(movielens_dir: Path) -> None:
     data = movielens.load(movielens_dir)
     found = packs.load(SHIPPED)
     split = protocol.split(data)
@@ -120,5 +120,5 @@ def test_the_shipped_pack_without_vectors_is_not_worse_than_the_server(movielens
     make = run.lister(data, split, found, hidden)
     listed = [make.listed(cut) for cut in split.test]
     places = lists.places(listed, fusion.Weights.of(found.manifest.without_model))
-    change = run.metrics.compare(places, lists.server_places(listed), lists.users(listed))
+    change = metrics.compare(places, lists.server_places(listed), lists.users(listed))
     assert change.ndcg10.low > 0

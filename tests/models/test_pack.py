@@ -1,7 +1,11 @@
 """Packs: what is saved comes back, and what is damaged is refused with a reason."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,12 +45,12 @@ def pack() -> Pack:
 
 
 @pytest.fixture
-def saved(pack, tmp_path):
+def saved(pack: Pack, tmp_path: Path) -> Path:
     packs.save(pack, tmp_path / "p", "# A card\n")
     return tmp_path / "p"
 
 
-def edit(folder, change):
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Changes the manifest on disk."""
     file = folder / packs.MANIFEST_FILE
     manifest = json.loads(file.read_text())
@@ -54,7 +58,7 @@ def edit(folder, change):
     file.write_text(json.dumps(manifest))
 
 
-def test_a_pack_comes_back_as_it_was_saved(pack, saved):
+def test_a_pack_comes_back_as_it_was_saved(pack: Pack, saved: Path) -> None:
     found = packs.load(saved)
     assert found.manifest == pack.manifest
     assert found.id == pack.id
@@ -63,13 +67,13 @@ def test_a_pack_comes_back_as_it_was_saved(pack, saved):
     assert (saved / packs.CARD_FILE).read_text() == "# A card\n"
 
 
-def test_saving_twice_writes_the_same_bytes(pack, saved, tmp_path):
+def test_saving_twice_writes_the_same_bytes(pack: Pack, saved: Path, tmp_path: Path) -> None:
     packs.save(packs.load(saved), tmp_path / "again", "# A card\n")
     for name in (packs.MANIFEST_FILE, packs.WEIGHTS_FILE, packs.CARD_FILE):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
 
-def test_the_id_names_pack_and_content(pack):
+def test_the_id_names_pack_and_content(pack: Pack) -> None:
     assert pack.id.startswith("a-pack-")
     assert len(pack.id) == len("a-pack-") + 12
     assert packs.make(MANIFEST, head(seed=1)).id != pack.id
@@ -77,25 +81,25 @@ def test_the_id_names_pack_and_content(pack):
     assert packs.make(MANIFEST, head()).id == pack.id
 
 
-def test_the_layout_of_the_json_does_not_change_the_id(pack, saved):
+def test_the_layout_of_the_json_does_not_change_the_id(pack: Pack, saved: Path) -> None:
     edit(saved, lambda manifest: None)
     assert packs.load(saved).id == pack.id
 
 
 @pytest.mark.parametrize("name", [packs.MANIFEST_FILE, packs.WEIGHTS_FILE])
-def test_a_missing_file_is_named(saved, name):
+def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(PackInvalid, match=f"{name} cannot be read"):
         packs.load(saved)
 
 
-def test_a_folder_that_is_not_there_is_an_invalid_pack(tmp_path):
+def test_a_folder_that_is_not_there_is_an_invalid_pack(tmp_path: Path) -> None:
     with pytest.raises(PackInvalid, match="nowhere"):
         packs.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("at", [0, 40, -1])
-def test_one_flipped_bit_in_the_weights_is_noticed(saved, at):
+def test_one_flipped_bit_in_the_weights_is_noticed(saved: Path, at: int) -> None:
     file = saved / packs.WEIGHTS_FILE
     content = bytearray(file.read_bytes())
     content[at] ^= 1
@@ -104,7 +108,7 @@ def test_one_flipped_bit_in_the_weights_is_noticed(saved, at):
         packs.load(saved)
 
 
-def test_weights_cut_in_half_are_noticed(saved):
+def test_weights_cut_in_half_are_noticed(saved: Path) -> None:
     file = saved / packs.WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(PackInvalid, match="sha256 differs"):
@@ -112,35 +116,33 @@ def test_weights_cut_in_half_are_noticed(saved):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"name": 3}', b"[" * 100_000])
-def test_a_manifest_that_is_not_one_is_refused(saved, content):
+def test_a_manifest_that_is_not_one_is_refused(saved: Path, content: bytes) -> None:
     (saved / packs.MANIFEST_FILE).write_bytes(content)
     with pytest.raises(PackInvalid, match=packs.MANIFEST_FILE):
         packs.load(saved)
 
 
-def test_a_huge_file_is_not_read(saved, monkeypatch):
+def test_a_huge_file_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "MAX_BYTES", 100)
     with pytest.raises(PackInvalid, match="larger than"):
         packs.load(saved)
 
 
-def replaced(saved, content: bytes):
+def replaced(saved: Path, content: bytes) -> None:
     """Puts other weights into the pack, under their right hash."""
-    import hashlib
-
     (saved / packs.WEIGHTS_FILE).write_bytes(content)
     edit(saved, lambda m: m.update(weights_sha256=hashlib.sha256(content).hexdigest()))
 
 
-def test_weights_that_are_no_archive_are_refused(saved):
+def test_weights_that_are_no_archive_are_refused(saved: Path) -> None:
     replaced(saved, b"not a zip file")
     with pytest.raises(PackInvalid, match="not an archive of plain arrays"):
         packs.load(saved)
 
 
-def test_pickled_objects_are_never_loaded(saved, tmp_path):
+def test_pickled_objects_are_never_loaded(saved: Path, tmp_path: Path) -> None:
     class Attack:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(tmp_path / "attacked"), "w"))
 
     objects = np.empty(1, object)
@@ -152,7 +154,7 @@ def test_pickled_objects_are_never_loaded(saved, tmp_path):
     assert not (tmp_path / "attacked").exists()
 
 
-def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(saved, tmp_path):
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(saved: Path, tmp_path: Path) -> None:
     big = np.zeros(packs.MAX_BYTES // 2 + 1, np.float16)
     np.savez_compressed(tmp_path / "bomb.npz", shift=big)
     replaced(saved, (tmp_path / "bomb.npz").read_bytes())
@@ -160,7 +162,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(saved, tmp_path):
         packs.load(saved)
 
 
-def test_a_missing_array_is_named(saved, tmp_path):
+def test_a_missing_array_is_named(saved: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", shift=np.zeros(N_EMBD, np.float16))
     replaced(saved, (tmp_path / "w.npz").read_bytes())
     with pytest.raises(PackInvalid, match="no array scale"):
@@ -178,7 +180,7 @@ def test_a_missing_array_is_named(saved, tmp_path):
         ({"scale": np.zeros(N_EMBD, np.float32)}, "scale is float32"),
     ],
 )
-def test_arrays_of_the_wrong_kind_are_refused(changes, problem):
+def test_arrays_of_the_wrong_kind_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(PackInvalid, match=problem):
         packs.make(MANIFEST, head(**changes))
 
@@ -196,12 +198,12 @@ def test_arrays_of_the_wrong_kind_are_refused(changes, problem):
         ({"fusion": replace(PRIOR, covariance=((1.0, 2.0), (2.0, 1.0)))}, "positive definite"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(changes, problem):
+def test_settings_that_cannot_be_used_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(PackInvalid, match=problem):
         packs.make(replace(MANIFEST, **changes), head())
 
 
-def test_a_pack_of_a_later_format_says_so(saved):
+def test_a_pack_of_a_later_format_says_so(saved: Path) -> None:
     edit(saved, lambda manifest: manifest.update(format=2))
     with pytest.raises(PackInvalid, match="format 2, this version reads 1"):
         packs.load(saved)

@@ -1,11 +1,14 @@
 """Tier 0: every column of every candidate."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edge_reranker.ranking import features, lexical
 from edge_reranker.ranking.features import FEATURES, PERSONAL
@@ -20,7 +23,9 @@ def liked(*items: Item) -> Profile:
     return profile(Context(tuple(Event(i.id, EventType.LIKE, NOW_S, item=i) for i in items)))
 
 
-def column(name, user, candidates, query="", **more):
+def column(
+    name: str, user: Profile, candidates: Iterable[Candidate], query: str = "", **more: Any
+) -> NDArray[np.float64]:
     matrix = features.features(user, RerankQuery(tuple(candidates), query=query), now_s=NOW_S, **more)
     return matrix[:, (*FEATURES, *more.get("named", ())).index(name)]
 
@@ -63,7 +68,9 @@ events = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(candidates_lists, st.lists(events, max_size=8), texts)
-def test_every_value_is_finite_whatever_comes_in(candidates, history, query):
+def test_every_value_is_finite_whatever_comes_in(
+    candidates: list[Candidate], history: list[Event], query: str
+) -> None:
     user = profile(Context(tuple(history)))
     vectors = {"theirs": {item.id: np.array([1.0, -2.0, 0.5], np.float32) for item in user.items}}
     matrix = features.features(
@@ -79,7 +86,7 @@ def test_every_value_is_finite_whatever_comes_in(candidates, history, query):
 
 @settings(max_examples=40, deadline=None)
 @given(candidates_lists)
-def test_without_a_history_every_personal_column_is_exactly_zero(candidates):
+def test_without_a_history_every_personal_column_is_exactly_zero(candidates: list[Candidate]) -> None:
     vectors = {"theirs": {"a": np.ones(3, np.float32)}}
     matrix = features.features(
         profile(Context()), RerankQuery(tuple(candidates)), now_s=NOW_S, history_vectors=vectors
@@ -89,16 +96,16 @@ def test_without_a_history_every_personal_column_is_exactly_zero(candidates):
     assert (matrix[:, FEATURES.index("query_text")] == 0).all()
 
 
-def test_server_rank_falls_strictly_and_is_centred():
+def test_server_rank_falls_strictly_and_is_centred() -> None:
     prior = features.server_rank(1000)
     assert (np.diff(prior) < 0).all()
     assert prior.mean() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_server_scores_are_standardised_only_when_all_are_there_and_agree_with_the_list():
-    def scored(*scores):
+def test_server_scores_are_standardised_only_when_all_are_there_and_agree_with_the_list() -> None:
+    def scored(*scores: float | None) -> list[float]:
         found = [Candidate(Item(str(at)), server_score=score) for at, score in enumerate(scores)]
-        return column("server_score", Profile(), found).tolist()
+        return [float(value) for value in column("server_score", Profile(), found)]
 
     assert scored(30.0, 20.0, 10.0) == pytest.approx([math.sqrt(1.5), 0.0, -math.sqrt(1.5)])
     assert scored(3e300, 2e300, 1e300) == pytest.approx(scored(3.0, 2.0, 1.0))
@@ -107,7 +114,7 @@ def test_server_scores_are_standardised_only_when_all_are_there_and_agree_with_t
     assert scored(5.0, 5.0) == [0.0, 0.0]
 
 
-def test_history_text_prefers_the_candidate_that_shares_a_rare_word_with_a_liked_item():
+def test_history_text_prefers_the_candidate_that_shares_a_rare_word_with_a_liked_item() -> None:
     user = liked(Item("h", title="Star Wars"))
     found = column(
         "history_text", user, [Candidate(Item("a", title="Star Trek")), Candidate(Item("b", title="Babe"))]
@@ -115,7 +122,7 @@ def test_history_text_prefers_the_candidate_that_shares_a_rare_word_with_a_liked
     assert found[0] > found[1] == 0.0
 
 
-def test_query_text_finds_words_in_title_text_and_tags_whatever_their_case():
+def test_query_text_finds_words_in_title_text_and_tags_whatever_their_case() -> None:
     candidates = [
         Candidate(Item("none", title="Babe")),
         Candidate(Item("title", title="JAZZ night")),
@@ -127,7 +134,7 @@ def test_query_text_finds_words_in_title_text_and_tags_whatever_their_case():
     assert (found[1:] > 0).all()
 
 
-def test_matching_more_of_the_query_scores_higher():
+def test_matching_more_of_the_query_scores_higher() -> None:
     candidates = [Candidate(Item("a", title="jazz piano")), Candidate(Item("b", title="jazz drums"))]
     found = column(
         "query_text", Profile(), [*candidates, Candidate(Item("c", title="x y"))], query="jazz piano"
@@ -136,13 +143,13 @@ def test_matching_more_of_the_query_scores_higher():
 
 
 @pytest.mark.parametrize("n", [5, 100, 1000])
-def test_text_columns_stay_of_unit_scale_whatever_the_lists_length(n):
+def test_text_columns_stay_of_unit_scale_whatever_the_lists_length(n: int) -> None:
     candidates = [Candidate(Item(str(at), title=f"word{at} filler")) for at in range(n)]
     found = column("query_text", Profile(), candidates, query="word3")
     assert 0.2 < found[3] <= 1.5
 
 
-def test_tags_are_the_cosine_of_the_candidates_and_the_historys():
+def test_tags_are_the_cosine_of_the_candidates_and_the_historys() -> None:
     user = liked(Item("h", tags=("War", "Drama")))
     candidates = [
         Candidate(Item("both", tags=("drama", "WAR"))),
@@ -153,7 +160,7 @@ def test_tags_are_the_cosine_of_the_candidates_and_the_historys():
     assert column("tags", user, candidates) == pytest.approx([1.0, math.sqrt(0.5), 0.0, 0.0])
 
 
-def test_attributes_are_the_share_of_the_history_with_the_same_value():
+def test_attributes_are_the_share_of_the_history_with_the_same_value() -> None:
     user = liked(*(Item(str(at), attributes={"author": "Le Guin" if at else "Lem"}) for at in range(4)))
     candidates = [
         Candidate(Item("a", attributes={"author": "Le Guin"})),
@@ -163,7 +170,7 @@ def test_attributes_are_the_share_of_the_history_with_the_same_value():
     assert column("attributes", user, candidates) == pytest.approx([0.75, 0.125, 0.0])
 
 
-def test_recency_halves_with_every_half_life_and_an_unknown_age_counts_neither_way():
+def test_recency_halves_with_every_half_life_and_an_unknown_age_counts_neither_way() -> None:
     ages = [0.0, 7.0, None, 14.0]
     candidates = [
         Candidate(Item(str(at)), published_at=None if age is None else NOW_S - age * DAY_S)
@@ -175,7 +182,7 @@ def test_recency_halves_with_every_half_life_and_an_unknown_age_counts_neither_w
     assert found[1] - found[3] == pytest.approx(0.25)
 
 
-def test_neighbours_add_up_the_liked_items_that_the_backend_calls_similar():
+def test_neighbours_add_up_the_liked_items_that_the_backend_calls_similar() -> None:
     user = liked(Item("x"), Item("y"))
     candidates = [
         Candidate(Item("two"), neighbours=(Neighbour("x", 10.0), Neighbour("y", 10.0))),
@@ -187,7 +194,7 @@ def test_neighbours_add_up_the_liked_items_that_the_backend_calls_similar():
     assert column("neighbours", user, candidates) == pytest.approx([2 * half, half, half / 2, 0.0])
 
 
-def test_public_vectors_compare_only_within_one_space():
+def test_public_vectors_compare_only_within_one_space() -> None:
     user = liked(Item("x"))
     vectors = {"theirs": {"x": np.array([2.0, 0.0], np.float32)}}
     candidates = [
@@ -200,7 +207,7 @@ def test_public_vectors_compare_only_within_one_space():
     assert found == pytest.approx([0.5, -0.5, 0.0, 0.0])
 
 
-def test_named_features_are_standardised_and_a_missing_one_counts_neither_way():
+def test_named_features_are_standardised_and_a_missing_one_counts_neither_way() -> None:
     candidates = [
         Candidate(Item("a"), features={"stars": 1.0, "ignored": 9.0}),
         Candidate(Item("b"), features={"stars": 3.0}),
@@ -209,7 +216,7 @@ def test_named_features_are_standardised_and_a_missing_one_counts_neither_way():
     assert column("stars", Profile(), candidates, named=("stars",)) == pytest.approx([-1.0, 1.0, 0.0])
 
 
-def test_a_column_of_a_later_tier_is_centred_over_the_reached_and_zero_elsewhere():
+def test_a_column_of_a_later_tier_is_centred_over_the_reached_and_zero_elsewhere() -> None:
     matrix = features.features(
         Profile(), RerankQuery(tuple(Candidate(Item(str(at))) for at in range(4))), now_s=NOW_S
     )
@@ -219,17 +226,17 @@ def test_a_column_of_a_later_tier_is_centred_over_the_reached_and_zero_elsewhere
     assert (matrix[:, FEATURES.index("towers")] == 0).all()
 
 
-def test_a_column_that_reached_nobody_is_zero():
+def test_a_column_that_reached_nobody_is_zero() -> None:
     matrix = np.ones((2, len(FEATURES)))
     changed = features.with_column(matrix, "scorer", np.array([1.0, 2.0]), np.zeros(2, bool))
     assert (changed[:, FEATURES.index("scorer")] == 0).all()
 
 
-def test_bm25_equals_its_formula():
+def test_bm25_equals_its_formula() -> None:
     documents = [["a", "b", "b"], ["a"], ["c", "c"]]
     found = lexical.scores(documents, [{"b": 2.0}, {"a": 1.0, "zzz": 1.0}])
 
-    def score(tf, n_words, n_with):
+    def score(tf: int, n_words: int, n_with: int) -> float:
         idf = math.log(1 + (3 - n_with + 0.5) / (n_with + 0.5))
         return idf * tf / (tf + 1.5 * (0.25 + 0.75 * n_words / 2)) / math.log(4)
 
@@ -237,5 +244,5 @@ def test_bm25_equals_its_formula():
     assert found[1] == pytest.approx([score(1, 3, 2), score(1, 1, 2), 0.0], rel=1e-5)
 
 
-def test_only_the_beginning_of_a_long_text_is_read():
+def test_only_the_beginning_of_a_long_text_is_read() -> None:
     assert lexical.words("a" * 600 + " tail", "b") == ["a" * lexical.MAX_CHARS, "b"]

@@ -30,27 +30,27 @@ def weights(**mean: float) -> Weights:
     return Weights(tuple(mean), np.array(list(mean.values())), np.eye(len(mean)))
 
 
-def test_fused_scores_are_the_log_server_prior_plus_the_weighted_columns():
+def test_fused_scores_are_the_log_server_prior_plus_the_weighted_columns() -> None:
     matrix = np.array([[0.5, 1.0, 2.0], [-0.5, 3.0, 0.0]])
     scores = fusion.fuse(matrix, NAMES, weights(server_rank=-0.5, towers=2.0))
     assert scores == pytest.approx([0.5 - 0.25 + 4.0, -0.5 + 0.25])
 
 
-def test_contributions_sum_to_the_fused_score():
+def test_contributions_sum_to_the_fused_score() -> None:
     matrix = np.random.default_rng(0).normal(size=(6, 3))
     some = weights(server_rank=-0.3, tags=1.0, towers=2.0)
     parts = fusion.contributions(matrix, NAMES, some)
     assert sum(parts.values()) == pytest.approx(fusion.fuse(matrix, NAMES, some))
 
 
-def test_no_column_counts_beyond_the_clip():
+def test_no_column_counts_beyond_the_clip() -> None:
     far, further = np.array([[0.0, 0.0, 50.0]]), np.array([[0.0, 0.0, 1e9]])
     some = weights(towers=1.0)
     assert fusion.fuse(far, NAMES, some) == fusion.fuse(further, NAMES, some) == fusion.CLIP
 
 
 @given(st.integers(1, 1000), st.floats(-9.0, 3.0))
-def test_without_personal_evidence_the_servers_order_stands(n, trust):
+def test_without_personal_evidence_the_servers_order_stands(n: int, trust: float) -> None:
     matrix = np.zeros((n, 3))
     matrix[:, 0] = server_rank(n)
     scores = fusion.fuse(matrix, NAMES, weights(server_rank=trust, tags=9.0, towers=9.0))
@@ -58,12 +58,12 @@ def test_without_personal_evidence_the_servers_order_stands(n, trust):
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=30))
-def test_equal_scores_keep_the_servers_order(scores):
+def test_equal_scores_keep_the_servers_order(scores: list[float]) -> None:
     order = fusion.order(np.array(scores)).tolist()
     assert order == sorted(range(len(scores)), key=lambda at: (-scores[at], at))
 
 
-def test_the_fit_is_where_the_log_posteriors_slope_is_zero_and_nothing_near_is_higher():
+def test_the_fit_is_where_the_log_posteriors_slope_is_zero_and_nothing_near_is_higher() -> None:
     data = made_up()
     found = fusion.fit(data, PRIOR)
     best = fusion.log_posterior(data, found.mean, PRIOR)
@@ -74,7 +74,7 @@ def test_the_fit_is_where_the_log_posteriors_slope_is_zero_and_nothing_near_is_h
         assert max(up, down) < best
 
 
-def test_the_covariance_is_the_inverse_of_the_curvature():
+def test_the_covariance_is_the_inverse_of_the_curvature() -> None:
     data = made_up()
     found = fusion.fit(data, PRIOR)
     step = 1e-3
@@ -91,20 +91,20 @@ def test_the_covariance_is_the_inverse_of_the_curvature():
     assert (found.covariance == found.covariance.T).all()
 
 
-def test_without_choices_the_prior_stays_as_it_is():
+def test_without_choices_the_prior_stays_as_it_is() -> None:
     found = fusion.fit([], PRIOR)
     assert found.mean == pytest.approx(PRIOR.mean)
     np.testing.assert_allclose(found.covariance, PRIOR.covariance)
 
 
-def test_a_column_that_is_always_zero_keeps_its_prior():
+def test_a_column_that_is_always_zero_keeps_its_prior() -> None:
     data = [Choices(part.matrix * [1, 0, 1], part.counts, part.offset) for part in made_up()]
     found = fusion.fit(data, PRIOR)
     assert found.mean[1] == pytest.approx(0.5)
     assert found.covariance[1] == pytest.approx([0.0, 0.25, 0.0])
 
 
-def test_the_fit_finds_the_weights_that_made_the_choices():
+def test_the_fit_finds_the_weights_that_made_the_choices() -> None:
     rng = np.random.default_rng(3)
     matrix = rng.normal(size=(3000, 10, 3))
     matrix[:, :, 0] = server_rank(10)
@@ -120,7 +120,7 @@ def test_the_fit_finds_the_weights_that_made_the_choices():
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.0, 500.0))
-def test_the_fit_stays_finite_even_when_one_column_explains_every_choice(scale):
+def test_the_fit_stays_finite_even_when_one_column_explains_every_choice(scale: float) -> None:
     matrix = np.zeros((5, 4, 3))
     matrix[:, 0, 2] = scale
     counts = np.zeros((5, 4))

@@ -8,7 +8,7 @@ from edge_reranker.types import Candidate, Item, Pin, Policy, RerankQuery
 
 
 @st.composite
-def cases(draw):
+def cases(draw: st.DrawFn) -> tuple[list[int], RerankQuery]:
     n = draw(st.integers(1, 20))
     tags = draw(st.lists(st.sampled_from([(), ("War",), ("jazz", "War"), ("Jazz",)]), min_size=n, max_size=n))
     order = draw(st.permutations(range(n)))
@@ -20,7 +20,7 @@ def cases(draw):
     return order, RerankQuery(candidates, policy=Policy(blocked, pins))
 
 
-def is_blocked(query, at):
+def is_blocked(query: RerankQuery, at: int) -> bool:
     return bool(
         {t.casefold() for t in query.candidates[at].item.tags}
         & {t.casefold() for t in query.policy.blocked_tags}
@@ -28,13 +28,13 @@ def is_blocked(query, at):
 
 
 @given(cases())
-def test_every_candidate_is_there_exactly_once(case):
+def test_every_candidate_is_there_exactly_once(case: tuple[list[int], RerankQuery]) -> None:
     order, query = case
     assert sorted(policy.apply(order, query)) == list(range(len(order)))
 
 
 @given(cases())
-def test_pins_are_at_their_place(case):
+def test_pins_are_at_their_place(case: tuple[list[int], RerankQuery]) -> None:
     order, query = case
     result = policy.apply(order, query)
     for pin in query.policy.pins:
@@ -42,7 +42,9 @@ def test_pins_are_at_their_place(case):
 
 
 @given(cases())
-def test_blocked_candidates_that_are_not_pinned_come_after_all_others(case):
+def test_blocked_candidates_that_are_not_pinned_come_after_all_others(
+    case: tuple[list[int], RerankQuery],
+) -> None:
     order, query = case
     pinned = {int(pin.id) for pin in query.policy.pins}
     flags = [is_blocked(query, at) for at in policy.apply(order, query) if at not in pinned]
@@ -50,7 +52,7 @@ def test_blocked_candidates_that_are_not_pinned_come_after_all_others(case):
 
 
 @given(cases())
-def test_candidates_of_one_kind_keep_their_order(case):
+def test_candidates_of_one_kind_keep_their_order(case: tuple[list[int], RerankQuery]) -> None:
     order, query = case
     pinned = {int(pin.id) for pin in query.policy.pins}
     result = policy.apply(order, query)
@@ -59,6 +61,6 @@ def test_candidates_of_one_kind_keep_their_order(case):
         assert chosen == [at for at in order if at in set(chosen)]
 
 
-def test_without_a_policy_the_order_stays():
+def test_without_a_policy_the_order_stays() -> None:
     query = RerankQuery(tuple(Candidate(Item(str(at), tags=("War",))) for at in range(4)))
     assert policy.apply([2, 0, 3, 1], query) == [2, 0, 3, 1]

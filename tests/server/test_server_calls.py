@@ -153,13 +153,24 @@ def test_thread_of_a_call_that_was_given_up_comes_free_by_its_deadline(tmp_path:
             assert _soon(lambda: _works(client))
 
 
-def test_stream_that_its_reader_leaves_is_closed(tmp_path: Path) -> None:
-    core = FakeCore(before=lambda deadline: time.sleep(0.05))
+def test_stream_that_its_reader_leaves_is_closed_at_its_next_step(tmp_path: Path) -> None:
+    steps: list[Deadline] = []
+    left = threading.Event()
+
+    def work(deadline: Deadline) -> None:
+        steps.append(deadline)
+        if len(steps) > 1:
+            left.wait(5)
+
+    core = FakeCore(before=work)
     with running(tmp_path, core), EdgeReranker(data_dir=tmp_path) as client:
         stream = client.rerank_stream([{"id": "a"}])
         assert not next(stream).final
         stream.close()  # type: ignore[attr-defined]
+        time.sleep(0.3)  # for the news to reach the server
+        left.set()
         assert _soon(lambda: core.streams_closed == 1)
+    assert len(steps) == 2
 
 
 def test_stream_gives_each_order_as_it_comes(app: EdgeReranker) -> None:

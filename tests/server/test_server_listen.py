@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -214,6 +215,23 @@ def test_lock_has_one_holder_at_a_time_even_as_its_file_comes_and_goes(tmp_path:
     assert taken >= 300
     assert max(most) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_file_removed_just_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+    removed: list[bool] = []
+
+    def remove_first(descriptor: int, how: int) -> None:
+        if not removed:
+            removed.append(True)
+            (tmp_path / "serve.lock").unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with InstanceLock(tmp_path), pytest.raises(AlreadyRunning):
+        InstanceLock(tmp_path).acquire()
 
 
 @pytest.mark.parametrize("mode", [0o1777, 0o1700])

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,22 +11,22 @@ from edge_reranker.errors import Missing
 from edge_reranker.evaluation import run
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder
-from edge_reranker.ranking import fusion
+from edge_reranker.ranking import features, fusion
 from edge_reranker.training import head, prior, recipe
 from edge_reranker.training.head import History, Recipe
-from tests.planted import N_EMBD, N_GROUPS, world
+from tests.planted import N_EMBD, N_GROUPS, World, world
 
 SMALL = Recipe(n_dims=8, n_components=16, n_steps=60, batch_size=16)
 ENCODER = Encoder("made-up", 1, N_EMBD)
 
 
 @pytest.fixture(scope="module")
-def planted():
+def planted() -> World:
     return world()
 
 
 @pytest.fixture(scope="module")
-def trained(planted, tmp_path_factory):
+def trained(planted: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[recipe.Trained, Path]:
     data, hidden = planted
     folder = tmp_path_factory.mktemp("pack")
     made = recipe.train(
@@ -41,7 +42,7 @@ def trained(planted, tmp_path_factory):
     return made, folder
 
 
-def test_the_towers_find_the_planted_preference(trained):
+def test_the_towers_find_the_planted_preference(trained: tuple[recipe.Trained, Path]) -> None:
     made, _ = trained
     ours = made.report.orders[run.OURS].ndcg10.mean
     server = made.report.orders[run.SERVER].ndcg10.mean
@@ -49,24 +50,24 @@ def test_the_towers_find_the_planted_preference(trained):
     assert made.report.against_without_model.ndcg10.low > 0
 
 
-def test_another_users_history_gains_nothing(trained):
+def test_another_users_history_gains_nothing(trained: tuple[recipe.Trained, Path]) -> None:
     made, _ = trained
     assert made.report.against_server[run.OTHER_HISTORY].ndcg10.low <= 0
 
 
-def test_no_history_is_exactly_the_servers_order(trained):
+def test_no_history_is_exactly_the_servers_order(trained: tuple[recipe.Trained, Path]) -> None:
     made, _ = trained
     assert made.report.no_history_is_server_order
     assert made.report.against_server[run.NO_HISTORY].ndcg10.mean == 0.0
 
 
-def test_the_pack_on_disk_is_the_one_that_was_measured(trained):
+def test_the_pack_on_disk_is_the_one_that_was_measured(trained: tuple[recipe.Trained, Path]) -> None:
     made, folder = trained
     assert packs.load(folder).id == made.pack.id == made.report.pack
     assert made.pack.manifest.encoder == ENCODER
 
 
-def test_the_card_tells_data_licence_figures_seeds_and_command(trained):
+def test_the_card_tells_data_licence_figures_seeds_and_command(trained: tuple[recipe.Trained, Path]) -> None:
     made, folder = trained
     text = (folder / packs.CARD_FILE).read_text()
     assert made.pack.id in text
@@ -74,24 +75,25 @@ def test_the_card_tells_data_licence_figures_seeds_and_command(trained):
     assert made.report.as_text() in text
     assert "seed 0" in text
     assert "seed 1" in text
+    assert "random numbers" in text
     assert "edge-reranker train --here" in text
 
 
-def test_training_again_gives_the_same_pack(planted, trained):
+def test_training_again_gives_the_same_pack(planted: World, trained: tuple[recipe.Trained, Path]) -> None:
     data, hidden = planted
     made, _ = trained
     again = recipe.make_pack(data, hidden, seed=0, recipe=SMALL, encoder=ENCODER, name="planted")
     assert again.id == made.pack.id
 
 
-def test_another_seed_gives_another_head(planted, trained):
+def test_another_seed_gives_another_head(planted: World, trained: tuple[recipe.Trained, Path]) -> None:
     data, hidden = planted
     made, _ = trained
     other = recipe.make_pack(data, hidden, seed=1, recipe=SMALL, encoder=ENCODER, name="planted")
     assert other.manifest.weights_sha256 != made.pack.manifest.weights_sha256
 
 
-def test_later_users_do_not_change_the_pack(planted, trained):
+def test_later_users_do_not_change_the_pack(planted: World, trained: tuple[recipe.Trained, Path]) -> None:
     data, hidden = planted
     made, _ = trained
     last = max(r.at_s for r in data.ratings)
@@ -102,7 +104,7 @@ def test_later_users_do_not_change_the_pack(planted, trained):
     assert other.id == made.pack.id
 
 
-def test_training_leaves_torch_as_it_was(planted):
+def test_training_leaves_torch_as_it_was(planted: World) -> None:
     import torch
 
     _, hidden = planted
@@ -114,26 +116,45 @@ def test_training_leaves_torch_as_it_was(planted):
     assert torch.get_num_threads() == threads
 
 
-def test_histories_that_cannot_teach_are_refused(planted):
+def test_histories_that_cannot_teach_are_refused(planted: World) -> None:
     _, hidden = planted
     nothing_liked = History(np.arange(8), np.ones(8, np.float32), np.zeros(8, bool))
     with pytest.raises(ValueError, match="no history"):
         head.train_head(hidden, [nothing_liked], SMALL, seed=0)
 
 
-def test_without_torch_training_says_what_to_install(monkeypatch):
+def test_without_torch_training_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(Missing, match=r"pip install 'edge-reranker\[train\]'"):
         head.require_torch()
 
 
-def test_before_any_choice_every_column_but_those_left_out_has_a_belief():
-    weights = prior.before(("towers", "scorer"))
-    assert "towers" not in weights.names
+@pytest.mark.parametrize("model", [True, False])
+def test_before_any_choice_every_column_has_a_belief_and_only_a_model_fills_its_own(model: bool) -> None:
+    weights = prior.before(model=model)
+    assert ("towers" in weights.names) is model
+    assert set(features.FEATURES) - set(weights.names) == (set() if model else set(prior.OF_A_MODEL))
     assert (np.diag(weights.covariance) > 0).all()
 
 
-def test_columns_that_the_data_never_fills_keep_the_belief(trained):
+def test_the_prior_is_as_wide_as_users_differ() -> None:
+    rng = np.random.default_rng(0)
+    names = ("server_rank", "towers")
+    centre, spread = np.array([-0.5, 2.0]), np.array([0.3, 1.5])
+    chosen = []
+    for _ in range(150):
+        own = centre + spread * rng.normal(size=2)
+        matrix = rng.normal(size=(4, 30, 2))
+        matrix[:, :, 0] = features.server_rank(30)
+        offset = matrix[:, :, 0]
+        logits = offset + matrix @ own
+        counts = np.stack([rng.multinomial(5, np.exp(row) / np.exp(row).sum()) for row in logits])
+        chosen.append([fusion.Choices(matrix, counts.astype(float), offset)])
+    found = prior.between_users(chosen, fusion.Weights(names, centre, np.eye(2)), np.array([True, True]))
+    assert np.sqrt(np.diag(found)) == pytest.approx(spread, rel=0.3)
+
+
+def test_columns_that_the_data_never_fills_keep_the_belief(trained: tuple[recipe.Trained, Path]) -> None:
     made, _ = trained
     fitted = fusion.Weights.of(made.pack.manifest.fusion)
     at = fitted.names.index("query_text")

@@ -1,0 +1,1 @@
+"""Speed and quality on the real thing, as ratios within one run. Each benchmark ends with one JSON line."""

@@ -1,0 +1,107 @@
+"""A service of its own process, real films to rank, and the one line at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import platformdirs
+
+from edge_reranker.evaluation import movielens
+from edge_reranker.types import Item
+from edge_reranker_client import Candidate, EdgeReranker, Event
+from edge_reranker_client import Item as SentItem
+
+MODEL = "smollm2-135m"
+
+
+def cache_dir() -> Path:
+    """Where `make` has put model and data."""
+    chosen = os.environ.get("EDGE_RERANKER_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("edge-reranker", appauthor=False))
+
+
+def films() -> tuple[Item, ...]:
+    """MovieLens-100K's films."""
+    return movielens.load(cache_dir() / "data" / "movielens-100k").items
+
+
+def candidates(items: Sequence[Item]) -> list[Candidate]:
+    """Films as an app sends them."""
+    return [Candidate(id=item.id, title=item.title, tags=item.tags) for item in items]
+
+
+def liked(items: Sequence[Item]) -> list[Event]:
+    """Films as events, a second apart."""
+    now = time.time() - 3600
+    return [
+        Event("LIKE", SentItem(id=item.id, title=item.title, tags=item.tags), occurred_at=now + place)
+        for place, item in enumerate(items)
+    ]
+
+
+@contextlib.contextmanager
+def service(*, model: str = MODEL) -> Iterator[EdgeReranker]:
+    """A real service on an empty data directory, as a user would start it."""
+    with tempfile.TemporaryDirectory(prefix="er-bench-") as name:
+        folder = Path(name)
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "edge_reranker.cli", "serve", "--model", model),
+                *("--data-dir", name, "--cache-dir", str(cache_dir()), "--key-source", "file"),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with EdgeReranker(data_dir=folder, owner=True, timeout_s=30) as client:
+                until = time.monotonic() + 60
+                while not client.healthy(timeout_s=1):
+                    assert process.poll() is None, "the service did not start"
+                    assert time.monotonic() < until, "the service did not start in a minute"
+                    time.sleep(0.05)
+                yield client
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def timed_ms(call: Callable[[], object]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1000.0
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each call, A B C A B C …, so that all see the same machine."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            spent[name].append(timed_ms(call))
+    return spent
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of the ratios round by round."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def report(name: str, figures: dict[str, object], bounds: dict[str, bool]) -> bool:
+    """Prints the one JSON line; whether all bounds hold."""
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+    print(json.dumps({"benchmark": name, **rounded, "bounds": bounds}), flush=True)
+    return all(bounds.values())
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of them lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,304 @@
+"""Events and candidates in, an order out: with a real store, and a fake engine where one is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_reranker.deadline import Deadline
+from edge_reranker.engine import Stop
+from edge_reranker.engine.fake import FakeEngine
+from edge_reranker.pipeline import Pipeline, Tiers
+from edge_reranker.scoring.vectors import MAX_ITEM_TOKENS
+from edge_reranker.store import Store
+from edge_reranker.types import (
+    Candidate,
+    DegradedReason,
+    Item,
+    Neighbour,
+    Pin,
+    Policy,
+    Ranking,
+    RerankQuery,
+)
+from tests.parts import N_DIMS, film, films, liked, pipeline, small_pack
+
+LONG = Deadline.after_ms(600_000)
+
+
+def ids(ranking: Ranking) -> list[str]:
+    return [result.id for result in ranking.results]
+
+
+def served(n: int) -> list[str]:
+    return [f"f{number}" for number in range(n)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(1, 60),
+    history=st.lists(st.integers(0, 80), max_size=12, unique=True),
+    budget_ms=st.sampled_from([-50.0, 0.0, 3.0, 15.0, 5_000.0]),
+    query=st.sampled_from(["", "film 3 comedy"]),
+    data=st.data(),
+)
+def test_the_answer_is_always_a_complete_permutation_whatever_the_time(
+    tmp_path_factory: pytest.TempPathFactory,
+    n: int,
+    history: list[int],
+    budget_ms: float,
+    query: str,
+    data: st.DataObject,
+) -> None:
+    blocked = tuple(data.draw(st.lists(st.sampled_from(["crime", "DRAMA"]), max_size=2)))
+    pins = data.draw(st.dictionaries(st.integers(0, n - 1), st.integers(0, n - 1), max_size=3))
+    distinct = {position: id_ for id_, position in pins.items()}
+    policy = Policy(blocked, tuple(Pin(f"f{id_}", position) for position, id_ in distinct.items()))
+    engine = FakeEngine(ms_per_sequence=1.0)
+    with pipeline(tmp_path_factory.mktemp("p"), encoder=engine, scorer=FakeEngine()) as whole:
+        whole.record("a", liked(*history))
+        answers = list(
+            whole.rerank_stream(
+                "a", RerankQuery(films(n), query, policy=policy), Deadline.after_ms(budget_ms)
+            )
+        )
+    for answer in answers:
+        assert sorted(ids(answer)) == sorted(served(n))
+        assert 0 <= answer.coverage <= 1
+        assert all(ids(answer)[pin.position] == pin.id for pin in policy.pins)
+    assert [answer.final for answer in answers] == [False] * (len(answers) - 1) + [True]
+
+
+def test_with_no_history_the_servers_order_stands(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        answer = whole.rerank("a", RerankQuery(films(20)), LONG)
+    assert ids(answer) == served(20)
+    assert answer.degraded_reason == DegradedReason.NO_HISTORY
+    assert {result.tier for result in answer.results} == {0}
+
+
+def test_an_event_changes_the_next_order(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        orders = [ids(whole.rerank("a", RerankQuery(films(30)), LONG))]
+        for number in (101, 202, 303):
+            whole.record("a", liked(number, at_s=1e9 + number))
+            orders.append(ids(whole.rerank("a", RerankQuery(films(30)), LONG)))
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_an_item_that_reads_like_what_was_liked_rises_to_the_top(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(29))
+        answer = whole.rerank("a", RerankQuery(films(30)), LONG)
+    assert ids(answer)[0] == "f29"
+    assert answer.results[0].tier == 1
+    assert answer.coverage == 1.0
+    assert answer.degraded_reason == DegradedReason.UNSPECIFIED
+
+
+def test_one_users_events_say_nothing_about_another(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        assert ids(whole.rerank("b", RerankQuery(films(20)), LONG)) == served(20)
+
+
+def test_a_query_is_answered_even_for_somebody_unknown(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        answer = whole.rerank("a", RerankQuery(films(20), query="comedy 13"), LONG)
+    assert ids(answer)[0] == "f13"
+
+
+def test_after_forgetting_everything_the_order_is_that_of_a_store_that_never_knew(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(3, 7))
+        assert ids(whole.rerank("a", RerankQuery(films(20)), LONG)) != served(20)
+        receipt = whole.forget("a", everything=True)
+        assert receipt.events == 2
+        assert ids(whole.rerank("a", RerankQuery(films(20)), LONG)) == served(20)
+
+
+def test_after_forgetting_one_event_the_order_is_that_of_the_others(tmp_path: Path) -> None:
+    with (
+        pipeline(tmp_path / "one", encoder=FakeEngine()) as one,
+        pipeline(tmp_path / "two", encoder=FakeEngine()) as two,
+    ):
+        one.record("a", liked(3, 7))
+        two.record("a", liked(3))
+        one.rerank("a", RerankQuery(films(20)), LONG)
+        one.forget("a", event_id="e7")
+        expected = ids(two.rerank("a", RerankQuery(films(20)), LONG))
+        assert ids(one.rerank("a", RerankQuery(films(20)), LONG)) == expected
+
+
+def test_without_a_model_the_lower_tier_serves_and_says_so(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        whole.record("a", liked(2))
+        answer = whole.rerank("a", RerankQuery(films(20)), LONG)
+    assert answer.degraded_reason == DegradedReason.NO_MODEL
+    assert ids(answer)[0] == "f2"  # the same tag, and the first of those by the server
+    assert {result.tier for result in answer.results} == {0}
+    assert answer.coverage == 0.0
+
+
+def test_vectors_that_come_with_the_candidates_serve_tier_one_without_a_model(tmp_path: Path) -> None:
+    pack = small_pack()
+    random = np.random.default_rng(1)
+    shipped = tuple(
+        dataclasses.replace(c, vector=tuple(random.standard_normal(N_DIMS)), vector_space=pack.id)
+        for c in films(20)
+    )
+    engine = FakeEngine()
+    with pipeline(tmp_path / "without") as without, pipeline(tmp_path / "with", encoder=engine) as with_model:
+        for whole in (without, with_model):
+            whole.rerank("a", RerankQuery(shipped), LONG)  # shown before, so the picked item has a vector
+            whole.record("a", liked(2))
+            answer = whole.rerank("a", RerankQuery(shipped), LONG)
+            assert answer.degraded_reason == DegradedReason.UNSPECIFIED
+            assert {result.tier for result in answer.results} == {1}
+    assert engine.encoded == 0
+
+
+def test_a_dead_worker_means_the_lower_tier_and_a_reason(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(fail_with=Stop.DIED)) as whole:
+        whole.record("a", liked(2))
+        answer = whole.rerank("a", RerankQuery(films(20)), LONG)
+    assert answer.degraded_reason == DegradedReason.MODEL_UNAVAILABLE
+    assert ids(answer)[0] == "f2"
+
+
+def test_a_slow_device_answers_in_time_and_catches_up_in_the_background(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(ms_per_sequence=10.0)) as whole:
+        whole.record("a", liked(5))
+        start = time.monotonic()
+        first = whole.rerank("a", RerankQuery(films(40)), Deadline.after_ms(120))
+        took_ms = (time.monotonic() - start) * 1000
+        assert took_ms < 130
+        assert first.degraded_reason == DegradedReason.DEADLINE
+        assert 0 < first.coverage < 1
+        until = time.monotonic() + 20
+        while whole.rerank("a", RerankQuery(films(40)), Deadline.after_ms(0)).coverage < 1:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_candidates_are_reached_from_the_top_of_the_current_order_down(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(ms_per_sequence=10.0)) as whole:
+        whole.record("a", liked(5))
+        orders = [
+            (ids(answer), {result.id for result in answer.results if result.tier == 1})
+            for answer in whole.rerank_stream("a", RerankQuery(films(40)), Deadline.after_ms(150))
+        ]
+    before, _ = orders[0]
+    _, reached = orders[-1]
+    assert 0 < len(reached) < 40
+    assert reached == set(before[: len(reached)])
+
+
+def test_a_stream_gets_better_informed_with_each_answer(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(), scorer=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        answers = list(whole.rerank_stream("a", RerankQuery(films(30)), LONG))
+    informed = [sum(result.tier for result in answer.results) for answer in answers]
+    assert informed == sorted(informed)
+    assert informed[0] == 0
+    assert sum(result.tier == 2 for result in answers[-1].results) == 20
+    assert len({answer.ranking_id for answer in answers}) == 1
+
+
+def test_tier_two_takes_no_part_while_the_pack_gives_it_no_weight(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(), scorer=FakeEngine()) as with_weight:
+        with_weight.record("a", liked(5))
+        weighted = ids(with_weight.rerank("a", RerankQuery(films(30)), LONG))
+    with pipeline(tmp_path, encoder=FakeEngine()) as without:
+        plain = ids(without.rerank("a", RerankQuery(films(30)), LONG))
+    assert weighted != plain
+
+
+def test_an_item_of_nothing_but_control_strings_or_no_text_stops_nobody(tmp_path: Path) -> None:
+    odd = (Candidate(Item("empty")), Candidate(Item("marks", "\u200b\u200b")))
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        answer = whole.rerank("a", RerankQuery((*odd, *films(5))), LONG)
+    assert answer.degraded_reason == DegradedReason.UNSPECIFIED
+    assert {result.id: result.tier for result in answer.results} == {
+        "empty": 0, "marks": 0, "f0": 1, "f1": 1, "f2": 1, "f3": 1, "f4": 1,
+    }  # fmt: skip
+
+
+def test_a_megabyte_of_text_costs_no_more_than_its_cap(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with pipeline(tmp_path, encoder=engine) as whole:
+        whole.record("a", liked(5))
+        start = time.monotonic()
+        whole.rerank("a", RerankQuery((Candidate(Item("big", "word " * 200_000)), *films(3))), LONG)
+        assert time.monotonic() - start < 2
+    assert MAX_ITEM_TOKENS < 1_000
+
+
+def test_neighbours_of_what_was_liked_rise(tmp_path: Path) -> None:
+    near = dataclasses.replace(films(1, first=9)[0], neighbours=(Neighbour("f777", 1.0),))
+    with pipeline(tmp_path) as whole:
+        whole.record("a", liked(777))
+        answer = whole.rerank("a", RerankQuery((*films(9), near)), LONG)
+    assert ids(answer)[0] == "f9"
+
+
+def test_a_vector_of_the_backends_own_space_counts_once_an_item_with_one_was_picked(tmp_path: Path) -> None:
+    def own(number: int, *vector: float) -> Candidate:
+        return Candidate(Item(f"v{number}", f"Thing {number}"), vector=vector, vector_space="backend")
+
+    things = (own(0, 1.0, 0.0), own(1, 0.0, 1.0), own(2, 0.1, 0.9))
+    for reopened in (False, True):
+        folder = tmp_path / str(reopened)
+        with pipeline(folder) as whole:
+            whole.rerank("a", RerankQuery(things), LONG)
+            event = dataclasses.replace(liked(1)[0], item=things[1].item)
+            whole.record("a", [event])
+            if not reopened:
+                assert ids(whole.rerank("a", RerankQuery(things), LONG))[:2] == ["v1", "v2"]
+        with pipeline(folder) as whole:
+            assert ids(whole.rerank("a", RerankQuery(things), LONG))[:2] == ["v1", "v2"]
+
+
+def test_without_a_usable_pack_the_servers_order_stands_and_says_why(tmp_path: Path) -> None:
+    with Store.open(tmp_path, key_source="file") as store:
+        whole = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        whole.record("a", liked(5))
+        answer = whole.rerank("a", RerankQuery(films(9)), LONG)
+        policy = Policy(blocked_tags=("crime",))
+        blocked = whole.rerank("a", RerankQuery(films(9), policy=policy), LONG)
+    assert ids(answer) == served(9)
+    assert answer.degraded_reason == DegradedReason.PACK_INVALID
+    assert [id_ for id_ in ids(blocked) if film(int(id_[1:])).tags == ("Crime",)] == ids(blocked)[-3:]
+
+
+def test_a_store_that_cannot_be_read_means_the_servers_order(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+    # The store is closed now: whatever the reason, reads fail.
+    answer = whole.rerank("a", RerankQuery(films(9)), LONG)
+    assert ids(answer) == served(9)
+    assert answer.degraded_reason == DegradedReason.STORE_UNAVAILABLE
+
+
+def test_a_ranking_is_logged_for_the_events_that_come_of_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path, key_source="file") as store:
+        whole = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        answer = whole.rerank("a", RerankQuery(films(5)), LONG)
+        store.flush()
+        logged = store.ranking("a", answer.ranking_id)
+    assert logged is not None
+    assert logged.results == answer.results
+
+
+def test_the_same_request_gives_the_same_order(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5, 9, 14))
+        orders = {tuple(ids(whole.rerank("a", RerankQuery(films(50)), LONG))) for _ in range(5)}
+    assert len(orders) == 1
