@@ -55,21 +55,20 @@ _AFTERWARDS_MS = 1.0
 class Tiers:
     """What there is above tier 0: the pack's settings and the tiers that can run.
 
-    ``fallback`` is the reason given when a tier that should be there is not.
+    Without weights there is no usable pack, and the server's order stands.
     """
 
     pack_id: str = ""
     model: str = ""
     taste: Taste = field(default_factory=Taste)
     named: tuple[str, ...] = ()
-    weights: Weights | None = None  # None: no usable pack, the server's order stands
+    weights: Weights | None = None
     without_model: Weights | None = None
     tier1: VectorScorer | None = None
     tier2: Scorer | None = None
     vectors: VectorCache | None = None
     public: PublicVectors | None = None
     background: BackgroundEncoder | None = None
-    fallback: DegradedReason = DegradedReason.UNSPECIFIED
 
 
 class _Watch:
@@ -203,7 +202,7 @@ class Pipeline:
             return
         watch.lap("context")
         if tiers.weights is None or tiers.without_model is None:
-            yield as_served.because(tiers.fallback, 0.0)
+            yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
             return
         if not user.profile and not query.query:
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
@@ -224,7 +223,7 @@ class Pipeline:
             # A search by somebody unknown: the words decide, and no tier above has anything to add.
             yield answer
             return
-        yield answer.because(tiers.fallback, answer.coverage) if tiers.tier1 is None else answer
+        yield answer
         for number, scorer in ((1, tiers.tier1), (2, tiers.tier2)):
             if scorer is None:
                 continue

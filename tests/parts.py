@@ -22,7 +22,7 @@ from edge_reranker.models.pack import (
 )
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, DegradedReason, Event, EventType, Item
+from edge_reranker.types import Candidate, Event, EventType, Item
 
 N_EMBD = 16
 N_DIMS = 8
@@ -69,11 +69,10 @@ def pipeline(
     encoder: FakeEngine | None = None,
     scorer: FakeEngine | None = None,
     pack: Pack | None = None,
-    fallback: DegradedReason = DegradedReason.UNSPECIFIED,
 ) -> Iterator[Pipeline]:
     pack = pack or small_pack(scorer_weight=3.0 if scorer else 0.0)
     with Store.open(folder, key_source="file") as store:
-        whole = Pipeline(store, make_tiers(pack, store, encoder, scorer, fallback=fallback, model="fake"))
+        whole = Pipeline(store, make_tiers(pack, store, encoder, scorer, model="fake"))
         try:
             yield whole
         finally:

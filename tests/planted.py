@@ -13,7 +13,7 @@ World = tuple[MovieLens, NDArray[np.float32]]
 N_GROUPS, N_ITEMS, N_EMBD = 4, 80, 24
 
 
-def world(n_users: int = 120, seed: int = 0) -> World:
+def world(n_users: int = 80, seed: int = 0) -> World:
     """Ratings of ``n_users`` who start one after another, and hidden states that show each item's group.
 
     Titles say nothing of the group: only the hidden states do.

@@ -268,7 +268,7 @@ def test_a_vector_of_the_backends_own_space_counts_once_an_item_with_one_was_pic
 
 def test_without_a_usable_pack_the_servers_order_stands_and_says_why(tmp_path: Path) -> None:
     with Store.open(tmp_path, key_source="file") as store:
-        whole = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        whole = Pipeline(store, Tiers())
         whole.record("a", liked(5))
         answer = whole.rerank("a", RerankQuery(films(9)), LONG)
         policy = Policy(blocked_tags=("crime",))
@@ -289,7 +289,7 @@ def test_a_store_that_cannot_be_read_means_the_servers_order(tmp_path: Path) -> 
 
 def test_a_ranking_is_logged_for_the_events_that_come_of_it(tmp_path: Path) -> None:
     with Store.open(tmp_path, key_source="file") as store:
-        whole = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        whole = Pipeline(store, Tiers())
         answer = whole.rerank("a", RerankQuery(films(5)), LONG)
         store.flush()
         logged = store.ranking("a", answer.ranking_id)

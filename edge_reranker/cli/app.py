@@ -62,9 +62,7 @@ for command in (
 def run() -> None:
     """Runs the command line and exits with its code."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -73,6 +71,7 @@ def run() -> None:
     except (errors.EdgeRerankerError, client_errors.EdgeRerankerError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(exit_code(error))
+    sys.exit(code if isinstance(code, int) else 0)  # click hands back what `Exit` was raised with
 
 
 def exit_code(error: Exception) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_reranker.config import Config
-from edge_reranker.engine import EngineSpec, WorkerEngine
+from edge_reranker.engine import Engine, EngineSpec, WorkerEngine
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.catalogue import MODELS
@@ -101,14 +101,13 @@ def _wire(config: Config, store: Store) -> Device:
     try:
         pack = load_pack(pack_folder(config))
     except PackInvalid as error:
-        pipeline = Pipeline(store, Tiers(fallback=DegradedReason.PACK_INVALID))
+        pipeline = Pipeline(store, Tiers())
         return Device(pipeline, store, (), (str(error),))
     encoder = _start(config, "encoder", problems)
     cross = _start(config, "scorer", problems) if pack.manifest.scorer.weight else None
-    fallback = DegradedReason.UNSPECIFIED
-    if encoder is None and config.model != NO_MODEL:
-        fallback = DegradedReason.MODEL_UNAVAILABLE
-    tiers = make_tiers(pack, store, encoder, cross, fallback=fallback, model=config.model)
+    wanted = config.model != NO_MODEL
+    without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
+    tiers = make_tiers(pack, store, encoder, cross, without_encoder=without, model=config.model)
     engines = {"encoder": encoder, "scorer": cross}
     models = [
         (
@@ -124,15 +123,15 @@ def _wire(config: Config, store: Store) -> Device:
 def make_tiers(
     pack: Pack,
     store: Store,
-    encoder: WorkerEngine | None,
-    scorer: WorkerEngine | None,
+    encoder: Engine | None,
+    scorer: Engine | None,
     *,
-    fallback: DegradedReason = DegradedReason.UNSPECIFIED,
+    without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     model: str = "",
 ) -> Tiers:
     """The tiers of a pack over the engines that there are."""
     towers = Towers.of(pack.head)
-    vectors = VectorCache(store, pack.id, towers, encoder)
+    vectors = VectorCache(store, pack.id, towers, encoder, without_encoder=without_encoder)
     background = BackgroundEncoder(vectors)
     manifest = pack.manifest
     return Tiers(
@@ -147,7 +146,6 @@ def make_tiers(
         vectors=vectors,
         public=PublicVectors(store, pack.id),
         background=background,
-        fallback=fallback,
     )
 
 

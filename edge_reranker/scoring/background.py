@@ -26,7 +26,7 @@ class BackgroundEncoder:
         self._closed = False
         self._working = False
         self._thread: threading.Thread | None = None
-        if vectors.has_encoder:
+        if not vectors.without_encoder:
             self._thread = threading.Thread(target=self._run, name="background-encoder", daemon=True)
             self._thread.start()
 

@@ -49,9 +49,7 @@ class VectorScorer:
             self._background.schedule(user.namespace, missing)
             yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), history_reason)
             return
-        stop = DegradedReason.UNSPECIFIED
-        if missing and not self._vectors.has_encoder:
-            stop = DegradedReason.NO_MODEL
+        stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
         yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
         while missing and not stop:
             chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]

@@ -43,11 +43,21 @@ class Keyed:
 class VectorCache:
     """Vectors of one pack (its id is their space), per namespace. Thread-safe."""
 
-    def __init__(self, store: Store, space: str, towers: Towers, encoder: Engine | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        space: str,
+        towers: Towers,
+        encoder: Engine | None,
+        *,
+        without_encoder: DegradedReason = DegradedReason.NO_MODEL,
+    ) -> None:
+        """``without_encoder`` says why there is none, where there is none."""
         self._store = store
         self._space = space
         self._towers = towers
         self._encoder = encoder
+        self._without_encoder = without_encoder
         self._lock = threading.Lock()
         self._without_tokens: set[str] = set()
         self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
@@ -58,9 +68,9 @@ class VectorCache:
         return self._space
 
     @property
-    def has_encoder(self) -> bool:
-        """Whether new items can be encoded at all."""
-        return self._encoder is not None
+    def without_encoder(self) -> DegradedReason:
+        """Why no new item can be encoded; UNSPECIFIED when it can."""
+        return self._without_encoder if self._encoder is None else DegradedReason.UNSPECIFIED
 
     def keyed(self, items: Sequence[Item]) -> list[Keyed]:
         """Items with the names of their texts."""
@@ -129,7 +139,7 @@ class VectorCache:
     ) -> tuple[dict[str, Vector], DegradedReason]:
         """Makes vectors in the order given while time remains, and keeps them."""
         if self._encoder is None:
-            return {}, DegradedReason.NO_MODEL
+            return {}, self._without_encoder
         wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
             sequences = self._encoder.tokenize([item_pieces(item.item) for item in wanted], deadline)

@@ -43,7 +43,7 @@ A popularity server's first 100, seen films left out; targets are the next films
 
 NDCG@10 on all cases by training seed (the pack is that of the first): {seeds}.
 
-The same towers on random numbers in place of the hidden states reach {control}: so much of it the ratings alone
+The same towers on random numbers in place of the hidden states reach {control}: that much the ratings alone
 teach about items that were in training. About new items only the hidden states can say anything.
 
 ## Limits

@@ -197,6 +197,16 @@ def test_a_keyring_that_keeps_nothing_is_not_used(data_dir: Path) -> None:
         assert store.key_location == "file"
 
 
+def test_a_keyring_that_is_not_recommended_is_not_used(
+    data_dir: Path, ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that keeps passwords in a plain file of its own."""
+    monkeypatch.setattr(MemoryKeyring, "priority", 0.5)
+    with Store.open(data_dir) as store:
+        assert store.key_location == "file"
+    assert ring.entries == {}
+
+
 def test_with_a_keyring_the_key_is_in_no_file(data_dir: Path, ring: MemoryKeyring) -> None:
     _fill(data_dir, "auto")
     with Store.open(data_dir) as store:
@@ -344,7 +354,12 @@ def test_check_names_a_flipped_bit_and_reads_report_it(data_dir: Path) -> None:
         assert any(f"page {page + 1}" in problem for problem in store.check())
         with pytest.raises(StoreCorrupt, match="damaged"):
             store.context("app", 50)
+        # What does not touch the damaged page goes on, although SQLCipher gives up the connection that did.
+        assert store.events("other", 5) == ([], "")
+        with pytest.raises(StoreCorrupt, match="damaged"):
+            store.forget("app", everything=True)
         assert store.record("other", [Event("e", EventType.SEARCH, 1.0, query="q")]).recorded == 1
+        assert store.counts("other")["events"] == 1
     path.write_bytes(sound)
     with Store.open(data_dir, key_source="file") as store:
         assert store.check() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlite_utils import Database
 
 from edge_reranker.errors import InvalidArgument, StoreBusy, StoreError
-from edge_reranker.store import Store
-from edge_reranker.store.writer import Writer
+from edge_reranker.store import Store, vectors
+from edge_reranker.store.writer import Writer, _Job
 from edge_reranker.types import Context, Event, EventType, Item, Recorded
 
 MakeEvent = Callable[..., Event]
@@ -154,16 +156,16 @@ def test_a_bad_batch_fails_alone_in_a_shared_commit(store: Store, make_event: Ma
     release, holder = _occupied(store)
     results: dict[str, object] = {}
 
-    def call(name: str, event: Event) -> None:
+    def call(name: str, batch: list[Event]) -> None:
         try:
-            results[name] = store.record("app", [event])
+            results[name] = store.record("app", batch)
         except StoreError as e:
             results[name] = e
 
     # Past validation on purpose: SQLite itself refuses a number as large as this one.
     bad = dataclasses.replace(make_event(2), type=2**70)  # type: ignore[arg-type]
-    events = {"first": make_event(1), "bad": bad, "last": make_event(3)}
-    threads = [threading.Thread(target=call, args=pair) for pair in events.items()]
+    batches = {"first": [make_event(1)], "bad": [make_event(4), bad], "last": [make_event(3)]}
+    threads = [threading.Thread(target=call, args=pair) for pair in batches.items()]
     for t in threads:
         t.start()
     while store._writer._queue.qsize() < 3:
@@ -175,6 +177,27 @@ def test_a_bad_batch_fails_alone_in_a_shared_commit(store: Store, make_event: Ma
     assert isinstance(results["bad"], StoreError)
     assert store.commits == 1
     assert [e.event_id for e in store.context("app").events] == ["e1", "e3"]
+
+
+def test_a_batch_that_takes_the_transaction_down_does_not_take_the_others(store: Store) -> None:
+    """A full disk may end the whole transaction; the others are run again in another one."""
+
+    def put(name: str, db: Database) -> str:
+        vectors.put(db, "app", "pack", [(name, name, b"v")])
+        return name
+
+    def ruin(db: Database) -> str:
+        put("ruin", db)
+        db.conn.execute("ROLLBACK")
+        raise RuntimeError
+
+    jobs = [_Job(functools.partial(put, "first")), _Job(ruin), _Job(functools.partial(put, "last"))]
+    before = store.commits
+    store._writer.alone(lambda db: store._writer._run_group(jobs))
+    assert (jobs[0].future.result(0), jobs[2].future.result(0)) == ("first", "last")
+    assert isinstance(jobs[1].future.exception(0), StoreError)
+    assert store.commits - before == 1
+    assert set(store.vectors("app", "pack", ["first", "ruin", "last"])) == {"first", "last"}
 
 
 def test_too_many_waiting_writers_are_refused(store: Store, make_event: MakeEvent) -> None:

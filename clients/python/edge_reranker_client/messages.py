@@ -33,12 +33,16 @@ def candidate(given: CandidateLike) -> types_pb2.Candidate:
         title=record.title,
         text=record.text,
         tags=record.tags,
-        attributes=record.attributes,
         server_score=record.server_score,
-        features=record.features,
-        vector=record.vector,
         vector_space=record.vector_space,
     )
+    # Maps given to the constructor, even empty ones, take three times as long as all the rest.
+    for name, value in record.attributes.items():
+        message.attributes[name] = value
+    for name, number in record.features.items():
+        message.features[name] = number
+    if len(record.vector):
+        message.vector.extend(record.vector)
     if record.published_at is not None:
         message.published_at.CopyFrom(timestamp(record.published_at))
     for each in record.neighbours:

@@ -26,14 +26,15 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _OPTIONS: Final = (
     # A unix socket has no proxy; without this, gRPC asks the environment for one.
     ("grpc.enable_http_proxy", 0),
-    # The service is on the same device: it is back within moments or not at all.
+    # Trying a local socket again costs nothing, so a service that was restarted is found at once; the
+    # option with "min" in its name is how long one attempt may take, which on a busy device can be long.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
-_PAUSES_S: Final = (0.05, 0.15)
+_PAUSES_S: Final = (0.05, 0.15, 0.3)
 
 Call = Callable[..., Any]
 
@@ -41,7 +42,7 @@ Call = Callable[..., Any]
 class Transport:
     """Makes calls to one service; safe to use from several threads.
 
-    An UNAVAILABLE call is made again, twice at most, when it is safe: when it is idempotent, or when it
+    An UNAVAILABLE call is made again, three times at most, when it is safe: when it is idempotent, or when it
     never reached the service.
     """
 
@@ -71,7 +72,7 @@ class Transport:
                 again = idempotent or _never_sent(error)
                 if pause_s is None or not again or not _unavailable(error):
                     raise self._error(error) from None
-                pause_s *= random.uniform(0.5, 1.0)
+                pause_s *= random.uniform(0.7, 1.0)
                 if time.monotonic() + pause_s >= until_s:
                     raise self._error(error) from None
                 time.sleep(pause_s)

@@ -1,0 +1,83 @@
+"""A real service, started as a user would start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_reranker_client import EdgeReranker
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A short path: a unix socket's may not be longer than about a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="er-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def run(data_dir: Path, cache_dir: Path) -> Run:
+    """Runs one command to its end, away from the user's own folders."""
+
+    def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "edge_reranker.cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=surroundings(data_dir, cache_dir) | environment,
+        )
+
+    return run_
+
+
+def surroundings(data_dir: Path, cache_dir: Path) -> dict[str, str]:
+    return os.environ | {
+        "EDGE_RERANKER_DATA_DIR": str(data_dir),
+        "EDGE_RERANKER_CACHE": str(cache_dir),
+        "EDGE_RERANKER_KEY_SOURCE": "file",
+    }
+
+
+@contextlib.contextmanager
+def serving(data_dir: Path, cache_dir: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A service until the block ends; then it must stop by itself when asked to."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_reranker.cli", "serve", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=surroundings(data_dir, cache_dir),
+    )
+    try:
+        with EdgeReranker(data_dir=data_dir) as client:
+            until = time.monotonic() + 30
+            while not client.healthy(timeout_s=1):
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < until, "the service did not start in time"
+                time.sleep(0.05)
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def service(data_dir: Path, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """The service without a model."""
+    with serving(data_dir, cache_dir, "--model", "none") as process:
+        yield process
