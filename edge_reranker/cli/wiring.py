@@ -13,7 +13,8 @@ import numpy as np
 from edge_reranker.config import Config
 from edge_reranker.engine import Engine, EngineSpec, WorkerEngine
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
-from edge_reranker.models import ModelCache, Pack, load_pack
+from edge_reranker.models import ModelCache, ModelFile, Pack, load_pack
+from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS
 from edge_reranker.pipeline import Pipeline, Tiers
 from edge_reranker.prompt import TEMPLATES
@@ -43,11 +44,14 @@ def n_threads(config: Config) -> int:
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 
 
-def engine(config: Config, role: str, *, name: str = "") -> WorkerEngine:
-    """A worker for the model's file of a role. Raises Missing, ModelInvalid, InvalidArgument."""
-    cache = ModelCache(config.cache_dir)
-    name = name or config.model
-    _, path = cache.open(name, role)
+def engine(config: Config, role: str, *, name: str = "", pack: Pack | None = None) -> WorkerEngine:
+    """A worker for the model's file of a role; with ``pack``, only if the pack can read its vectors.
+
+    Raises Missing, ModelInvalid.
+    """
+    file, path = ModelCache(config.cache_dir).open(name or config.model, role)
+    if pack is not None:
+        _check_encoder(pack, file)
     return WorkerEngine(
         EngineSpec(
             path=path,
@@ -103,7 +107,7 @@ def _wire(config: Config, store: Store) -> Device:
     except PackInvalid as error:
         pipeline = Pipeline(store, Tiers())
         return Device(pipeline, store, (), (str(error),))
-    encoder = _start(config, "encoder", problems)
+    encoder = _start(config, "encoder", problems, pack)
     cross = _start(config, "scorer", problems) if pack.manifest.scorer.weight else None
     wanted = config.model != NO_MODEL
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
@@ -164,11 +168,22 @@ def _with_scorer(weights: Weights, weight: float) -> Weights:
     )
 
 
-def _start(config: Config, role: str, problems: list[str]) -> WorkerEngine | None:
+def _check_encoder(pack: Pack, file: ModelFile) -> None:
+    """Hidden states of another depth or type are another space: ranking by them would be noise."""
+    wanted = pack.manifest.encoder
+    made = made_of(wanted.n_blocks, wanted.gguf_type)
+    if (file.name, file.made) != (wanted.model, made):
+        raise ModelInvalid(
+            f"pack {pack.id} reads {wanted.model} ({made}), not {file.name} ({file.made}); "
+            f"run `edge-reranker model pull {wanted.model}`, or use a pack made for this model"
+        )
+
+
+def _start(config: Config, role: str, problems: list[str], pack: Pack | None = None) -> WorkerEngine | None:
     if config.model == NO_MODEL:
         return None
     try:
-        return engine(config, role)
+        return engine(config, role, pack=pack)
     except (Missing, ModelInvalid) as error:
         problems.append(str(error))
         return None

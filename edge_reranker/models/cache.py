@@ -56,10 +56,12 @@ class ModelCache:
         (original,) = fetch(source, folder, say)
         for variant in wanted:
             target = folder / _file_name(variant)
-            say(f"{name}: making the {variant.role} ({_made(variant)})")
+            say(f"{name}: making the {variant.role} ({made_of(variant.n_blocks, variant.quantisation)})")
             with atomic(target) as part:
                 derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
-            known[variant.role] = _describe(name, variant.role, target, source.license, _made(variant))
+            known[variant.role] = _describe(
+                name, variant.role, target, source.license, made_of(variant.n_blocks, variant.quantisation)
+            )
         self._write(name, list(known.values()))
         return list(known.values())
 
@@ -119,7 +121,7 @@ class ModelCache:
 
     def _whole(self, name: str, variant: Variant, known: dict[str, ModelFile]) -> bool:
         file = known.get(variant.role)
-        if file is None or file.made != _made(variant):
+        if file is None or file.made != made_of(variant.n_blocks, variant.quantisation):
             return False
         try:
             _check(file, self._root / name / file.file)
@@ -180,9 +182,10 @@ def _describe(name: str, role: str, path: Path, license_: str, made: str) -> Mod
     return ModelFile(name, role, path.name, sha256_of(path), path.stat().st_size, license_, made)
 
 
-def _made(variant: Variant) -> str:
-    blocks = "whole" if variant.n_blocks is None else f"first {variant.n_blocks} blocks"
-    return f"{blocks}, {variant.quantisation}"
+def made_of(n_blocks: int | None, quantisation: str) -> str:
+    """How a file was made, in words: equal words, equal hidden states."""
+    blocks = "whole" if n_blocks is None else f"first {n_blocks} blocks"
+    return f"{blocks}, {quantisation}"
 
 
 def _file_name(variant: Variant) -> str:
