@@ -21,6 +21,8 @@ from edge_reranker_client import Candidate, EdgeReranker, Event
 from edge_reranker_client import Item as SentItem
 
 MODEL = "smollm2-135m"
+# Threads of a model may still spin for some milliseconds: with this pause, nobody pays for another's.
+AFTER_MODEL_S = 0.02
 
 
 def cache_dir() -> Path:
@@ -80,11 +82,14 @@ def timed_ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1000.0
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, *, pause_s: float = 0.0
+) -> dict[str, list[float]]:
     """Milliseconds of each call, A B C A B C …, so that all see the same machine."""
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(pause_s)
             spent[name].append(timed_ms(call))
     return spent
 

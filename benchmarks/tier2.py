@@ -7,7 +7,7 @@ from typing import Any
 
 import llama_cpp
 
-from benchmarks.common import cache_dir, films, interleaved, ratio, report
+from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
 from edge_reranker.models import ModelCache
@@ -20,9 +20,9 @@ _ROUNDS = 5
 def main() -> bool:
     """Cold each time: the context is decoded anew in every call of every contender."""
     _, path = ModelCache(cache_dir()).open("smollm2-135m", "scorer")
-    template = TEMPLATES["chatml-yes-no"]
+    template = TEMPLATES["default"]
     items = films()
-    context = Context(tuple(Event(item.id, EventType.LIKE, 0.0, item) for item in items[:8]))
+    context = Context(tuple(Event(item.id, EventType.LIKE, 0.0, item) for item in items[:5]))
     engine = WorkerEngine(EngineSpec(path, "scorer"))
     theirs = llama_cpp.Llama(
         str(path), n_ctx=512, n_threads=2, n_threads_batch=2, logits_all=False, verbose=False
@@ -31,7 +31,10 @@ def main() -> bool:
         assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
         texts = [template.prefix(context, "", 50), *(template.suffix(item) for item in items[100:120])]
         prefix, *suffixes = engine.tokenize(texts, Deadline())
-        yes, no = (ids[0] for ids in engine.tokenize([[Piece("Yes")], [Piece("No")]], Deadline()))
+        yes, no = (
+            ids[0]
+            for ids in engine.tokenize([[Piece(template.positive)], [Piece(template.negative)]], Deadline())
+        )
         other, *_ = engine.tokenize([[Piece("Something else entirely. " * 4)]], Deadline())
         found: dict[str, list[float]] = {}
 
@@ -65,7 +68,7 @@ def main() -> bool:
 
         calls = {"forget": forget, "ours": ours, "sequential": sequential, "full": full}
         interleaved(calls, 1)
-        spent = interleaved(calls, _ROUNDS)
+        spent = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
     finally:
         engine.close()
         theirs.close()

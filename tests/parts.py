@@ -57,7 +57,7 @@ def small_pack(*, scorer_weight: float = 0.0) -> Pack:
             server_rank=-1.0, tags=2.0, towers=4.0, query_text=2.0, neighbours=2.0, public_vector=4.0
         ),
         without_model=prior(server_rank=-1.0, tags=2.0, query_text=2.0, neighbours=2.0, public_vector=4.0),
-        scorer=ScorerSettings("chatml-yes-no", scorer_weight),
+        scorer=ScorerSettings("default", scorer_weight),
     )
     return make(manifest, head)
 

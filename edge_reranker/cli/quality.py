@@ -23,7 +23,13 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
 @options.cache_dir
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of MovieLens-100K.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder the pack is written to.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of split and training.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the training; the split of users is fixed.",
+)
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     """Train a pack on MovieLens-100K: two towers, fusion prior, and a card with honest figures.

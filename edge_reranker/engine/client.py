@@ -25,13 +25,14 @@ _HEALTHY_S = 30.0
 # A worker that has not answered this long after it was cancelled is stuck in native code.
 _STUCK_S = 5.0
 # The worker gets no variable of the service's. Without GGML_NO_BACKTRACE an abort starts a debugger, which
-# takes seconds and prints memory. Threads that spin while they wait cost a factor of 20 as soon as another
-# program wants a processor: docs/decisions/0002.
+# takes seconds and prints memory. Threads that wait by spinning for long are 50 times slower as soon as
+# another program wants a processor; those that never spin are half as fast on a quiet machine:
+# docs/decisions/0002.
 WORKER_ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LC_ALL": "C.UTF-8",
     "GGML_NO_BACKTRACE": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "2000",
 }
 
 _Reply = frames.Tokens | frames.Rows | frames.Done | frames.Failed | None

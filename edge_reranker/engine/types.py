@@ -38,8 +38,8 @@ class EngineSpec:
     path: Path
     role: Role
     n_threads: int = 2
-    n_sequences: int = 16
-    n_ctx_sequence: int = 512
+    n_sequences: int = 20
+    n_ctx_sequence: int = 384
     memory_limit_bytes: int = 0
 
 

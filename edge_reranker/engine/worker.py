@@ -142,7 +142,7 @@ class Worker:
             self._score_speed.measured(decoded, (time.monotonic() - start) * 1000.0)
         for wave in waves:
             for batch in wave:
-                n_tokens = batch.length * len(batch.indices)
+                n_tokens = batch.n_tokens
                 if not budget.allows(self._score_speed.predict_ms(n_tokens)):
                     return Stop.DEADLINE
                 start = time.monotonic()

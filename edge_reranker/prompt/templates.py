@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from edge_reranker.prompt.normalise import clean
 from edge_reranker.types import Context, Event, EventType, Item, Piece
 
 MAX_LINE_CHARS = 96
+MAX_CANDIDATE_CHARS = 48
+_YEAR_BEHIND = re.compile(r" \(\d{4}\)$")
 
 _VERBS: Mapping[EventType, str] = {
     EventType.VIEW: "looked at",
@@ -25,9 +28,11 @@ _VERBS: Mapping[EventType, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A chat prompt whose prefix is the user's context (append-only) and whose suffix is one candidate.
+    """A prompt whose prefix is the user's context (append-only) and whose suffix is one candidate.
 
-    ``positive`` and ``negative`` are the answers whose logits are compared.
+    The suffix is short because every candidate pays for it: what can be said once is said in ``question``,
+    and nothing closes the context, so a new event costs its own tokens only. ``positive`` and ``negative``
+    are the answers whose logits are compared.
     """
 
     name: str
@@ -50,10 +55,16 @@ class Template:
     def suffix(self, item: Item) -> list[Piece]:
         """One candidate, and the point where the answer is read."""
         return [
-            Piece(self.before_candidate),
-            Piece(_short(item)),
+            Piece(self.before_candidate, structure=True),
+            Piece(" " + _name(item)),
             Piece(self.after_candidate, structure=True),
         ]
+
+
+def _name(item: Item) -> str:
+    """What a candidate is called. A year behind it would be six tokens of sixteen; the context has it."""
+    name = clean(item.title or item.text, MAX_CANDIDATE_CHARS)
+    return _YEAR_BEHIND.sub("", name) or name
 
 
 def _short(item: Item) -> str:
@@ -75,13 +86,13 @@ TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
         Template(
-            name="chatml-yes-no",
+            name="default",
             start="<|im_start|>user\n",
-            question="Would this person like the last item? What they did, oldest first:\n",
-            before_candidate="Item: ",
-            after_candidate="<|im_end|>\n<|im_start|>assistant\n",
-            positive="Yes",
-            negative="No",
+            question="What one person did, oldest first; after a question mark, if they would like it.\n",
+            before_candidate="?",
+            after_candidate=":",
+            positive=" Yes",
+            negative=" No",
         ),
     )
 }

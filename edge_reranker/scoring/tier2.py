@@ -14,7 +14,8 @@ from edge_reranker.scoring.types import TierScores, User
 from edge_reranker.types import DegradedReason, Piece, RerankQuery
 
 _MAX_EVENTS = 12
-_MAX_SUFFIX_TOKENS = 64
+_MAX_PREFIX_TOKENS = 320
+_MAX_SUFFIX_TOKENS = 64  # both together fill an engine's sequence
 _AFTERWARDS_MS = 2.0
 _REASONS = {
     Stop.DONE: DegradedReason.UNSPECIFIED,
@@ -50,6 +51,7 @@ class CrossScorer:
             texts += [self._template.suffix(query.candidates[index].item) for index in top]
             prefix, *suffixes = self._engine.tokenize(texts, deadline)
             suffixes = [ids[-_MAX_SUFFIX_TOKENS:] for ids in suffixes]
+            prefix = prefix[:_MAX_PREFIX_TOKENS]
             result = self._engine.score(prefix, suffixes, targets, deadline)
         except EngineDied:
             yield TierScores(scores, reached, DegradedReason.MODEL_UNAVAILABLE)

@@ -22,6 +22,7 @@ Vector = npt.NDArray[np.float16]
 
 # About 60 ms on two laptop cores; what follows seldom changes what an item is.
 MAX_ITEM_TOKENS = 96
+_F16_MAX = float(np.finfo(np.float16).max)
 _MAX_REMEMBERED = 50_000  # 128 bytes each and the dictionary's share: about 20 MB
 
 _REASONS = {
@@ -124,7 +125,7 @@ class VectorCache:
     def take_shipped(self, namespace: str, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
         """Keeps vectors that came with the candidates, if this pack made them: they save the work."""
         shipped = [
-            (key, np.array(candidate.vector, dtype=np.float16))
+            (key, np.clip(np.array(candidate.vector, np.float32), -_F16_MAX, _F16_MAX).astype(np.float16))
             for candidate, key in zip(candidates, keyed, strict=True)
             if candidate.vector_space == self._space and len(candidate.vector) == self._towers.n_dims
         ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, plan
+from edge_reranker.engine.planner import cost, plan
 
 lengths = st.lists(st.integers(1, 64), max_size=120)
 sequences = st.integers(1, 20)
@@ -32,8 +32,8 @@ def test_no_batch_passes_its_limits_and_all_fit_their_batch(lengths: list[int], 
 @given(lengths, sequences)
 def test_a_plan_never_costs_more_than_one_suffix_at_a_time(lengths: list[int], max_sequences: int) -> None:
     waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
-    cost = sum(batch.length * len(batch.indices) + DECODE_OVERHEAD_TOKENS for wave in waves for batch in wave)
-    assert cost <= sum(length + DECODE_OVERHEAD_TOKENS for length in lengths)
+    planned = sum(cost(batch.n_tokens) for wave in waves for batch in wave)
+    assert planned <= sum(cost(length) for length in lengths)
 
 
 @given(lengths, sequences)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_reranker.prompt import TEMPLATES, clean, content_hash, item_pieces, item_text
 from edge_reranker.types import Context, Event, EventType, Item
 
-TEMPLATE = TEMPLATES["chatml-yes-no"]
+TEMPLATE = TEMPLATES["default"]
 text = st.text(max_size=60)
 items = st.builds(Item, id=st.just("x"), title=text, text=text, tags=st.lists(text, max_size=3).map(tuple))
 
@@ -59,7 +59,8 @@ def test_a_new_event_only_adds_to_the_end_of_the_prefix(n: int) -> None:
 @given(items)
 def test_structure_never_holds_what_a_candidate_says(item: Item) -> None:
     suffix = TEMPLATE.suffix(item)
-    assert [piece.text for piece in suffix if piece.structure] == [TEMPLATE.after_candidate]
+    ours = [TEMPLATE.before_candidate, TEMPLATE.after_candidate]
+    assert [piece.text for piece in suffix if piece.structure] == ours
 
 
 def test_impressions_say_nothing_and_searches_are_words() -> None:
