@@ -1,11 +1,17 @@
-"""The records that every layer speaks in. Standard library only."""
+"""The records that every layer speaks in. Standard library only.
+
+Those that a request has by the hundred are named tuples: made in a third of a frozen dataclass's time.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class EventType(enum.IntEnum):
@@ -48,27 +54,24 @@ class ModelState(enum.IntEnum):
     FAILED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An item's public content: what the user met, or what the backend proposes."""
 
     id: str
     title: str = ""
     text: str = ""
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """A similar item by public knowledge; ``weight`` is finite and not negative."""
 
     id: str
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One item that the backend proposes.
 
     ``published_at`` is in seconds since 1970 UTC; ``vector`` belongs to ``vector_space``.
@@ -77,7 +80,7 @@ class Candidate:
     item: Item
     server_score: float | None = None
     published_at: float | None = None
-    features: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, float] = NOTHING
     neighbours: tuple[Neighbour, ...] = ()
     vector: tuple[float, ...] = ()
     vector_space: str = ""
@@ -142,8 +145,7 @@ class RerankQuery:
     policy: Policy = Policy()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One candidate at its place, and the deepest tier (0, 1, 2) that had a say in it."""
 
     id: str

@@ -150,8 +150,7 @@ def test_vectors_that_come_with_the_candidates_serve_tier_one_without_a_model(tm
     pack = small_pack()
     random = np.random.default_rng(1)
     shipped = tuple(
-        dataclasses.replace(c, vector=tuple(random.standard_normal(N_DIMS)), vector_space=pack.id)
-        for c in films(20)
+        c._replace(vector=tuple(random.standard_normal(N_DIMS)), vector_space=pack.id) for c in films(20)
     )
     engine = FakeEngine()
     with pipeline(tmp_path / "without") as without, pipeline(tmp_path / "with", encoder=engine) as with_model:
@@ -242,7 +241,7 @@ def test_a_megabyte_of_text_costs_no_more_than_its_cap(tmp_path: Path) -> None:
 
 
 def test_neighbours_of_what_was_liked_rise(tmp_path: Path) -> None:
-    near = dataclasses.replace(films(1, first=9)[0], neighbours=(Neighbour("f777", 1.0),))
+    near = films(1, first=9)[0]._replace(neighbours=(Neighbour("f777", 1.0),))
     with pipeline(tmp_path) as whole:
         whole.record("a", liked(777))
         answer = whole.rerank("a", RerankQuery((*films(9), near)), LONG)

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_reranker.errors import InvalidArgument, NotAvailableYet
 from edge_reranker.server import limits
-from edge_reranker.types import Candidate, Event, EventType, Item, Neighbour, Pin, Policy, RerankQuery
+from edge_reranker.types import (
+    NOTHING,
+    Candidate,
+    Event,
+    EventType,
+    Item,
+    Neighbour,
+    Pin,
+    Policy,
+    RerankQuery,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -143,7 +153,7 @@ def _candidate(message: types_pb2.Candidate) -> Candidate:
     server_score = None
     if message.HasField("server_score"):
         server_score = _finite("server_score", message.server_score)
-    features = dict(message.features) if message.features else {}
+    features = dict(message.features) if message.features else NOTHING
     if features:
         _few("features", len(features), limits.MAX_FEATURES)
         for name, value in features.items():
@@ -193,7 +203,7 @@ def _item(message: _ItemFields) -> Item:
         title=_text(message.title, limits.MAX_TITLE),
         text=_text(message.text, limits.MAX_TEXT),
         tags=_tags("tags", tags, limits.MAX_TAGS) if tags else (),
-        attributes=_attributes(attributes) if attributes else {},
+        attributes=_attributes(attributes) if attributes else NOTHING,
     )
 
 
