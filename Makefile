@@ -15,7 +15,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@echo "installing; the first time, llama-cpp-python is compiled for this processor: about 6 minutes"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# Hides setuptools' advice on editable installs with mapped folders; errors still show.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: models ## The whole service on one real user, then an evaluation on all unseen ones
