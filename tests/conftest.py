@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
+
+from tests.service import Run, serving, surroundings
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +44,34 @@ def scorer_path(cache_dir: Path) -> Path:
     from edge_reranker.models import ModelCache
 
     return ModelCache(cache_dir).open("smollm2-135m", "scorer")[1]
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A short path: a unix socket's may not be longer than about a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="er-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def run(data_dir: Path, cache_dir: Path) -> Run:
+    """Runs one command to its end, away from the user's own folders."""
+
+    def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "edge_reranker.cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=surroundings(data_dir, cache_dir) | environment,
+        )
+
+    return run_
+
+
+@pytest.fixture
+def service(data_dir: Path, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """The service without a model."""
+    with serving(data_dir, cache_dir, "--model", "none") as process:
+        yield process

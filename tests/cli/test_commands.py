@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_reranker.cli.app import cli
-from tests.cli.conftest import Run, serving
+from tests.service import Run, children, serving
 
 LIKES = "\n".join(
     json.dumps(
@@ -144,13 +144,6 @@ def test_a_stopped_service_leaves_no_worker(data_dir: Path, cache_dir: Path, run
     while any(Path(f"/proc/{pid}").exists() and state(pid) != "Z" for pid in workers):
         assert time.monotonic() < until, "a worker outlived its service"
         time.sleep(0.05)
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
 
 
 def state(pid: int) -> str:

@@ -7,40 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from edge_reranker_client import EdgeReranker
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A short path: a unix socket's may not be longer than about a hundred bytes."""
-    with tempfile.TemporaryDirectory(prefix="er-") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def run(data_dir: Path, cache_dir: Path) -> Run:
-    """Runs one command to its end, away from the user's own folders."""
-
-    def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "edge_reranker.cli", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=surroundings(data_dir, cache_dir) | environment,
-        )
-
-    return run_
 
 
 def surroundings(data_dir: Path, cache_dir: Path) -> dict[str, str]:
@@ -76,8 +49,9 @@ def serving(data_dir: Path, cache_dir: Path, *options: str) -> Iterator[subproce
         process.communicate()
 
 
-@pytest.fixture
-def service(data_dir: Path, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    """The service without a model."""
-    with serving(data_dir, cache_dir, "--model", "none") as process:
-        yield process
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
