@@ -7,6 +7,7 @@ EdgeRerankerError
 ├── NotFound               the named thing is not there
 ├── NotAvailableYet        the contract has it, this version does not
 ├── Overloaded             too many calls are being worked on at once
+├── Stopping               the service is shutting down and takes no new calls
 ├── FailedPrecondition     something must be done first
 │   ├── AlreadyRunning     another service holds the data directory
 │   └── Missing            a model, data set or optional package is not installed
@@ -59,6 +60,10 @@ class NotAvailableYet(EdgeRerankerError):
 
 class Overloaded(EdgeRerankerError):
     """Too many calls are being worked on at once; nothing was done for this one."""
+
+
+class Stopping(EdgeRerankerError):
+    """The service is shutting down and takes no new calls."""
 
 
 class FailedPrecondition(EdgeRerankerError):

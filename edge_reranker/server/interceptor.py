@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, Stopping
 from edge_reranker.server.access import Access
 from edge_reranker.server.call import Call, enter
 from edge_reranker.server.status import KIND_KEY, status_of
@@ -39,6 +41,9 @@ class Gate(grpc.aio.ServerInterceptor):
     def __init__(self, access: Access) -> None:
         self._access = access
         self._wrapped: dict[str, _Handler] = {}
+        self._active = 0
+        self._stopping = False
+        self._idle = asyncio.Event()
 
     async def intercept_service(
         self,
@@ -54,6 +59,31 @@ class Gate(grpc.aio.ServerInterceptor):
                 return None
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuses new calls and waits for those in flight, ``grace_s`` seconds at most.
+
+        gRPC's own grace also waits for idle clients to hang up, which they need not do for a long time.
+        """
+        self._stopping = True
+        if self._active:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace_s)
+
+    @contextlib.contextmanager
+    def _in_flight(self, method: str) -> Iterator[None]:
+        if method.startswith(_HEALTH):
+            yield  # it tells that the service stops; and a watch has no end to wait for
+            return
+        if self._stopping:
+            raise Stopping("the service is stopping; try again once it runs")
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         parse = handler.request_deserializer or bytes
@@ -71,18 +101,20 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def one_answer(received: Any, context: _Context) -> Any:
             try:
-                return await behaviour(await request_of(received, context), context)
+                with self._in_flight(method):
+                    return await behaviour(await request_of(received, context), context)
             except Exception as error:
                 await _refuse(method, context, error)
 
         async def many_answers(received: Any, context: _Context) -> None:
             try:
-                answers = behaviour(await request_of(received, context), context)
-                if not hasattr(answers, "__aiter__"):
-                    await answers  # a servicer that writes to the context itself, as the health one does
-                    return
-                async for answer in answers:
-                    await context.write(answer)
+                with self._in_flight(method):
+                    answers = behaviour(await request_of(received, context), context)
+                    if not hasattr(answers, "__aiter__"):
+                        await answers  # a servicer that writes to the context itself, as the health one does
+                        return
+                    async for answer in answers:
+                        await context.write(answer)
             except Exception as error:
                 await _refuse(method, context, error)
 
@@ -101,6 +133,8 @@ class Gate(grpc.aio.ServerInterceptor):
         due_s = math.inf if left_s is None else time.monotonic() + left_s
         enter(Call(identity.namespace, arrived_s, due_s))
 
+
+_HEALTH = "/grpc.health.v1.Health/"
 
 _MAKERS: dict[tuple[bool, bool], Any] = {
     (False, False): grpc.unary_unary_rpc_method_handler,

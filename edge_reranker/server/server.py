@@ -77,6 +77,7 @@ class Server:
         self._owns_lock = lock is None
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
+        self._gate: Gate | None = None
         self._workers: list[Workers] = []
         self._inode: tuple[int, int] | None = None
 
@@ -112,7 +113,9 @@ class Server:
         server, self._server = self._server, None
         if server is not None:
             await self._health.enter_graceful_shutdown()
-            await server.stop(grace_s)
+            if self._gate is not None:
+                await self._gate.drain(grace_s)
+            await server.stop(None)
         for workers in self._workers:
             workers.close()
         self._workers.clear()
@@ -129,7 +132,8 @@ class Server:
         context = Workers("context", 64)
         models = Workers("models", 4)
         self._workers = [rerank, context, models]
-        server = grpc.aio.server(interceptors=[Gate(access)], options=_OPTIONS)
+        self._gate = Gate(access)
+        server = grpc.aio.server(interceptors=[self._gate], options=_OPTIONS)
         add = rerank_service_pb2_grpc.add_RerankServiceServicer_to_server
         add(RerankServicer(self._core, rerank, self._budget), server)  # type: ignore[no-untyped-call]
         add = context_service_pb2_grpc.add_ContextServiceServicer_to_server

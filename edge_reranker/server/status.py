@@ -17,6 +17,7 @@ STATUS: Final[Mapping[type[errors.EdgeRerankerError], grpc.StatusCode]] = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.NotAvailableYet: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Stopping: grpc.StatusCode.UNAVAILABLE,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AlreadyRunning: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Missing: grpc.StatusCode.FAILED_PRECONDITION,

@@ -87,6 +87,55 @@ def test_stop_twice_does_no_harm(tmp_path: Path) -> None:
         it.stop()
 
 
+def test_stop_does_not_wait_for_clients_that_only_stay_connected(tmp_path: Path) -> None:
+    with running(tmp_path) as it, EdgeReranker(data_dir=tmp_path) as client, it.channel() as channel:
+        assert client.rerank([{"id": "a"}]).ids == ("a",)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        assert next(watch).status == SERVING
+        start_s = time.monotonic()
+        it.stop(8.0)
+        assert time.monotonic() - start_s < 2.0
+
+
+def test_a_call_that_comes_while_the_service_stops_is_refused_as_unavailable(tmp_path: Path) -> None:
+    working = threading.Event()
+
+    def work(deadline: Deadline) -> None:
+        working.set()
+        time.sleep(0.6)
+
+    with (
+        running(tmp_path, FakeCore(before=work)) as it,
+        EdgeReranker(data_dir=tmp_path) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        answer = threads.submit(client.rerank, [{"id": "a"}])
+        assert working.wait(5)
+        stopping = threads.submit(it.stop, 5.0)
+        while client.healthy():
+            time.sleep(0.01)
+        with pytest.raises(edge_reranker_client.ServiceUnavailable):
+            client.rerank([{"id": "b"}])
+        assert answer.result(5).ids == ("a",)
+        stopping.result(5)
+
+
+def test_a_client_that_was_there_first_finds_the_service_soon_after_it_started(tmp_path: Path) -> None:
+    with EdgeReranker(socket=tmp_path / "run" / "edge-reranker.sock", data_dir=tmp_path, token="x") as client:
+        with pytest.raises(edge_reranker_client.ServiceUnavailable):
+            client.rerank([{"id": "a"}])
+        with running(tmp_path):
+            start_s = time.monotonic()
+            while True:
+                try:
+                    client.rerank([{"id": "a"}])
+                except edge_reranker_client.ServiceUnavailable:
+                    assert time.monotonic() - start_s < 3.0
+                    time.sleep(0.02)
+                except edge_reranker_client.Unauthenticated:
+                    return  # it was reached: the token is none of the service's
+
+
 def reflect(served: Running) -> set[str]:
     with served.channel() as channel:
         call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo

@@ -20,6 +20,7 @@ EdgeRerankerError            anything; the message says what happened and what t
 │   ├── EngineBusy           no turn came before the deadline
 │   └── EngineDied           the worker stopped in the middle
 ├── ServiceUnavailable       nothing answers at the socket
+│   └── Stopping             the service is shutting down
 ├── DeadlineExceeded         no answer came in time
 └── Cancelled                the call was cancelled
 """
@@ -117,6 +118,10 @@ class ServiceUnavailable(EdgeRerankerError):
     """Nothing answers at the socket."""
 
 
+class Stopping(ServiceUnavailable):
+    """The service is shutting down and takes no new calls."""
+
+
 class DeadlineExceeded(EdgeRerankerError):
     """No answer came in time."""
 
@@ -135,6 +140,7 @@ KINDS: Final[Mapping[str, type[EdgeRerankerError]]] = {
         NotFound,
         NotAvailableYet,
         Overloaded,
+        Stopping,
         FailedPrecondition,
         AlreadyRunning,
         Missing,

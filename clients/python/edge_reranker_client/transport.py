@@ -30,7 +30,7 @@ _OPTIONS: Final = (
     # option with "min" in its name is how long one attempt may take, which on a busy device can be long.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
@@ -53,8 +53,8 @@ class Transport:
         self._token_file = token_file
         self._token = token
         # The target is a URI, so spaces and signs in the path are escaped.
-        target = f"unix:{urllib.parse.quote(os.path.abspath(socket))}"
-        self.channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._target = f"unix:{urllib.parse.quote(os.path.abspath(socket))}"
+        self.channel = grpc.insecure_channel(self._target, options=_OPTIONS)
 
     def close(self) -> None:
         """Ends all calls and the connection."""
@@ -92,12 +92,16 @@ class Transport:
 
     def serving(self, timeout_s: float) -> bool:
         """Whether the standard health service says SERVING."""
-        # One field of one message: not worth a dependency on the health package.
-        check: Call = self.channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            return bool(check(b"", timeout=timeout_s) == b"\x08\x01")
-        except grpc.RpcError:
-            return False
+        # A channel of its own: one that has just failed to connect would wait before it tries again, and
+        # who asks this often waits for a service to start.
+        options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        with grpc.insecure_channel(self._target, options=options) as channel:
+            # One field of one message: not worth a dependency on the health package.
+            check: Call = channel.unary_unary("/grpc.health.v1.Health/Check")
+            try:
+                return bool(check(b"", timeout=timeout_s) == b"\x08\x01")
+            except grpc.RpcError:
+                return False
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._token is None:
