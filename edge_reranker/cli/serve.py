@@ -12,6 +12,7 @@ import click
 
 from edge_reranker.cli import options
 from edge_reranker.config import Config
+from edge_reranker.deadline import Deadline
 
 
 @click.command()
@@ -40,6 +41,9 @@ def serve(config_file: Path | None, reflection: bool, **flags: Any) -> None:
     asyncio.run(_serve(config, reflection=reflection))
 
 
+_LOAD_MS = 15_000.0
+
+
 async def _serve(config: Config, *, reflection: bool) -> None:
     from edge_reranker.cli.wiring import open_device
     from edge_reranker.server import InstanceLock, Server
@@ -51,7 +55,9 @@ async def _serve(config: Config, *, reflection: bool) -> None:
     with InstanceLock(config.data_dir) as lock:
         device = open_device(config)
         try:
-            for problem in device.problems:
+            # With the model loaded before the first call is taken, nobody gets a lesser order for being early.
+            problems = await asyncio.to_thread(device.settle, Deadline.after_ms(_LOAD_MS))
+            for problem in problems:
                 click.echo(f"warning: {problem}", err=True)
             server = Server(
                 device.pipeline,

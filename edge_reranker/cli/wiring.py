@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_reranker.config import Config
+from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine, EngineSpec, WorkerEngine
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
 from edge_reranker.models import ModelCache, ModelFile, Pack, load_pack
@@ -70,6 +71,11 @@ class Device:
     store: Store
     engines: tuple[WorkerEngine, ...]
     problems: tuple[str, ...]
+
+    def settle(self, deadline: Deadline) -> tuple[str, ...]:
+        """Waits until each model has loaded or failed to; all problems there are."""
+        failed = [worker.problem for worker in self.engines if not worker.wait_settled(deadline)]
+        return self.problems + tuple(problem or "the model is still loading" for problem in failed)
 
     def close(self) -> None:
         """Stops everything, the store last. Idempotent."""

@@ -88,6 +88,14 @@ class WorkerEngine:
             )
             return self._state == ModelState.READY
 
+    def wait_settled(self, deadline: Deadline) -> bool:
+        """Waits until the worker has loaded its model or failed to; whether it answers."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._state != ModelState.LOADING, timeout=deadline.remaining_s()
+            )
+            return self._state == ModelState.READY
+
     def tokenize(self, texts: Sequence[Sequence[Piece]], deadline: Deadline) -> list[list[int]]:
         """See Engine."""
         if not texts:
@@ -185,6 +193,8 @@ class WorkerEngine:
         if not self._turns.take(deadline.remaining_s(), background=background):
             raise EngineBusy("the model is busy with other requests; allow the request more time")
         try:
+            # A worker that is starting will answer in a moment; one that failed will not.
+            self.wait_settled(deadline)
             yield
         finally:
             self._turns.give_back()
