@@ -55,7 +55,7 @@ async def _serve(config: Config, *, reflection: bool) -> None:
     with InstanceLock(config.data_dir) as lock:
         device = open_device(config)
         try:
-            # With the model loaded before the first call is taken, nobody gets a lesser order for being early.
+            # The model is loaded before the first call is taken: nobody gets a lesser order for being early.
             problems = await asyncio.to_thread(device.settle, Deadline.after_ms(_LOAD_MS))
             for problem in problems:
                 click.echo(f"warning: {problem}", err=True)
