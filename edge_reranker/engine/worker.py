@@ -22,6 +22,7 @@ from edge_reranker.types import Piece
 if TYPE_CHECKING:
     from edge_reranker.engine.llama import LlamaModel
 
+_WARM_UP_TOKENS = 16
 # A chunk may take this much longer than predicted before the deadline is passed.
 _SAFETY = 1.15
 
@@ -90,6 +91,7 @@ class Worker:
         except (EdgeRerankerError, OSError, MemoryError) as error:
             self._send(frames.Failed(0, str(error) or type(error).__name__))
             return
+        self._warm_up(first.role)
         info = self._model.info
         self._send(
             frames.Opened(
@@ -98,6 +100,21 @@ class Worker:
         )
         while (request := self._next()) is not None:
             self._answer(request)
+
+    def _warm_up(self, role: str) -> None:
+        """One decode before the first request: pages the weights in, and gives the speed a first value."""
+        ids = [0] * _WARM_UP_TOKENS
+        for _ in range(2):
+            start = time.monotonic()
+            if role == "encoder":
+                self._model.encode(ids)
+                speed = self._encode_speed
+            else:
+                self._model.set_prefix(ids)
+                self._model.set_prefix([])
+                speed = self._score_speed
+            ms = (time.monotonic() - start) * 1000.0
+        speed.measured(len(ids), ms)  # the second: the first is as slow as the disk
 
     def _answer(self, request: frames.Request) -> None:
         if isinstance(request, frames.Open | frames.Cancel):

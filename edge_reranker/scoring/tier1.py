@@ -86,6 +86,9 @@ class VectorScorer:
         reason = DegradedReason.UNSPECIFIED
         if missing:
             made, reason = self._vectors.encode(user.namespace, missing, _half(deadline))
+            if not found and not made:
+                # Half was not enough for one; without a single one, candidates' vectors are of no use.
+                made, reason = self._vectors.encode(user.namespace, missing, deadline)
             found |= made
             self._background.schedule(
                 user.namespace, [item for item in missing if item.hash not in made], first=True
