@@ -7,7 +7,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
+from edge_reranker.cli import demo, options
 from edge_reranker.evaluation import movielens
 from edge_reranker.types import Item
 from edge_reranker_client import Candidate, EdgeReranker, Event
@@ -54,25 +54,9 @@ def liked(items: Sequence[Item]) -> list[Event]:
 def service(*, model: str = MODEL) -> Iterator[EdgeReranker]:
     """A real service on an empty data directory, as a user would start it."""
     with tempfile.TemporaryDirectory(prefix="er-bench-") as name:
-        folder = Path(name)
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "edge_reranker.cli", "serve", "--model", model),
-                *("--data-dir", name, "--cache-dir", str(cache_dir()), "--key-source", "file"),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            with EdgeReranker(data_dir=folder, owner=True, timeout_s=30) as client:
-                until = time.monotonic() + 60
-                while not client.healthy(timeout_s=1):
-                    assert process.poll() is None, "the service did not start"
-                    assert time.monotonic() < until, "the service did not start in a minute"
-                    time.sleep(0.05)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+        config = options.load_config({"cache_dir": cache_dir(), "model": model})
+        with demo.service(config, Path(name), stderr=subprocess.DEVNULL) as client:
+            yield client
 
 
 def timed_ms(call: Callable[[], object]) -> float:

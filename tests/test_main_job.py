@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -20,7 +21,7 @@ from edge_reranker.ranking import fusion
 from edge_reranker.types import Item
 from edge_reranker_client import Candidate, EdgeReranker, Event
 from edge_reranker_client import Item as SentItem
-from tests.service import children, serving
+from tests.service import Run, children, serving
 
 pytestmark = pytest.mark.model
 
@@ -54,7 +55,7 @@ def test_the_service_gives_the_order_that_was_evaluated(
     client, _ = served
     pack = load_pack(PACK)
     config = Config(Path(), Path(), cache_dir, pack.manifest.encoder.model)
-    hidden = hidden_states(config, config.model, films.items)
+    hidden = hidden_states(config, pack.manifest.encoder, films.items)
     split = protocol.split(films)
     lister = run.lister(films, split, pack, hidden)
     weights = fusion.Weights.of(pack.manifest.fusion)
@@ -136,3 +137,26 @@ def test_only_unix_sockets_are_open_while_serving(
         links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
         opened = {link.removeprefix("socket:[").removesuffix("]") for link in links if "socket:" in link}
         assert not opened & network
+
+
+def test_vectors_that_a_backend_encoded_save_the_device_the_work(
+    data_dir: Path, cache_dir: Path, run: Run, films: movielens.MovieLens
+) -> None:
+    """`encode` once, anywhere; then a service without a model ranks by vectors all the same."""
+    shown = films.items[100:120]
+    lines = [json.dumps({"id": item.id, "title": item.title, "tags": item.tags}) for item in shown]
+    encoded = [json.loads(line) for line in run("encode", "-", stdin="\n".join(lines)).stdout.splitlines()]
+    assert [candidate["id"] for candidate in encoded] == [item.id for item in shown]
+    shipped = [
+        candidate | {"title": item.title, "tags": item.tags}
+        for candidate, item in zip(encoded, shown, strict=True)
+    ]
+    request = json.dumps({"candidates": shipped})
+    event = json.dumps({"type": "LIKE", "item": {"id": "x", "title": shown[7].title, "tags": shown[7].tags}})
+    with serving(data_dir, cache_dir, "--model", "none"):
+        run("rank", "-", stdin=request)
+        run("record", "-", stdin=event)
+        answer = json.loads(run("rank", "--json", "-", stdin=request).stdout)
+    assert "degradedReason" not in answer
+    assert {result["tier"] for result in answer["results"]} == {1}
+    assert run("encode", "-", stdin='{"id": "1"}').returncode == 2

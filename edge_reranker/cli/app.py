@@ -7,7 +7,7 @@ import sys
 import click
 
 from edge_reranker import errors
-from edge_reranker.cli import demo, doctor, events, model, quality, rank, serve
+from edge_reranker.cli import demo, doctor, encode, events, model, quality, rank, serve
 from edge_reranker_client import errors as client_errors
 
 EXIT_CODES = """\b
@@ -54,7 +54,7 @@ def cli() -> None:
 
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget),
-    *(model.model, model.data, quality.train, quality.evaluate, demo.demo, doctor.doctor),
+    *(encode.encode, model.model, model.data, quality.train, quality.evaluate, demo.demo, doctor.doctor),
 ):
     cli.add_command(command)
 

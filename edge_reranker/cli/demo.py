@@ -54,7 +54,7 @@ def demo(user: str | None, **flags: Any) -> None:
     cut, candidates = _choose(data, user)
     with (
         tempfile.TemporaryDirectory(prefix="edge-reranker-") as folder,
-        _service(config, Path(folder)) as client,
+        service(config, Path(folder)) as client,
     ):
         _show(client, data, cut, candidates)
     click.echo("\nNext: `edge-reranker serve`, then the Python example in the README.")
@@ -80,14 +80,14 @@ def _choose(data: MovieLens, user: str | None) -> tuple[Cut, tuple[Candidate, ..
 
 
 @contextlib.contextmanager
-def _service(config: Config, folder: Path) -> Iterator[EdgeReranker]:
-    """A service of its own process, on an empty data directory that goes away with it."""
+def service(config: Config, folder: Path, *, stderr: int | None = None) -> Iterator[EdgeReranker]:
+    """A service of its own process on the data directory ``folder``, and an owner's client of it."""
     command = [
         *(sys.executable, "-m", "edge_reranker.cli", "serve", "--model", config.model),
         *("--data-dir", str(folder), "--cache-dir", str(config.cache_dir), "--key-source", "file"),
         *("--socket", str(folder / "s.sock")),
     ]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stderr=stderr)
     try:
         with EdgeReranker(socket=folder / "s.sock", data_dir=folder, owner=True) as client:
             until = time.monotonic() + _START_S

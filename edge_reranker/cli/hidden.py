@@ -11,11 +11,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.cli.wiring import engine
+from edge_reranker.cli.wiring import encoder_engine
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.errors import EngineError
+from edge_reranker.errors import EngineError, InvalidArgument
 from edge_reranker.models import ModelCache
+from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import atomic
 from edge_reranker.prompt import item_pieces, item_text
 from edge_reranker.scoring.vectors import MAX_ITEM_TOKENS
@@ -24,16 +25,19 @@ from edge_reranker.types import Item
 _CHUNK = 32
 
 
-def hidden_states(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np.float32]:
-    """Mean-pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them."""
-    file, _ = ModelCache(config.cache_dir).open(model, "encoder")
+def hidden_states(config: Config, encoder: Encoder, items: Sequence[Item]) -> npt.NDArray[np.float32]:
+    """Mean-pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
+
+    Raises Missing, ModelInvalid, EngineError, and InvalidArgument for an item that has no tokens.
+    """
+    file, _ = ModelCache(config.cache_dir).open(encoder.model, "encoder")
     digest = hashlib.sha256(file.sha256.encode())
     for item in items:
         digest.update(item_text(item).encode() + b"\0")
     path = config.cache_dir / "hidden" / f"{digest.hexdigest()[:32]}.npy"
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    states = _encode(config, model, items)
+    states = _encode(config, encoder, items)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, states, allow_pickle=False)
@@ -42,8 +46,8 @@ def hidden_states(config: Config, model: str, items: Sequence[Item]) -> npt.NDAr
     return states
 
 
-def _encode(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np.float32]:
-    worker = engine(config, "encoder", name=model)
+def _encode(config: Config, encoder: Encoder, items: Sequence[Item]) -> npt.NDArray[np.float32]:
+    worker = encoder_engine(config, encoder)
     try:
         if not worker.wait_ready(Deadline.after_ms(120_000)):
             raise EngineError(
@@ -55,6 +59,9 @@ def _encode(config: Config, model: str, items: Sequence[Item]) -> npt.NDArray[np
             for start in bar:
                 chunk = items[start : start + _CHUNK]
                 ids = worker.tokenize([item_pieces(item) for item in chunk], Deadline())
+                for item, tokens in zip(chunk, ids, strict=True):
+                    if not tokens:
+                        raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")
                 encoded = worker.encode([tokens[:MAX_ITEM_TOKENS] for tokens in ids], Deadline())
                 if len(encoded.vectors) < len(chunk):
                     raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")

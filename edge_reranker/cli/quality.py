@@ -46,7 +46,7 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     config = options.load_config({**flags, "model": DEFAULT_MODEL})
     require_torch()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = hidden_states(config, config.model, data.items)
+    hidden = hidden_states(config, recipe.SMOLLM2, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
     trained = recipe.train(data, hidden, out, seed=seed, command=command)
     click.echo(trained.report.as_text())
@@ -76,5 +76,5 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
     config = options.load_config(flags)
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    report = run.evaluate(data, pack, hidden_states(config, pack.manifest.encoder.model, data.items))
+    report = run.evaluate(data, pack, hidden_states(config, pack.manifest.encoder, data.items))
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())

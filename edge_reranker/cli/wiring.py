@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import Engine, EngineSpec, WorkerEngine
+from edge_reranker.engine import Engine, EngineSpec, Role, WorkerEngine
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
-from edge_reranker.models import ModelCache, ModelFile, Pack, load_pack
+from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS
+from edge_reranker.models.pack import Encoder
 from edge_reranker.pipeline import Pipeline, Tiers
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking.fusion import Weights
@@ -45,21 +47,31 @@ def n_threads(config: Config) -> int:
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 
 
-def engine(config: Config, role: str, *, name: str = "", pack: Pack | None = None) -> WorkerEngine:
-    """A worker for the model's file of a role; with ``pack``, only if the pack can read its vectors.
-
-    Raises Missing, ModelInvalid.
-    """
-    file, path = ModelCache(config.cache_dir).open(name or config.model, role)
-    if pack is not None:
-        _check_encoder(pack, file)
-    return WorkerEngine(
-        EngineSpec(
-            path=path,
-            role="encoder" if role == "encoder" else "scorer",
-            n_threads=n_threads(config),
-            memory_limit_bytes=config.memory_limit_mb * 1024 * 1024,
+def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
+    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
+    file, path = ModelCache(config.cache_dir).open(encoder.model, "encoder")
+    made = made_of(encoder.n_blocks, encoder.gguf_type)
+    # Hidden states of another depth or type are another space: ranking by them would be noise.
+    if file.made != made:
+        raise ModelInvalid(
+            f"the pack reads {encoder.model} ({made}), not ({file.made}); "
+            f"run `edge-reranker model pull {encoder.model}`, or use a pack made for this file"
         )
+    return WorkerEngine(_spec(config, path, "encoder"))
+
+
+def scorer_engine(config: Config) -> WorkerEngine:
+    """A worker that reads candidates. Raises Missing, ModelInvalid."""
+    _, path = ModelCache(config.cache_dir).open(config.model, "scorer")
+    return WorkerEngine(_spec(config, path, "scorer"))
+
+
+def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
+    return EngineSpec(
+        path=path,
+        role=role,
+        n_threads=n_threads(config),
+        memory_limit_bytes=config.memory_limit_mb * 1024 * 1024,
     )
 
 
@@ -113,9 +125,15 @@ def _wire(config: Config, store: Store) -> Device:
     except PackInvalid as error:
         pipeline = Pipeline(store, Tiers())
         return Device(pipeline, store, (), (str(error),))
-    encoder = _start(config, "encoder", problems, pack)
-    cross = _start(config, "scorer", problems) if pack.manifest.scorer.weight else None
+    manifest = pack.manifest
+    encoder = cross = None
     wanted = config.model != NO_MODEL
+    if wanted and config.model != manifest.encoder.model:
+        problems.append(f"pack {pack.id} reads {manifest.encoder.model}, not {config.model}: no vectors")
+    elif wanted:
+        encoder = _start(lambda: encoder_engine(config, manifest.encoder), problems)
+    if wanted and manifest.scorer.weight:
+        cross = _start(lambda: scorer_engine(config), problems)
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
     tiers = make_tiers(pack, store, encoder, cross, without_encoder=without, model=config.model)
     engines = {"encoder": encoder, "scorer": cross}
@@ -174,22 +192,9 @@ def _with_scorer(weights: Weights, weight: float) -> Weights:
     )
 
 
-def _check_encoder(pack: Pack, file: ModelFile) -> None:
-    """Hidden states of another depth or type are another space: ranking by them would be noise."""
-    wanted = pack.manifest.encoder
-    made = made_of(wanted.n_blocks, wanted.gguf_type)
-    if (file.name, file.made) != (wanted.model, made):
-        raise ModelInvalid(
-            f"pack {pack.id} reads {wanted.model} ({made}), not {file.name} ({file.made}); "
-            f"run `edge-reranker model pull {wanted.model}`, or use a pack made for this model"
-        )
-
-
-def _start(config: Config, role: str, problems: list[str], pack: Pack | None = None) -> WorkerEngine | None:
-    if config.model == NO_MODEL:
-        return None
+def _start(start: Callable[[], WorkerEngine], problems: list[str]) -> WorkerEngine | None:
     try:
-        return engine(config, role, pack=pack)
+        return start()
     except (Missing, ModelInvalid) as error:
         problems.append(str(error))
         return None
