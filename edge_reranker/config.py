@@ -56,8 +56,9 @@ def load(
         from_environment["cache_dir"] = environment["EDGE_RERANKER_CACHE"]
     given = {name: value for name, value in flags.items() if name in names and value not in (None, "")}
     data_dir = Path(given.get("data_dir") or from_environment.get("data_dir") or defaults["data_dir"])
-    path = file or Path(environment.get(ENVIRONMENT_PREFIX + "CONFIG") or data_dir / CONFIG_FILE)
-    from_file = _read(path, names, required=file is not None)
+    named = environment.get(ENVIRONMENT_PREFIX + "CONFIG")
+    path = file or Path(named or data_dir / CONFIG_FILE)
+    from_file = _read(path, names, required=file is not None or bool(named))
     merged: dict[str, Any] = {**defaults}
     for source, values in ((str(path), from_file), ("environment", from_environment), ("flags", given)):
         for name, value in values.items():
@@ -74,7 +75,7 @@ def _read(path: Path, names: set[str], *, required: bool) -> dict[str, Any]:
             values = tomllib.load(file)
     except FileNotFoundError:
         if required:
-            raise InvalidArgument("--config", f"{path} does not exist") from None
+            raise InvalidArgument("config", f"{path} does not exist") from None
         return {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidArgument("config", f"{path}: {error}") from error

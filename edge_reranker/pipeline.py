@@ -18,7 +18,7 @@ from edge_reranker.errors import StoreError
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import FEATURES, features, with_column
 from edge_reranker.ranking.fusion import Weights, fuse, order
-from edge_reranker.ranking.profile import Taste, profile
+from edge_reranker.ranking.profile import TAKEN_BACK, Taste, profile
 from edge_reranker.scoring import (
     BackgroundEncoder,
     PublicVectors,
@@ -44,7 +44,7 @@ from edge_reranker.types import (
 
 Float32 = npt.NDArray[np.float32]
 
-# Of these, the profile counts the newest that say something about taste; impressions may stand between.
+# More than a profile counts: what was taken back since stands among them.
 _CONTEXT_EVENTS = 200
 _REMEMBERED_USERS = 64
 # Fusion, policy and the answer's records, after the last tier.
@@ -106,6 +106,7 @@ class Pipeline:
         self._clock = clock
         self._lock = threading.Lock()
         self._users: dict[str, User] = {}
+        self._tier0_ms = 0.02  # per candidate, learned as it goes
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
@@ -113,14 +114,13 @@ class Pipeline:
         return last
 
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
-        """A complete permutation after each step, each better informed; the last is final and is logged."""
+        """A complete permutation after each step, at once; then the last one again, final and logged."""
         watch = _Watch()
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         for answer in self._answers(namespace, query, deadline.less_ms(_AFTERWARDS_MS), watch):
-            if last is not None:
-                yield last
             last = self._ranking(ranking_id, query, answer, watch)
+            yield last
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)
@@ -152,20 +152,21 @@ class Pipeline:
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
+        # Memory first: from here on, nothing that is being encoded for the namespace is kept. And memory
+        # again after the store, for what a request read in between; also when the store failed half-way.
+        self._forget_in_memory(namespace)
+        try:
+            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+        finally:
+            self._forget_in_memory(namespace)
+
+    def _forget_in_memory(self, namespace: str) -> None:
         tiers = self._tiers
-        # Queued first, then stored, then remembered: nothing forgotten is written again behind our back.
-        if tiers.background is not None:
-            tiers.background.forget(namespace)
-        receipt = self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         with self._lock:
             self._users.pop(namespace, None)
-        if tiers.vectors is not None:
-            tiers.vectors.forget(namespace)
-        if tiers.public is not None:
-            tiers.public.forget(namespace)
-        if tiers.tier1 is not None:
-            tiers.tier1.forget(namespace)
-        return receipt
+        for part in (tiers.background, tiers.vectors, tiers.public, tiers.tier1):
+            if part is not None:
+                part.forget(namespace)
 
     def models(self) -> Sequence[Model]:
         """The models on this device, and what each is doing."""
@@ -208,6 +209,10 @@ class Pipeline:
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
             self._get_ready(user, query)
             return
+        if deadline.remaining_ms() < self._tier0_ms * n:
+            yield as_served.because(DegradedReason.DEADLINE, 0.0)
+            return
+        start = time.perf_counter()
         matrix = features(
             user.profile,
             query,
@@ -218,6 +223,7 @@ class Pipeline:
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
+        self._tier0_ms += 0.2 * ((time.perf_counter() - start) * 1000.0 / n - self._tier0_ms)
         answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
         if not user.profile:
             # A search by somebody unknown: the words decide, and no tier above has anything to add.
@@ -278,7 +284,10 @@ class Pipeline:
             user = self._users.get(namespace)
         if user is not None and user.generation == generation:
             return user
-        context: Context = self._store.context(namespace, _CONTEXT_EVENTS)
+        weights = self._tiers.taste.event_weights
+        telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
+        # Of the telling types only: a few lists' impressions must not push out what the user likes.
+        context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
         user = User(namespace, generation, context, profile(context, self._tiers.taste))
         with self._lock:
             while len(self._users) >= _REMEMBERED_USERS:

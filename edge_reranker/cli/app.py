@@ -71,6 +71,12 @@ def run() -> None:
     except (errors.EdgeRerankerError, client_errors.EdgeRerankerError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(exit_code(error))
+    except UnicodeDecodeError as error:
+        click.echo(f"Error: input is not UTF-8: {error.reason} at byte {error.start}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        click.echo(f"Error: {error.filename or 'input or output'}: {error.strerror}", err=True)
+        sys.exit(4)
     sys.exit(code if isinstance(code, int) else 0)  # click hands back what `Exit` was raised with
 
 

@@ -105,7 +105,9 @@ def _key(data_dir: Path) -> Finding:
         return Finding("key", True, "made by the first `serve`")
     if (data_dir / "key").exists():
         return Finding("key", True, f"in the file {data_dir / 'key'} (mode 0600): no OS keyring was used")
-    return Finding("key", True, "in the OS keyring")
+    if (data_dir / "key-id").exists():
+        return Finding("key", True, "in the OS keyring")
+    return Finding("key", True, "made by the first `serve`")
 
 
 def _service(config: Config) -> Finding:
@@ -115,7 +117,12 @@ def _service(config: Config) -> Finding:
                 "service", False, f"nothing answers at {config.socket}", "run `edge-reranker serve`"
             )
         try:
-            states = ", ".join(f"{model.name} {model.role} {model.state}" for model in client.models())
+            models = client.models()
+            states = ", ".join(f"{model.name} {model.role} {model.state}" for model in models)
+            if any(model.state == "FAILED" for model in models):
+                return Finding(
+                    "service", False, states, "run `edge-reranker model verify`, then start it again"
+                )
         except client_errors.EdgeRerankerError as error:
             return Finding("service", False, str(error), "give the --data-dir that the service uses")
     return Finding("service", True, f"answers at {config.socket}" + (f"; {states}" if states else ""))

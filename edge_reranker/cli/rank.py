@@ -13,7 +13,11 @@ from edge_reranker.v1 import rerank_service_pb2
 @click.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
 @options.data_dir
-@click.option("--budget-ms", type=click.IntRange(min=1), help="Time it may take; overrides the request's.")
+@click.option(
+    "--budget-ms",
+    type=click.IntRange(min=1, max=2**32 - 1),
+    help="Time it may take; overrides the request's.",
+)
 @options.as_json
 def rank(file: TextIO, budget_ms: int | None, as_json: bool, **flags: Any) -> None:
     """Rerank the candidates of one JSON request from FILE (- is standard input).

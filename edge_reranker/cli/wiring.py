@@ -122,6 +122,8 @@ def _wire(config: Config, store: Store) -> Device:
     problems: list[str] = []
     try:
         pack = load_pack(pack_folder(config))
+        if pack.manifest.scorer.template not in TEMPLATES:
+            raise PackInvalid(f"pack {pack.id}: no template is called {pack.manifest.scorer.template!r}")
     except PackInvalid as error:
         pipeline = Pipeline(store, Tiers())
         return Device(pipeline, store, (), (str(error),))
@@ -170,7 +172,9 @@ def make_tiers(
         weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
         without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
         tier1=VectorScorer(vectors, towers, background),
-        tier2=CrossScorer(scorer, TEMPLATES[manifest.scorer.template]) if scorer is not None else None,
+        tier2=CrossScorer(scorer, TEMPLATES[manifest.scorer.template])
+        if scorer is not None and manifest.scorer.weight
+        else None,
         vectors=vectors,
         public=PublicVectors(store, pack.id),
         background=background,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
@@ -15,15 +16,25 @@ import numpy as np
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import frames
 from edge_reranker.engine.turns import Turns
-from edge_reranker.engine.types import Encoded, EngineInfo, EngineSpec, FloatArray, Scored, Stop
+from edge_reranker.engine.types import (
+    MAX_ENCODE_TOKENS,
+    Encoded,
+    EngineInfo,
+    EngineSpec,
+    FloatArray,
+    Scored,
+    Stop,
+)
 from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument
 from edge_reranker.types import ModelState, Piece
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LAST_S = 5.0
+_BACKOFF_UNLOADABLE_S = 60.0
 _HEALTHY_S = 30.0
 # A worker that has not answered this long after it was cancelled is stuck in native code.
 _STUCK_S = 5.0
+_LOOK_AFTER_S = 1.0
 # The worker gets no variable of the service's. Without GGML_NO_BACKTRACE an abort starts a debugger, which
 # takes seconds and prints memory. Threads that wait by spinning for long are 50 times slower as soon as
 # another program wants a processor; those that never spin are half as fast on a quiet machine:
@@ -52,9 +63,10 @@ class WorkerEngine:
         self._changed = threading.Condition()
         self._closed = False
         self._last_id = 0
-        self._current_id = 0
-        self._replies: queue.SimpleQueue[_Reply] = queue.SimpleQueue()
-        self._unfinished: dict[int, float] = {}  # abandoned requests and when they were cancelled
+        self._replies: dict[int, queue.SimpleQueue[_Reply]] = {}
+        self._outstanding: set[int] = set()  # sent to this worker, not over
+        self._abandoned: dict[int, float] = {}  # of those, what nobody waits for any more, and since when
+        self._write_lock = threading.Lock()
         self.restarts = 0
         self._supervisor = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
         self._supervisor.start()
@@ -104,7 +116,8 @@ class WorkerEngine:
             request_id = self._ask(
                 lambda id_: frames.Tokenize(
                     id_, [[(piece.text, piece.structure) for piece in text] for text in texts]
-                )
+                ),
+                deadline,
             )
             for reply in self._listen(request_id, deadline):
                 if isinstance(reply, frames.Tokens):
@@ -115,12 +128,18 @@ class WorkerEngine:
         self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
     ) -> Encoded:
         """See Engine."""
+        for index, ids in enumerate(sequences):
+            if not 1 <= len(ids) <= MAX_ENCODE_TOKENS:
+                raise InvalidArgument(
+                    f"sequences[{index}]", f"{len(ids)} tokens; 1 to {MAX_ENCODE_TOKENS} are allowed"
+                )
         rows: list[FloatArray] = []
         stop = Stop.DEADLINE
         try:
             with self._turn(deadline, background=background):
                 request_id = self._ask(
-                    lambda id_: frames.Encode(id_, [list(ids) for ids in sequences], _budget_ms(deadline))
+                    lambda id_: frames.Encode(id_, [list(ids) for ids in sequences], _budget_ms(deadline)),
+                    deadline,
                 )
                 for reply in self._listen(request_id, deadline):
                     if isinstance(reply, frames.Rows):
@@ -161,7 +180,8 @@ class WorkerEngine:
                         [list(ids) for ids in suffixes],
                         list(targets),
                         _budget_ms(deadline),
-                    )
+                    ),
+                    deadline,
                 )
                 for reply in self._listen(request_id, deadline):
                     if isinstance(reply, frames.Rows):
@@ -199,28 +219,47 @@ class WorkerEngine:
         finally:
             self._turns.give_back()
 
-    def _ask(self, make: Callable[[int], frames.Request]) -> int:
+    def _ask(self, make: Callable[[int], frames.Request], deadline: Deadline) -> int:
+        """Sends one request; its replies go to a queue of its own, so none is taken for another's."""
         with self._changed:
-            process = self._process
-            if self._state != ModelState.READY or process is None or process.stdin is None:
+            if self._state != ModelState.READY:
                 raise EngineDied("the model's worker is not running; it is being restarted")
             self._last_id += 1
-            self._current_id = self._last_id
-            self._replies = queue.SimpleQueue()
-        request = make(self._current_id)
+            request_id = self._last_id
+            self._replies[request_id] = queue.SimpleQueue()
+            self._outstanding.add(request_id)
         try:
-            frames.write(process.stdin.fileno(), request)
+            if self._send(make(request_id), deadline):
+                return request_id
         except (OSError, ValueError) as error:
+            self._kill()  # a message cut off in the middle, or a pipe without an end
+            self._drop(request_id)
             raise EngineDied("the model's worker has gone; it is being restarted") from error
-        return self._current_id
+        self._drop(request_id)
+        raise EngineBusy("the model's worker does not take requests; allow the request more time")
+
+    def _send(self, message: frames.Request, deadline: Deadline) -> bool:
+        with self._write_lock:
+            process = self._process
+            if process is None or process.stdin is None:
+                raise OSError("no worker")
+            limit = Deadline.after_ms(_STUCK_S * 1000.0)
+            sooner = deadline if deadline.at_s < limit.at_s else limit
+            return frames.write_by(process.stdin.fileno(), message, sooner)
+
+    def _drop(self, request_id: int) -> None:
+        with self._changed:
+            self._replies.pop(request_id, None)
+            self._outstanding.discard(request_id)
 
     def _listen(self, request_id: int, deadline: Deadline) -> Iterator[frames.Response]:
         """Replies to one request, until it is over, time is up, or the worker died (EngineDied)."""
         over = False
+        replies = self._replies[request_id]
         try:
             while not over:
                 try:
-                    reply = self._replies.get(timeout=deadline.remaining_s())
+                    reply = replies.get(timeout=deadline.remaining_s())
                 except queue.Empty:
                     return
                 if reply is None:
@@ -232,15 +271,21 @@ class WorkerEngine:
         finally:
             if not over:
                 self._cancel(request_id)
+            with self._changed:
+                self._replies.pop(request_id, None)
 
     def _cancel(self, request_id: int) -> None:
-        process = self._process
-        self._unfinished[request_id] = time.monotonic()
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):
-                frames.write(process.stdin.fileno(), frames.Cancel(request_id))
-        oldest = min(self._unfinished.values(), default=0.0)
-        if oldest and time.monotonic() - oldest > _STUCK_S:
+        with self._changed:
+            if request_id not in self._outstanding:
+                return  # it ended in this very moment
+            self._abandoned[request_id] = time.monotonic()
+        with contextlib.suppress(OSError, ValueError):
+            self._send(frames.Cancel(request_id), Deadline.after_ms(0))
+
+    def _kill_if_stuck(self) -> None:
+        with self._changed:
+            oldest = min(self._abandoned.values(), default=None)
+        if oldest is not None and time.monotonic() - oldest > _STUCK_S:
             self._kill()
 
     # The supervisor: one thread that starts the worker, reads from it, and starts it again.
@@ -254,13 +299,18 @@ class WorkerEngine:
             except (OSError, ValueError) as error:
                 self._problem = f"the model's worker could not be started: {type(error).__name__}"
             with self._changed:
+                loaded = self._state == ModelState.READY
                 self._state = ModelState.FAILED
-                self._process = None
-                self._unfinished.clear()
-                self._replies.put(None)
+                self._outstanding.clear()
+                self._abandoned.clear()
+                for replies in self._replies.values():
+                    replies.put(None)
                 self._changed.notify_all()
-                if time.monotonic() - started > _HEALTHY_S:
+                if loaded and time.monotonic() - started > _HEALTHY_S:
                     backoff_s = _BACKOFF_FIRST_S
+                if self._problem and not loaded:
+                    # What cannot be loaded now will hardly load in a moment: no process every few seconds.
+                    backoff_s = _BACKOFF_UNLOADABLE_S
                 if self._changed.wait_for(lambda: self._closed, timeout=backoff_s):
                     return
                 self._state = ModelState.LOADING
@@ -294,15 +344,25 @@ class WorkerEngine:
                     spec.memory_limit_bytes,
                 ),
             )
-            while (body := frames.read(process.stdout.fileno())) is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            while True:
+                if not frames.waiting(process.stdout.fileno(), _LOOK_AFTER_S):
+                    self._kill_if_stuck()
+                    continue
+                body = frames.read(process.stdout.fileno())
+                if body is None:
+                    return
                 self._take_in(frames.response_decoder.decode(body))
         finally:
             process.kill()
             process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            # Under the lock, so that nobody writes to a descriptor that has become another file's.
+            with self._write_lock:
+                self._process = None
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        with contextlib.suppress(OSError):
+                            stream.close()
 
     def _take_in(self, message: frames.Response) -> None:
         if isinstance(message, frames.Opened):
@@ -322,10 +382,13 @@ class WorkerEngine:
         if isinstance(message, frames.Failed) and message.id == 0:
             self._problem = message.message
             return
-        if not isinstance(message, frames.Rows):
-            self._unfinished.pop(message.id, None)
-        if message.id == self._current_id:
-            self._replies.put(message)
+        with self._changed:
+            if not isinstance(message, frames.Rows):
+                self._outstanding.discard(message.id)
+                self._abandoned.pop(message.id, None)
+            replies = self._replies.get(message.id)
+        if replies is not None:
+            replies.put(message)
 
     def _kill(self) -> None:
         process = self._process

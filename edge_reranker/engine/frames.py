@@ -11,6 +11,8 @@ import struct
 
 import msgspec
 
+from edge_reranker.deadline import Deadline
+
 _LENGTH = struct.Struct("<I")
 # Far above any honest message (1,000 rows of 4,096 floats), far below what would hurt.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -114,6 +116,26 @@ def write(fd: int, message: Request | Response) -> None:
         data = data[os.write(fd, data) :]
 
 
+def write_by(fd: int, message: Request, deadline: Deadline) -> bool:
+    """Writes one message to a descriptor that does not block; False when none of it went out in time.
+
+    Raises TimeoutError when time ran out inside the message, which the other side cannot recover from, and
+    OSError when it is gone.
+    """
+    body = _encoder.encode(message)
+    data = memoryview(_LENGTH.pack(len(body)) + body)
+    size = len(data)
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            if not select.select([], [fd], [], deadline.remaining_s())[1]:
+                if len(data) == size:
+                    return False
+                raise TimeoutError("the worker stopped reading inside a message") from None
+    return True
+
+
 def read(fd: int) -> bytes | None:
     """The next message's bytes; None when the other side has closed. Raises ValueError on nonsense."""
     head = _read_exactly(fd, _LENGTH.size)
@@ -125,9 +147,9 @@ def read(fd: int) -> bytes | None:
     return _read_exactly(fd, length)
 
 
-def waiting(fd: int) -> bool:
-    """Whether a message (or the end) can be read without waiting."""
-    return bool(select.select([fd], [], [], 0)[0])
+def waiting(fd: int, timeout_s: float = 0.0) -> bool:
+    """Whether a message (or the end) can be read now, or within ``timeout_s``."""
+    return bool(select.select([fd], [], [], timeout_s)[0])
 
 
 def _read_exactly(fd: int, size: int) -> bytes | None:

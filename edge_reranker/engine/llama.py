@@ -11,12 +11,10 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 
 from edge_reranker.engine.planner import Batch
-from edge_reranker.engine.types import EngineInfo, EngineSpec, FloatArray
+from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
 
-# An item's own text never needs more, and llama.cpp reserves compute buffers for it.
-MAX_ENCODE_TOKENS = 512
 MAX_BATCH_TOKENS = 512
 _FORBIDDEN_IN_DATA = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_USER_DEFINED
 

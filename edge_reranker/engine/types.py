@@ -14,6 +14,9 @@ import numpy.typing as npt
 from edge_reranker.deadline import Deadline
 from edge_reranker.types import ModelState, Piece
 
+# An item's own text never needs more, and llama.cpp reserves compute buffers for it.
+MAX_ENCODE_TOKENS = 512
+
 FloatArray = npt.NDArray[np.float32]
 Role = Literal["encoder", "scorer"]
 

@@ -37,6 +37,11 @@ class Speed:
         """What ``n_tokens`` will take; 0 before anything was measured."""
         return 0.0 if self._ms_per_token is None else self._ms_per_token * n_tokens * _SAFETY
 
+    def refused(self) -> None:
+        """A prediction was too large to be tried: lowered, or one stall would forbid work for ever."""
+        if self._ms_per_token is not None:
+            self._ms_per_token *= 0.9
+
     def measured(self, n_tokens: int, ms: float) -> None:
         """Takes in one measurement."""
         rate = ms / max(1, n_tokens)
@@ -63,6 +68,7 @@ class Worker:
         self._out = fd_out
         self._queue: deque[frames.Request] = deque()
         self._cancelled: set[int] = set()
+        self._last_answered = 0
         self._closed = False
         self._encode_speed = Speed()
         self._score_speed = Speed()
@@ -129,12 +135,14 @@ class Worker:
                 self._send(frames.Done(request.id, self._score(request)))
         except (EdgeRerankerError, ValueError, RuntimeError) as error:
             self._send(frames.Failed(request.id, str(error)))
-        self._cancelled.discard(request.id)
+        self._last_answered = request.id
+        self._cancelled = {id_ for id_ in self._cancelled if id_ > request.id}
 
     def _encode(self, request: frames.Encode) -> Stop:
         budget = self._budget(request.id, request.budget_ms)
         for index, ids in enumerate(request.sequences):
             if not budget.allows(self._encode_speed.predict_ms(len(ids))):
+                self._encode_speed.refused()
                 return Stop.DEADLINE
             start = time.monotonic()
             vector = self._model.encode(ids)
@@ -152,6 +160,7 @@ class Worker:
             max_tokens=MAX_BATCH_TOKENS,
         )
         if not budget.allows(self._score_speed.predict_ms(self._model.prefix_cost(request.prefix))):
+            self._score_speed.refused()
             return Stop.DEADLINE
         start = time.monotonic()
         decoded = self._model.set_prefix(request.prefix)
@@ -161,6 +170,7 @@ class Worker:
             for batch in wave:
                 n_tokens = batch.n_tokens
                 if not budget.allows(self._score_speed.predict_ms(n_tokens)):
+                    self._score_speed.refused()
                     return Stop.DEADLINE
                 start = time.monotonic()
                 rows = self._model.score(request.suffixes, batch, request.targets)
@@ -183,7 +193,8 @@ class Worker:
             return
         request = frames.request_decoder.decode(body)
         if isinstance(request, frames.Cancel):
-            self._cancelled.add(request.id)
+            if request.id > self._last_answered:
+                self._cancelled.add(request.id)
         else:
             self._queue.append(request)
 

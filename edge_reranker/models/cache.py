@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from edge_reranker.models.pull import Say, atomic, fetch, sha256_of
 
 _MANIFEST = "model.json"
 _HEADER = struct.Struct("<4sIQQ")  # magic, version, tensors, metadata pairs
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_HEADER_COUNT = 1_000_000
 
 
@@ -70,6 +73,10 @@ class ModelCache:
 
         Raises ModelInvalid for a wrong hash or header, InvalidArgument for a name the catalogue has.
         """
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                "name", f"{name!r}; letters, digits, dots, dashes and underscores, a letter or digit first"
+            )
         if name in MODELS:
             raise InvalidArgument("name", f"{name!r} is a catalogue model; choose another name")
         check_header(path)
@@ -89,8 +96,13 @@ class ModelCache:
 
     def files(self) -> list[ModelFile]:
         """All model files, by name and role."""
-        names = sorted(path.parent.name for path in self._root.glob(f"*/{_MANIFEST}"))
-        return [file for name in names for file in self._manifest(name)]
+        found: list[ModelFile] = []
+        for path in sorted(self._root.glob(f"*/{_MANIFEST}")):
+            with contextlib.suppress(
+                ModelInvalid
+            ):  # said when it is opened; the others are there all the same
+                found += self._manifest(path.parent.name)
+        return found
 
     def open(self, name: str, role: str) -> tuple[ModelFile, Path]:
         """The file of a model for a role, checked against its SHA-256 before native code sees it.
@@ -173,7 +185,11 @@ def _check(file: ModelFile, path: Path) -> None:
     size = path.stat().st_size
     if size != file.size_bytes:
         raise ModelInvalid(f"{path}: {size} bytes, expected {file.size_bytes}; {again}")
-    if sha256_of(path) != file.sha256:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise ModelInvalid(f"{path}: {error.strerror}; {again}") from error
+    if found != file.sha256:
         raise ModelInvalid(f"{path}: its SHA-256 changed since it was made; {again}")
 
 

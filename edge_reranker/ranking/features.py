@@ -156,10 +156,13 @@ def _public_vector(
     scores = np.zeros(len(candidates))
     reached = np.zeros(len(candidates), np.bool_)
     for space, of_item in history_vectors.items():
+        lengths = [len(c.vector) for c in candidates if c.vector_space == space]
+        # A backend may have changed a space under its name: only what has this list's length is comparable.
+        n_dims = max(lengths, key=lengths.count, default=0)
         users = [
             weight * _unit(of_item[item.id])
             for item, weight in zip(profile.items, profile.weights, strict=True)
-            if item.id in of_item
+            if item.id in of_item and len(of_item[item.id]) == n_dims
         ]
         if not users:
             continue

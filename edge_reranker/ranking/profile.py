@@ -16,7 +16,7 @@ from edge_reranker.ranking import lexical
 from edge_reranker.types import Context, Event, EventType, Item
 
 SECONDS_A_DAY = 86_400.0
-_TAKEN_BACK = (EventType.DISLIKE, EventType.HIDE)
+TAKEN_BACK = frozenset({EventType.DISLIKE, EventType.HIDE})
 
 EVENT_WEIGHTS: Mapping[EventType, float] = MappingProxyType(
     {
@@ -143,7 +143,7 @@ def _newest(context: Context, taste: Taste) -> Iterator[tuple[Event, float]]:
         item_id = "" if event.item is None else event.item.id
         if item_id in taken_back:
             continue
-        if event.type in _TAKEN_BACK and item_id:
+        if event.type in TAKEN_BACK and item_id:
             taken_back.add(item_id)
         weight = taste.event_weights.get(event.type, 0.0)
         if weight > 0:

@@ -81,12 +81,14 @@ class BackgroundEncoder:
                 namespace, item = self._waiting.popleft()
                 self._queued.discard((namespace, item.hash))
                 self._working = True
+            epoch = self._vectors.epoch(namespace)
             if self._vectors.known(namespace, [item]):
                 continue
             _, reason = self._vectors.encode(
                 namespace, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True
             )
             if reason in (DegradedReason.MODEL_UNAVAILABLE, DegradedReason.MODEL_BUSY):
-                self.schedule(namespace, [item])
+                if epoch == self._vectors.epoch(namespace):
+                    self.schedule(namespace, [item])
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, timeout=_RETRY_S)

@@ -71,6 +71,7 @@ class PublicVectors:
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
         with self._lock:
+            self._missing = {key for key in self._missing if key[0] != namespace}
             for key in [key for key in self._remembered if key[0] == namespace]:
                 del self._remembered[key]
 

@@ -51,14 +51,17 @@ class VectorScorer:
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
         yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
-        while missing and not stop:
-            chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
-            made, stop = self._vectors.encode(user.namespace, chunk, deadline)
-            found |= made
-            if stop:
-                missing = [item for item in chunk if item.hash not in made] + missing
-            yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
-        self._background.schedule(user.namespace, missing)
+        try:
+            while missing and not stop:
+                chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
+                made, stop = self._vectors.encode(user.namespace, chunk, deadline)
+                found |= made
+                if stop:
+                    missing = [item for item in chunk if item.hash not in made] + missing
+                yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
+        finally:
+            # Also when a stream's reader has left in between.
+            self._background.schedule(user.namespace, missing)
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""

@@ -61,6 +61,7 @@ class VectorCache:
         self._without_encoder = without_encoder
         self._lock = threading.Lock()
         self._without_tokens: set[str] = set()
+        self._epochs: dict[str, int] = {}
         self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
 
     @property
@@ -109,8 +110,20 @@ class VectorCache:
             found |= loaded
         return found
 
-    def take(self, namespace: str, items: Sequence[Keyed], vectors: Sequence[Vector]) -> None:
-        """Keeps vectors: in memory at once, in the store soon."""
+    def epoch(self, namespace: str) -> int:
+        """A number that changes with every ``forget``."""
+        with self._lock:
+            return self._epochs.get(namespace, 0)
+
+    def take(
+        self, namespace: str, items: Sequence[Keyed], vectors: Sequence[Vector], *, epoch: int | None = None
+    ) -> None:
+        """Keeps vectors: in memory at once, in the store soon; nothing if ``epoch`` is over.
+
+        The store writes in the order it is asked, so what is handed over before a forget goes with it.
+        """
+        if epoch is not None and epoch != self.epoch(namespace):
+            return
         by_hash = {item.hash: vector for item, vector in zip(items, vectors, strict=True)}
         self._remember(namespace, by_hash)
         rows = [
@@ -141,6 +154,7 @@ class VectorCache:
         """Makes vectors in the order given while time remains, and keeps them."""
         if self._encoder is None:
             return {}, self._without_encoder
+        epoch = self.epoch(namespace)
         wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
             sequences = self._encoder.tokenize([item_pieces(item.item) for item in wanted], deadline)
@@ -159,12 +173,13 @@ class VectorCache:
         if not done:
             return {}, _REASONS[encoded.stop]
         vectors = list(self._towers.item_vectors(encoded.vectors))
-        self.take(namespace, done, vectors)
+        self.take(namespace, done, vectors, epoch=epoch)
         return dict(zip((item.hash for item in done), vectors, strict=True)), _REASONS[encoded.stop]
 
     def forget(self, namespace: str) -> None:
-        """Drops what is in memory of a namespace."""
+        """Drops what is in memory of a namespace, and what is being made for it now."""
         with self._lock:
+            self._epochs[namespace] = self._epochs.get(namespace, 0) + 1
             for key in [key for key in self._remembered if key[0] == namespace]:
                 del self._remembered[key]
 

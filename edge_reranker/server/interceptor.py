@@ -78,6 +78,7 @@ class Gate(grpc.aio.ServerInterceptor):
         if self._stopping:
             raise Stopping("the service is stopping; try again once it runs")
         self._active += 1
+        self._idle.clear()
         try:
             yield
         finally:

@@ -41,6 +41,8 @@ SERVICES = (
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
 
+_FLUSH_S = 0.2
+
 _OPTIONS = (
     ("grpc.max_receive_message_length", limits.MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", limits.MAX_MESSAGE_BYTES),
@@ -115,7 +117,8 @@ class Server:
             await self._health.enter_graceful_shutdown()
             if self._gate is not None:
                 await self._gate.drain(grace_s)
-            await server.stop(None)
+            # Answers that were just given are on their way out; idle clients need not hang up first.
+            await server.stop(min(grace_s, _FLUSH_S))
         for workers in self._workers:
             workers.close()
         self._workers.clear()

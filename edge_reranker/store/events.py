@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,11 @@ def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
     return Recorded(recorded, len(rows) - recorded)
 
 
-def newest(db: Database, namespace: str, limit: int) -> list[Event]:
-    """The newest ``limit`` events, newest first; those of one moment in order of arrival, last first."""
-    return [_decode(row[2:]) for row in _page(db, namespace, limit, None)]
+def newest(
+    db: Database, namespace: str, limit: int, types: Collection[EventType] | None = None
+) -> list[Event]:
+    """The newest ``limit`` events (of ``types``), newest first; those of one moment, last to arrive first."""
+    return [_decode(row[2:]) for row in _page(db, namespace, limit, None, types)]
 
 
 def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
@@ -78,10 +80,16 @@ def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Eve
 
 
 def _page(
-    db: Database, namespace: str, limit: int, before: tuple[float, int] | None
+    db: Database,
+    namespace: str,
+    limit: int,
+    before: tuple[float, int] | None,
+    types: Collection[EventType] | None = None,
 ) -> list[tuple[Any, ...]]:
     # Rows are picked from the index first, so that only ``limit`` snapshots are read.
     where = "" if before is None else "AND (occurred_at, seq) < (?, ?)"
+    if types is not None:
+        where += f" AND type IN ({', '.join(str(int(kind)) for kind in sorted(types))})"
     sql = (
         f"SELECT e.occurred_at, e.seq, {_COLUMNS} FROM "  # noqa: S608 (constants only)
         f"(SELECT * FROM events WHERE namespace = ? {where} {_NEWEST} LIMIT ?) AS e "

@@ -25,6 +25,10 @@ def encode(ranking: Ranking) -> str:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
+# Events of a list come within its session; retention of its own comes later.
+KEPT = 2_000
+
+
 def put(
     db: Database,
     namespace: str,
@@ -40,6 +44,11 @@ def put(
         "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) "
         "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (namespace, ranking_id, created_at, surface, session_id, body),
+    )
+    # Rows are numbered as they come; an index over the whole table would cost more than it saves.
+    db.conn.execute(
+        "DELETE FROM rankings WHERE namespace = ? AND rowid <= (SELECT max(rowid) FROM rankings) - ?",
+        (namespace, KEPT),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from edge_reranker.store.migrations import migrate
 from edge_reranker.store.open import inspect, make_private, open_database
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.writer import Writer, transaction
-from edge_reranker.types import Context, Event, Forgotten, Ranking, Recorded
+from edge_reranker.types import Context, Event, EventType, Forgotten, Ranking, Recorded
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -88,11 +88,13 @@ class Store:
             lambda result: self._changed(namespace, result.recorded),
         )
 
-    def context(self, namespace: str, limit: int = 50) -> Context:
-        """The newest ``limit`` events, oldest first, with the items as they were then."""
+    def context(
+        self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
+    ) -> Context:
+        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then."""
         if limit <= 0:
             return Context()
-        found = self._read(lambda db: event_rows.newest(db, namespace, limit))
+        found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
         return Context(tuple(reversed(found)))
 
     def generation(self, namespace: str) -> int:

@@ -247,3 +247,13 @@ def test_exit_codes_are_documented() -> None:
     text = CliRunner().invoke(cli, ["--help"]).output
     found = {int(code) for code in re.findall(r"^ +(\d+) {2,}\S", text, re.MULTILINE)}
     assert found == {0, 1, 2, 3, 4, 5, 6, 130}
+
+
+@pytest.mark.model
+def test_the_demo_shows_a_real_user_from_an_empty_folder(run: Run) -> None:
+    found = run("demo")
+    assert found.returncode == 0, found.stderr
+    for part in ("Last ten films", "Ours, on this device", "place by the server -> ours", "Next: "):
+        assert part in found.stdout
+    assert "again (films encoded meanwhile)" in found.stdout
+    assert "100% of the candidates by the model" in found.stdout

@@ -14,7 +14,7 @@ import pytest
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, Stop, WorkerEngine
-from edge_reranker.errors import EngineDied, InvalidArgument
+from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument
 from edge_reranker.types import ModelState, Piece
 
 pytestmark = pytest.mark.model
@@ -146,6 +146,47 @@ def test_a_killed_worker_is_reported_at_once_and_comes_back(encoder_path: Path) 
         assert engine.restarts == 1
     finally:
         engine.close()
+
+
+def test_a_frozen_worker_holds_nobody_past_the_deadline_and_is_replaced(encoder_path: Path) -> None:
+    """Stopped in the middle, as a device short of memory may do: the pipe fills up and nothing answers."""
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    try:
+        assert engine.wait_ready(Deadline.after_ms(60_000))
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        texts = [[Piece("a film with a title " * 40)]] * 200  # more than a pipe holds
+        for _ in range(4):
+            start = time.monotonic()
+            with pytest.raises((EngineBusy, EngineDied)):
+                engine.tokenize(texts, Deadline.after_ms(200))
+            assert time.monotonic() - start < 1.5
+        until = time.monotonic() + 30
+        while engine.pid == pid or not engine.wait_ready(Deadline.after_ms(100)):
+            assert time.monotonic() < until, "the frozen worker was not replaced"
+            time.sleep(0.05)
+        assert engine.tokenize([[Piece("x")]], Deadline.after_ms(5_000))
+    finally:
+        engine.close()
+
+
+def test_requests_that_run_out_of_time_never_get_the_worker_killed(encoder: WorkerEngine) -> None:
+    pid, ids = encoder.pid, tokens(encoder, *TITLES)
+    until = time.monotonic() + 7  # longer than a worker may be stuck
+    while time.monotonic() < until:
+        encoder.encode(ids, Deadline.after_ms(0.2))
+        time.sleep(0.002)
+    assert encoder.encode(ids, Deadline()).stop == Stop.DONE
+    assert encoder.pid == pid
+
+
+def test_an_overlong_text_is_refused_and_the_worker_lives(encoder: WorkerEngine) -> None:
+    pid = encoder.pid
+    for bad in ([], [1] * 3_000):
+        with pytest.raises(InvalidArgument, match=r"sequences\[0\]"):
+            encoder.encode([bad], Deadline())
+    assert encoder.pid == pid
 
 
 def test_a_broken_file_fails_the_worker_not_the_service(tmp_path: Path, encoder_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_stop_says_not_serving_and_lets_the_call_in_flight_finish(tmp_path: Path
         EdgeReranker(data_dir=tmp_path) as client,
         ThreadPoolExecutor(2) as threads,
     ):
+        assert list(client.events()) == []  # an earlier call: a stop that counted it would not wait
+        working.clear()
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
         assert next(watch).status == SERVING
         answer = threads.submit(client.rerank, [{"id": "a"}])

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+
 from edge_reranker.errors import Missing
 from edge_reranker.evaluation import run
 from edge_reranker.models import pack as packs
