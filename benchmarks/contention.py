@@ -10,7 +10,7 @@ from functools import partial
 
 from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, percentile, ratio, report
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import EngineSpec, WorkerEngine, client
+from edge_reranker.engine import EngineSpec, WorkerEngine, process
 from edge_reranker.models import ModelCache
 from edge_reranker.prompt import item_pieces
 
@@ -56,12 +56,12 @@ def main() -> bool:
 
 
 def _worker(spec: EngineSpec, name: str) -> WorkerEngine:
-    ours = client.WORKER_ENVIRONMENT
+    ours = process.WORKER_ENVIRONMENT
     if name == "default":
-        client.WORKER_ENVIRONMENT = {key: ours[key] for key in ours if key != "GOMP_SPINCOUNT"}
+        process.WORKER_ENVIRONMENT = {key: ours[key] for key in ours if key != "GOMP_SPINCOUNT"}
     try:
         worker = WorkerEngine(spec)
         assert worker.wait_ready(Deadline.after_ms(60_000)), worker.problem
         return worker
     finally:
-        client.WORKER_ENVIRONMENT = ours
+        process.WORKER_ENVIRONMENT = ours

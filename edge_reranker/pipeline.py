@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from edge_reranker.ranking.fusion import Weights, fuse, order
 from edge_reranker.ranking.profile import TAKEN_BACK, Taste, profile
 from edge_reranker.scoring import (
     BackgroundEncoder,
+    Epochs,
     PublicVectors,
     Scorer,
     TierScores,
@@ -69,6 +71,7 @@ class Tiers:
     vectors: VectorCache | None = None
     public: PublicVectors | None = None
     background: BackgroundEncoder | None = None
+    epochs: Epochs = field(default_factory=Epochs)
 
 
 class _Watch:
@@ -116,6 +119,7 @@ class Pipeline:
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         """A complete permutation after each step, at once; then the last one again, final and logged."""
         watch = _Watch()
+        owner = self._tiers.epochs.owner(namespace)
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         for answer in self._answers(namespace, query, deadline.less_ms(_AFTERWARDS_MS), watch):
@@ -124,24 +128,27 @@ class Pipeline:
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)
-        self._store.put_ranking(
+        log = partial(
+            self._store.put_ranking,
             namespace,
             final,
             surface=query.surface,
             session_id=query.session_id,
             created_at=self._clock(),
         )
+        self._tiers.epochs.during(owner, log)
         yield final
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Stores events durably, and has their items encoded before they are needed."""
-        recorded = self._store.record(namespace, events)
         tiers = self._tiers
+        owner = tiers.epochs.owner(namespace)
+        recorded = self._store.record(namespace, events)
         if tiers.public is not None:
-            tiers.public.picked(namespace, events)
+            tiers.public.picked(owner, events)
         if tiers.background is not None and tiers.vectors is not None:
             items = [event.item for event in events if event.item is not None]
-            tiers.background.schedule(namespace, tiers.vectors.keyed(items)[::-1], first=True)
+            tiers.background.schedule(owner, tiers.vectors.keyed(items)[::-1], first=True)
         return recorded
 
     def events(self, namespace: str, limit: int, page_token: str) -> tuple[list[Event], str]:
@@ -152,9 +159,9 @@ class Pipeline:
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
-        # Memory first: from here on, nothing that is being encoded for the namespace is kept. And memory
-        # again after the store, for what a request read in between; also when the store failed half-way.
-        self._forget_in_memory(namespace)
+        # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
+        # after the store, so that nothing is read back in between; also when the store failed half-way.
+        self._tiers.epochs.end(namespace)
         try:
             return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         finally:
@@ -279,16 +286,17 @@ class Pipeline:
 
     def _user(self, namespace: str) -> User:
         """The user now; read again only when the events have changed. Raises StoreError."""
+        owner = self._tiers.epochs.owner(namespace)
         generation = self._store.generation(namespace)
         with self._lock:
             user = self._users.get(namespace)
-        if user is not None and user.generation == generation:
+        if user is not None and (user.owner, user.generation) == (owner, generation):
             return user
         weights = self._tiers.taste.event_weights
         telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
         # Of the telling types only: a few lists' impressions must not push out what the user likes.
         context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
-        user = User(namespace, generation, context, profile(context, self._tiers.taste))
+        user = User(owner, generation, context, profile(context, self._tiers.taste))
         with self._lock:
             while len(self._users) >= _REMEMBERED_USERS:
                 self._users.pop(next(iter(self._users)))
@@ -310,9 +318,9 @@ class Pipeline:
         if tiers.background is None or tiers.vectors is None:
             return
         keyed = tiers.vectors.keyed([candidate.item for candidate in query.candidates])
-        tiers.vectors.take_shipped(user.namespace, query.candidates, keyed)
+        tiers.vectors.take_shipped(user.owner, query.candidates, keyed)
         known = tiers.vectors.known(user.namespace, keyed)
-        tiers.background.schedule(user.namespace, [item for item in keyed if item.hash not in known])
+        tiers.background.schedule(user.owner, [item for item in keyed if item.hash not in known])
 
 
 @dataclass(frozen=True, slots=True)

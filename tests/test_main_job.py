@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from edge_reranker.evaluation import lists, movielens, protocol, run
 from edge_reranker.models import load_pack
 from edge_reranker.ranking import fusion
 from edge_reranker.types import Item
+from edge_reranker.v1 import rerank_service_pb2, rerank_service_pb2_grpc, types_pb2
 from edge_reranker_client import Candidate, EdgeReranker, Event
 from edge_reranker_client import Item as SentItem
 from tests.service import Run, children, serving
@@ -160,3 +162,29 @@ def test_vectors_that_a_backend_encoded_save_the_device_the_work(
     assert "degradedReason" not in answer
     assert {result["tier"] for result in answer["results"]} == {1}
     assert run("encode", "-", stdin='{"id": "1"}').returncode == 2
+
+
+def test_calls_that_were_cancelled_leave_the_model_to_others_at_once(
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens, data_dir: Path
+) -> None:
+    client, _ = served
+    client.record([liked(films.items[0], time.time() - 100)])
+    client.warmup()
+    many = sent(films.items[200:1_000])
+
+    candidates = [types_pb2.Candidate(id=c.id, title=c.title, tags=c.tags) for c in many]
+    request = rerank_service_pb2.RerankRequest(candidates=candidates, budget_ms=60_000)
+    token = (data_dir / "tokens" / "app.token").read_text().strip()
+    with grpc.insecure_channel(f"unix:{data_dir / 'run' / 'edge-reranker.sock'}") as channel:
+        stub = rerank_service_pb2_grpc.RerankServiceStub(channel)
+        calls = [
+            stub.Rerank.future(request, metadata=(("authorization", f"Bearer {token}"),)) for _ in range(8)
+        ]
+        time.sleep(0.5)
+        assert not any(call.done() for call in calls), "the budget alone would hold the model for a minute"
+        for call in calls:
+            call.cancel()
+    start = time.monotonic()
+    answer = client.rerank(sent(films.items[100:103]), budget_ms=5_000)
+    assert answer.coverage == 1.0
+    assert time.monotonic() - start < 2.0

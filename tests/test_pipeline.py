@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 
@@ -240,17 +241,30 @@ def test_impressions_never_push_out_what_the_user_likes(tmp_path: Path) -> None:
     assert ids(answer)[0] == "f29"
 
 
-def test_what_is_being_encoded_while_it_is_forgotten_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("query", ["", "film"])
+def test_nothing_that_was_under_way_is_stored_after_a_forget(tmp_path: Path, query: str) -> None:
+    """Neither the background's item nor a request of many chunks writes behind the receipt."""
     with Store.open(tmp_path, key_source="file") as store:
-        tiers = make_tiers(small_pack(), store, FakeEngine(ms_per_sequence=150.0), None)
-        whole = Pipeline(store, tiers)
-        whole.record("a", liked(1, 2))  # the background begins with one of them
-        time.sleep(0.05)
-        whole.forget("a", everything=True)
-        time.sleep(0.5)
+        whole = Pipeline(store, make_tiers(small_pack(), store, FakeEngine(ms_per_sequence=20.0), None))
+        whole.record("a", liked(1, 2))
+        request = threading.Thread(
+            target=whole.rerank, args=("a", RerankQuery(films(60, first=3), query), Deadline.after_ms(1_200))
+        )
+        request.start()
+        time.sleep(0.3)
         store.flush()
+        assert store.counts("a")["vectors"] > 0, "the request is under way"
+        whole.forget("a", everything=True)
+        request.join(10)
+        time.sleep(0.3)
+        store.flush()
+        assert store.counts("a") == {"events": 0, "items": 0, "vectors": 0, "rankings": 0}
+        whole.record("a", liked(1))
+        whole.warmup(LONG)
+        assert ids(whole.rerank("a", RerankQuery(films(5)), LONG))[0] == "f1"
+        store.flush()
+        assert store.counts("a")["vectors"] == 5, "and what comes after the forget is kept again"
         whole.close()
-        assert store.counts("a")["vectors"] == 0
 
 
 def test_a_stream_answers_before_the_model_has_begun(tmp_path: Path) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Entry point of ``edge-reranker``."""
-    from edge_reranker.cli.app import run
-
+    try:
+        from edge_reranker.cli.app import run
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"Error: {error.name} is not installed; the commands need `pip install 'edge-reranker[device]'`"
+        )
     run()

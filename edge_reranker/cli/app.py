@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -61,6 +62,8 @@ for command in (
 
 def run() -> None:
     """Runs the command line and exits with its code."""
+    # A command that is told to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 import uuid
 from typing import Any, TextIO
 
 import click
 
 from edge_reranker.cli import options, protojson
+from edge_reranker.cli.plain import plain
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.v1 import context_service_pb2, types_pb2
+from edge_reranker_client import errors as client_errors
 
 _BATCH = 500
 
@@ -37,7 +40,10 @@ def record(file: TextIO, as_json: bool, **flags: Any) -> None:
                 event = protojson.parse(line, types_pb2.Event(), f"{file.name}, line {number}")
                 event.event_id = event.event_id or str(uuid.uuid4())
                 request.events.append(event)
-            answer = client.record_message(request)
+            try:
+                answer = client.record_message(request)
+            except client_errors.InvalidArgument as error:
+                raise _in_file(error, file.name, batch, total.recorded) from None
             total.recorded += answer.recorded
             total.duplicates += answer.duplicates
     if as_json:
@@ -109,7 +115,22 @@ def forget(
         )
 
 
+def _in_file(
+    error: client_errors.InvalidArgument, name: str, batch: list[tuple[int, str]], recorded: int
+) -> InvalidArgument:
+    """The service counts within a batch; the user counts lines."""
+    found = re.match(r"events\[(\d+)\]\.?(.*)", str(error), re.DOTALL)
+    if found is None:
+        return InvalidArgument(name, str(error))
+    number, _ = batch[int(found[1])]
+    before = (
+        f" ({recorded} recorded before it; give events an eventId to send them again)" if recorded else ""
+    )
+    return InvalidArgument(f"{name}, line {number}", found[2] + before)
+
+
 def _line(event: types_pb2.Event) -> str:
     kind = types_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
     when = event.occurred_at.ToDatetime().isoformat(timespec="seconds")
-    return f"{when}  {kind:<10} {event.item.title or event.item.id or event.query}  ({event.event_id})"
+    about = event.item.title or event.item.id or event.query
+    return f"{when}  {kind:<10} {plain(about)}  ({plain(event.event_id)})"

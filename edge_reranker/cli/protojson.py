@@ -24,7 +24,7 @@ def parse(text: str, message: M, where: str) -> M:
         raise InvalidArgument(where, "must be a JSON object")
     try:
         return json_format.ParseDict(_long_names(value), message)
-    except json_format.ParseError as error:
+    except (json_format.ParseError, OverflowError, ValueError) as error:
         raise InvalidArgument(where, f"not a {message.DESCRIPTOR.name}: {error}") from None
 
 

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 import click
 
 from edge_reranker.cli import options, protojson
+from edge_reranker.cli.plain import plain
 from edge_reranker.v1 import rerank_service_pb2
 
 
@@ -38,7 +39,9 @@ def rank(file: TextIO, budget_ms: int | None, as_json: bool, **flags: Any) -> No
     titles = {candidate.id: candidate.title or candidate.id for candidate in request.candidates}
     before = {candidate.id: place for place, candidate in enumerate(request.candidates, start=1)}
     for place, result in enumerate(answer.results, start=1):
-        click.echo(f"{place:>4}  (was {before[result.id]:>4}, tier {result.tier})  {titles[result.id]}")
+        click.echo(
+            f"{place:>4}  (was {before[result.id]:>4}, tier {result.tier})  {plain(titles[result.id])}"
+        )
     click.echo(summary(answer), err=True)
 
 

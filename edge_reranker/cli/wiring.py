@@ -24,7 +24,14 @@ from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
-from edge_reranker.scoring import BackgroundEncoder, CrossScorer, PublicVectors, VectorCache, VectorScorer
+from edge_reranker.scoring import (
+    BackgroundEncoder,
+    CrossScorer,
+    Epochs,
+    PublicVectors,
+    VectorCache,
+    VectorScorer,
+)
 from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
 
@@ -161,7 +168,8 @@ def make_tiers(
 ) -> Tiers:
     """The tiers of a pack over the engines that there are."""
     towers = Towers.of(pack.head)
-    vectors = VectorCache(store, pack.id, towers, encoder, without_encoder=without_encoder)
+    epochs = Epochs()
+    vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
     background = BackgroundEncoder(vectors)
     manifest = pack.manifest
     return Tiers(
@@ -176,7 +184,8 @@ def make_tiers(
         if scorer is not None and manifest.scorer.weight
         else None,
         vectors=vectors,
-        public=PublicVectors(store, pack.id),
+        public=PublicVectors(store, pack.id, epochs),
+        epochs=epochs,
         background=background,
     )
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import frames
+from edge_reranker.engine.process import spawn
 from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
@@ -35,16 +35,7 @@ _HEALTHY_S = 30.0
 # A worker that has not answered this long after it was cancelled is stuck in native code.
 _STUCK_S = 5.0
 _LOOK_AFTER_S = 1.0
-# The worker gets no variable of the service's. Without GGML_NO_BACKTRACE an abort starts a debugger, which
-# takes seconds and prints memory. Threads that wait by spinning for long are 50 times slower as soon as
-# another program wants a processor; those that never spin are half as fast on a quiet machine:
-# docs/decisions/0002.
-WORKER_ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "LC_ALL": "C.UTF-8",
-    "GGML_NO_BACKTRACE": "1",
-    "GOMP_SPINCOUNT": "2000",
-}
+
 
 _Reply = frames.Tokens | frames.Rows | frames.Done | frames.Failed | None
 
@@ -244,8 +235,7 @@ class WorkerEngine:
             if process is None or process.stdin is None:
                 raise OSError("no worker")
             limit = Deadline.after_ms(_STUCK_S * 1000.0)
-            sooner = deadline if deadline.at_s < limit.at_s else limit
-            return frames.write_by(process.stdin.fileno(), message, sooner)
+            return frames.write_by(process.stdin.fileno(), message, deadline.sooner(limit))
 
     def _drop(self, request_id: int) -> None:
         with self._changed:
@@ -319,15 +309,7 @@ class WorkerEngine:
 
     def _run_worker(self) -> None:
         """Starts one worker and reads from it until it ends."""
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "edge_reranker.engine.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # native code may print what it was given
-            env=WORKER_ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is for the service, which then closes the pipe
-            bufsize=0,
-        )
+        process = spawn()
         self._process = process
         try:
             if self._closed or process.stdin is None or process.stdout is None:

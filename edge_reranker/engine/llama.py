@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,26 @@ def derive(source: Path, target: Path, *, quantisation: str, n_blocks: int | Non
         dropped = [*range(n_blocks, _n_layer(source)), -1]  # -1 ends the list
         array = (ctypes.c_int32 * len(dropped))(*dropped)
         parameters.prune_layers = ctypes.cast(array, ctypes.POINTER(ctypes.c_int32))
-    if llama.llama_model_quantize(str(source).encode(), str(target).encode(), parameters) != 0:
+    with _interrupts_held():
+        result = llama.llama_model_quantize(str(source).encode(), str(target).encode(), parameters)
+    if result != 0:
         raise ModelInvalid(f"{source}: llama.cpp could not requantise it to {quantisation}")
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until native code is done: raised inside one of its callbacks, it would be lost."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
 def _n_layer(path: Path) -> int:
-    model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
+    with _interrupts_held():
+        model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
     if not model:
         raise ModelInvalid(
             f"{path}: llama.cpp cannot load it; fetch it again with `edge-reranker model pull`"

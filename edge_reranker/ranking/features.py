@@ -93,7 +93,7 @@ def server_rank(n: int) -> NDArray[np.float64]:
 def _server_score(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     values = np.array([np.nan if c.server_score is None else c.server_score for c in candidates])
     # A score that contradicts the list says nothing sure: the order is the server's word.
-    if len(values) < 2 or not np.isfinite(values).all() or (np.diff(values) > 0).any():
+    if len(values) < 2 or not np.isfinite(values).all() or (values[1:] > values[:-1]).any():
         return np.zeros(len(values))
     return _standard(values)
 

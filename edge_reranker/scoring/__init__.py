@@ -1,6 +1,7 @@
 """The model's tiers, each behind one Scorer protocol."""
 
 from edge_reranker.scoring.background import BackgroundEncoder
+from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer
@@ -10,6 +11,7 @@ from edge_reranker.scoring.vectors import VectorCache
 __all__ = [
     "BackgroundEncoder",
     "CrossScorer",
+    "Epochs",
     "PublicVectors",
     "Scorer",
     "TierScores",

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.vectors import Keyed, VectorCache
 from edge_reranker.types import DegradedReason
 
@@ -21,8 +22,8 @@ class BackgroundEncoder:
     def __init__(self, vectors: VectorCache) -> None:
         self._vectors = vectors
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[str, Keyed]] = deque()
-        self._queued: set[tuple[str, str]] = set()
+        self._waiting: deque[tuple[Owner, Keyed]] = deque()
+        self._queued: set[tuple[Owner, str]] = set()
         self._closed = False
         self._working = False
         self._thread: threading.Thread | None = None
@@ -30,29 +31,29 @@ class BackgroundEncoder:
             self._thread = threading.Thread(target=self._run, name="background-encoder", daemon=True)
             self._thread.start()
 
-    def schedule(self, namespace: str, items: Sequence[Keyed], *, first: bool = False) -> None:
+    def schedule(self, owner: Owner, items: Sequence[Keyed], *, first: bool = False) -> None:
         """Queues items; ``first`` puts them before all others. The last in line go when too many wait."""
         if self._thread is None:
             return
         with self._changed:
             for item in reversed(items) if first else items:
-                if (namespace, item.hash) in self._queued:
+                if (owner, item.hash) in self._queued:
                     continue
-                self._queued.add((namespace, item.hash))
+                self._queued.add((owner, item.hash))
                 if first:
-                    self._waiting.appendleft((namespace, item))
+                    self._waiting.appendleft((owner, item))
                 else:
-                    self._waiting.append((namespace, item))
+                    self._waiting.append((owner, item))
             while len(self._waiting) > _MAX_WAITING:
-                dropped_namespace, dropped = self._waiting.pop()
-                self._queued.discard((dropped_namespace, dropped.hash))
+                dropped_owner, dropped = self._waiting.pop()
+                self._queued.discard((dropped_owner, dropped.hash))
             self._changed.notify_all()
 
     def forget(self, namespace: str) -> None:
         """Drops what waits for a namespace."""
         with self._changed:
-            self._waiting = deque(entry for entry in self._waiting if entry[0] != namespace)
-            self._queued = {key for key in self._queued if key[0] != namespace}
+            self._waiting = deque(entry for entry in self._waiting if entry[0].namespace != namespace)
+            self._queued = {key for key in self._queued if key[0].namespace != namespace}
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Waits until nothing is left to do; whether that came in time."""
@@ -78,17 +79,13 @@ class BackgroundEncoder:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
                 if self._closed:
                     return
-                namespace, item = self._waiting.popleft()
-                self._queued.discard((namespace, item.hash))
+                owner, item = self._waiting.popleft()
+                self._queued.discard((owner, item.hash))
                 self._working = True
-            epoch = self._vectors.epoch(namespace)
-            if self._vectors.known(namespace, [item]):
+            if self._vectors.known(owner.namespace, [item]):
                 continue
-            _, reason = self._vectors.encode(
-                namespace, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True
-            )
+            _, reason = self._vectors.encode(owner, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True)
             if reason in (DegradedReason.MODEL_UNAVAILABLE, DegradedReason.MODEL_BUSY):
-                if epoch == self._vectors.epoch(namespace):
-                    self.schedule(namespace, [item])
+                self.schedule(owner, [item])
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, timeout=_RETRY_S)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_reranker.errors import StoreError
 from edge_reranker.ranking.profile import Profile
+from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Event
 
@@ -26,10 +27,11 @@ class PublicVectors:
     A candidate's vector is public; that the user picked the item is not, so it stays on the device.
     """
 
-    def __init__(self, store: Store, own_space: str) -> None:
+    def __init__(self, store: Store, own_space: str, epochs: Epochs) -> None:
         """``own_space`` is the pack's: its vectors have a place of their own."""
         self._store = store
         self._own_space = own_space
+        self._epochs = epochs
         self._lock = threading.Lock()
         self._remembered: OrderedDict[tuple[str, str, str], Float32] = OrderedDict()
         self._missing: set[tuple[str, str, str]] = set()
@@ -45,22 +47,23 @@ class PublicVectors:
             self._keep((namespace, space, candidate.id), np.array(candidate.vector, np.float32))
         return frozenset(spaces)
 
-    def picked(self, namespace: str, events: Sequence[Event]) -> None:
+    def picked(self, owner: Owner, events: Sequence[Event]) -> None:
         """Stores the vectors of the events' items, as far as they came with a list before."""
         ids = {event.item.id for event in events if event.item is not None}
         rows: dict[str, list[tuple[str, str, bytes]]] = {}
         with self._lock:
-            self._missing = {key for key in self._missing if key[0] != namespace}
-            for (owner, space, item_id), vector in self._remembered.items():
-                if owner == namespace and item_id in ids:
+            self._missing = {key for key in self._missing if key[0] != owner.namespace}
+            for (namespace, space, item_id), vector in self._remembered.items():
+                if namespace == owner.namespace and item_id in ids:
                     rows.setdefault(space, []).append(
                         (_key(item_id), item_id, vector.astype("<f4").tobytes())
                     )
-        for space, found in rows.items():
-            try:
-                self._store.put_vectors(namespace, space, found)
-            except StoreError:
-                return  # a hint less; the next list brings it again
+
+        def store() -> None:
+            for space, found in rows.items():
+                self._store.put_vectors(owner.namespace, space, found)
+
+        self._epochs.during(owner, store)
 
     def history(
         self, namespace: str, spaces: frozenset[str], profile: Profile

@@ -40,13 +40,13 @@ class VectorScorer:
         deadline = deadline.less_ms(_AFTERWARDS_MS)
         candidates = query.candidates
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
-        self._vectors.take_shipped(user.namespace, candidates, keyed)
+        self._vectors.take_shipped(user.owner, candidates, keyed)
         user_vector, history_reason = self._user_vector(user, deadline)
         found = self._vectors.known(user.namespace, keyed)
         missing = self._missing([keyed[index] for index in order], found)
         if not user_vector.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
-            self._background.schedule(user.namespace, missing)
+            self._background.schedule(user.owner, missing)
             yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), history_reason)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
@@ -54,14 +54,14 @@ class VectorScorer:
         try:
             while missing and not stop:
                 chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
-                made, stop = self._vectors.encode(user.namespace, chunk, deadline)
+                made, stop = self._vectors.encode(user.owner, chunk, deadline)
                 found |= made
                 if stop:
                     missing = [item for item in chunk if item.hash not in made] + missing
                 yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
         finally:
             # Also when a stream's reader has left in between.
-            self._background.schedule(user.namespace, missing)
+            self._background.schedule(user.owner, missing)
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
@@ -88,13 +88,14 @@ class VectorScorer:
         missing = self._missing(history, found)
         reason = DegradedReason.UNSPECIFIED
         if missing:
-            made, reason = self._vectors.encode(user.namespace, missing, _half(deadline))
+            # Half of the time: a history without candidates would be worth as little as none.
+            made, reason = self._vectors.encode(user.owner, missing, deadline.half())
             if not found and not made:
                 # Half was not enough for one; without a single one, candidates' vectors are of no use.
-                made, reason = self._vectors.encode(user.namespace, missing, deadline)
+                made, reason = self._vectors.encode(user.owner, missing, deadline)
             found |= made
             self._background.schedule(
-                user.namespace, [item for item in missing if item.hash not in made], first=True
+                user.owner, [item for item in missing if item.hash not in made], first=True
             )
         pairs = [
             (found[item.hash], weight)
@@ -124,9 +125,3 @@ class VectorScorer:
             rows = np.stack([found[item.hash] for item in keyed if item.hash in found])
             scores[reached] = self._towers.scores(user_vector, rows)
         return TierScores(scores, reached, reason)
-
-
-def _half(deadline: Deadline) -> Deadline:
-    """Half of the time that is left: a history without candidates would be worth as little as none."""
-    remaining_ms = deadline.remaining_ms()
-    return deadline if remaining_ms == float("inf") else Deadline.after_ms(remaining_ms / 2)

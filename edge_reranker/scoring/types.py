@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.ranking.profile import Profile
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
@@ -24,10 +25,15 @@ class User:
     ``generation`` changes whenever the events do, so anything derived can be kept beside it.
     """
 
-    namespace: str
+    owner: Owner
     generation: int
     context: Context
     profile: Profile
+
+    @property
+    def namespace(self) -> str:
+        """Whose events they are."""
+        return self.owner.namespace
 
 
 @dataclass(frozen=True, slots=True)

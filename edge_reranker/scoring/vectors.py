@@ -15,6 +15,7 @@ from edge_reranker.engine import Encoded, Engine, Stop
 from edge_reranker.errors import EngineBusy, EngineDied, StoreError
 from edge_reranker.prompt import content_hash, item_pieces, item_text
 from edge_reranker.ranking.towers import Towers
+from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, DegradedReason, Item
 
@@ -50,6 +51,7 @@ class VectorCache:
         space: str,
         towers: Towers,
         encoder: Engine | None,
+        epochs: Epochs,
         *,
         without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     ) -> None:
@@ -58,10 +60,10 @@ class VectorCache:
         self._space = space
         self._towers = towers
         self._encoder = encoder
+        self._epochs = epochs
         self._without_encoder = without_encoder
         self._lock = threading.Lock()
         self._without_tokens: set[str] = set()
-        self._epochs: dict[str, int] = {}
         self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
 
     @property
@@ -110,32 +112,21 @@ class VectorCache:
             found |= loaded
         return found
 
-    def epoch(self, namespace: str) -> int:
-        """A number that changes with every ``forget``."""
-        with self._lock:
-            return self._epochs.get(namespace, 0)
-
-    def take(
-        self, namespace: str, items: Sequence[Keyed], vectors: Sequence[Vector], *, epoch: int | None = None
-    ) -> None:
-        """Keeps vectors: in memory at once, in the store soon; nothing if ``epoch`` is over.
-
-        The store writes in the order it is asked, so what is handed over before a forget goes with it.
-        """
-        if epoch is not None and epoch != self.epoch(namespace):
-            return
+    def take(self, owner: Owner, items: Sequence[Keyed], vectors: Sequence[Vector]) -> None:
+        """Keeps vectors: in memory at once, in the store soon; nothing if the owner's epoch is over."""
         by_hash = {item.hash: vector for item, vector in zip(items, vectors, strict=True)}
-        self._remember(namespace, by_hash)
         rows = [
             (item.hash, item.item.id, vector.astype("<f2").tobytes())
             for item, vector in zip(items, vectors, strict=True)
         ]
-        try:
-            self._store.put_vectors(namespace, self._space, rows)
-        except StoreError:
-            return  # they are in memory, and can be made again
 
-    def take_shipped(self, namespace: str, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
+        def keep() -> None:
+            self._remember(owner.namespace, by_hash)
+            self._store.put_vectors(owner.namespace, self._space, rows)
+
+        self._epochs.during(owner, keep)
+
+    def take_shipped(self, owner: Owner, candidates: Sequence[Candidate], keyed: Sequence[Keyed]) -> None:
         """Keeps vectors that came with the candidates, if this pack made them: they save the work."""
         shipped = [
             (key, np.clip(np.array(candidate.vector, np.float32), -_F16_MAX, _F16_MAX).astype(np.float16))
@@ -144,17 +135,17 @@ class VectorCache:
         ]
         if not shipped:
             return
-        known = self.known(namespace, [key for key, _ in shipped])
+        known = self.known(owner.namespace, [key for key, _ in shipped])
         new = [(key, vector) for key, vector in shipped if key.hash not in known]
-        self.take(namespace, [key for key, _ in new], [vector for _, vector in new])
+        if new:
+            self.take(owner, [key for key, _ in new], [vector for _, vector in new])
 
     def encode(
-        self, namespace: str, items: Sequence[Keyed], deadline: Deadline, *, background: bool = False
+        self, owner: Owner, items: Sequence[Keyed], deadline: Deadline, *, background: bool = False
     ) -> tuple[dict[str, Vector], DegradedReason]:
         """Makes vectors in the order given while time remains, and keeps them."""
         if self._encoder is None:
             return {}, self._without_encoder
-        epoch = self.epoch(namespace)
         wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
             sequences = self._encoder.tokenize([item_pieces(item.item) for item in wanted], deadline)
@@ -173,13 +164,12 @@ class VectorCache:
         if not done:
             return {}, _REASONS[encoded.stop]
         vectors = list(self._towers.item_vectors(encoded.vectors))
-        self.take(namespace, done, vectors, epoch=epoch)
+        self.take(owner, done, vectors)
         return dict(zip((item.hash for item in done), vectors, strict=True)), _REASONS[encoded.stop]
 
     def forget(self, namespace: str) -> None:
-        """Drops what is in memory of a namespace, and what is being made for it now."""
+        """Drops what is in memory of a namespace."""
         with self._lock:
-            self._epochs[namespace] = self._epochs.get(namespace, 0) + 1
             for key in [key for key in self._remembered if key[0] == namespace]:
                 del self._remembered[key]
 

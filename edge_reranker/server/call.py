@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import math
+import threading
 import time
 from dataclasses import dataclass
 
@@ -52,15 +53,15 @@ class Budget:
     margin_ms: float = 3.0
     grpc_margin_ms: float = 15.0
 
-    def deadline(self, call: Call, budget_ms: float) -> Deadline:
+    def deadline(self, call: Call, budget_ms: float, cancelled: threading.Event | None = None) -> Deadline:
         """When the core must be done; ``budget_ms`` 0 means the default, more than 60,000 means that."""
         wish_ms = min(budget_ms or self.default_ms, limits.MAX_BUDGET_MS)
         wished_s = call.arrived_s + (wish_ms - self.margin_ms) / 1000.0
         if math.isinf(call.due_s):
-            return Deadline(wished_s)
+            return Deadline(wished_s, cancelled)
         left_ms = (call.due_s - call.arrived_s) * 1000.0
         margin_ms = min(max(self.grpc_margin_ms, left_ms / 10.0), _MOST_GRPC_MARGIN_MS)
-        return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0))
+        return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0), cancelled)
 
 
 def timed(ranking: Ranking, queue_ms: float) -> Ranking:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
@@ -29,36 +31,49 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
     async def Rerank(self, request: pb.RerankRequest, context: _Context) -> pb.RerankResponse:
         """One complete order within the deadline."""
         call = current()
-        return await self._workers.run(lambda: self._rerank(call, request))
+        with _cancelling() as cancelled:
+            return await self._workers.run(lambda: self._rerank(call, request, cancelled))
 
     async def RerankStream(
         self, request: pb.RerankStreamRequest, context: _Context
     ) -> AsyncIterator[pb.RerankStreamResponse]:
         """A complete order after each tier."""
         call = current()
-        async for answer in self._workers.stream(lambda: self._rerank_stream(call, request)):
-            yield answer
+        with _cancelling() as cancelled:
+            async for answer in self._workers.stream(lambda: self._rerank_stream(call, request, cancelled)):
+                yield answer
 
     async def Explain(self, request: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
         """Comes with a later version."""
         raise NotAvailableYet("Explain is not available in this version")
 
-    def _rerank(self, call: Call, request: pb.RerankRequest) -> pb.RerankResponse:
+    def _rerank(self, call: Call, request: pb.RerankRequest, cancelled: threading.Event) -> pb.RerankResponse:
         query = convert.rerank_query(request)
-        deadline = self._budget.deadline(call, request.budget_ms)
+        deadline = self._budget.deadline(call, request.budget_ms, cancelled)
         queue_ms = since_ms(call.arrived_s)
         ranking = self._core.rerank(call.namespace, query, deadline)
         return respond.ranking(timed(ranking, queue_ms), query.top_n)
 
     def _rerank_stream(
-        self, call: Call, request: pb.RerankStreamRequest
+        self, call: Call, request: pb.RerankStreamRequest, cancelled: threading.Event
     ) -> Iterator[pb.RerankStreamResponse]:
         try:
             query = convert.rerank_query(request.request)
         except InvalidArgument as error:
             raise convert.inside("request", error) from None
-        deadline = self._budget.deadline(call, request.request.budget_ms)
+        deadline = self._budget.deadline(call, request.request.budget_ms, cancelled)
         queue_ms = since_ms(call.arrived_s)
         for ranking in self._core.rerank_stream(call.namespace, query, deadline):
             answer = respond.ranking(timed(ranking, queue_ms), query.top_n)
             yield pb.RerankStreamResponse(response=answer)
+
+
+@contextlib.contextmanager
+def _cancelling() -> Iterator[threading.Event]:
+    """An event that is set when the call is cut off, so that its thread has no time left."""
+    cancelled = threading.Event()
+    try:
+        yield cancelled
+    except BaseException:  # CancelledError and GeneratorExit among them
+        cancelled.set()
+        raise

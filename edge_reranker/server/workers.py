@@ -18,7 +18,7 @@ class Workers:
 
     What a call waits for (the model, the disk) it waits for in its thread, with its deadline. One call
     too many raises Overloaded at once. A call that its client gave up on keeps its place until its
-    thread is done, which its deadline bounds.
+    thread is done: its work sees that no time is left, or its deadline comes.
     """
 
     def __init__(self, name: str, most: int) -> None:

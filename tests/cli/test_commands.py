@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_reranker.cli.app import cli
-from tests.service import Run, children, serving
+from tests.service import Run, children, serving, surroundings
 
 LIKES = "\n".join(
     json.dumps(
@@ -62,9 +63,14 @@ def test_what_was_forgotten_is_gone(run: Run, service: subprocess.Popen[str]) ->
 BAD = [
     (("record", "-"), "not json", "line 1: not JSON"),
     (("record", "-"), LIKES + "\n\n{]", "line 5: not JSON"),
+    (
+        ("record", "-"),
+        '{"type": "DWELL", "item": {"id": "1"}, "dwellS": ' + "9" * 400 + "}",
+        "line 1: not a Event",
+    ),
     (("record", "-"), "[1]", "must be a JSON object"),
     (("record", "-"), '{"type": "ADORE"}', "line 1: not a Event"),
-    (("record", "-"), '{"type": "LIKE"}', "events[0].item"),
+    (("record", "-"), '\n{"type": "LIKE"}', "line 2: item"),
     (("rank", "-"), "{}", "candidates"),
     (("rank", "-"), '{"candidates": [{"id": "a"}, {"id": "a"}]}', "candidates[1].id"),
     (("rank", "-"), "[" * 100_000, "not JSON"),
@@ -257,3 +263,69 @@ def test_the_demo_shows_a_real_user_from_an_empty_folder(run: Run) -> None:
         assert part in found.stdout
     assert "again (films encoded meanwhile)" in found.stdout
     assert "100% of the candidates by the model" in found.stdout
+
+
+def test_a_bad_line_far_down_is_named_and_what_was_stored_before_it_is_said(
+    run: Run, service: subprocess.Popen[str]
+) -> None:
+    lines = [json.dumps({"eventId": f"e{n}", "type": "LIKE", "item": {"id": str(n)}}) for n in range(600)]
+    lines[550] = '{"type": "LIKE", "item": {"id": ""}}'
+    found = run("record", "-", stdin="\n".join(lines))
+    assert found.returncode == 2
+    assert "line 551: item.id" in found.stderr
+    assert "500 recorded before it" in found.stderr
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(run: Run, service: subprocess.Popen[str]) -> None:
+    title = "a\r\n\x1b]0;owned\x07\u202eb"
+    run(
+        "record",
+        "-",
+        stdin=json.dumps({"eventId": "x\x1b[31m", "type": "LIKE", "item": {"id": "1", "title": title}}),
+    )
+    listed = run("events").stdout
+    ranked = run("rank", "-", stdin=json.dumps({"candidates": [{"id": "y\x1b[2J"}]})).stdout
+    assert len(listed.splitlines()) == len(ranked.splitlines()) == 1
+    assert all(line.isprintable() for line in (*listed.splitlines(), *ranked.splitlines()))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0.8, 2.0])
+def test_a_stopped_demo_leaves_neither_service_nor_folder(
+    tmp_path: Path, data_dir: Path, cache_dir: Path, signal_: signal.Signals, after_s: float
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_reranker.cli", "demo"],
+        env=surroundings(data_dir, cache_dir) | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(after_s)
+    started = children(process.pid)
+    process.send_signal(signal_)
+    assert process.wait(timeout=30) == 130
+    assert all(state(pid) == "Z" for pid in started)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.model
+def test_ctrl_c_while_a_model_is_made_stops_the_pull(tmp_path: Path, cache_dir: Path) -> None:
+    """The source is there, so the pull begins to quantise at once; it stops, and leaves no part."""
+    folder = tmp_path / "models" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    (folder / "SmolLM2-135M-Instruct.Q4_1.gguf").symlink_to(
+        cache_dir / "models" / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_reranker.cli", "model", "pull", "--cache-dir", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "making the encoder" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]

@@ -87,6 +87,7 @@ def test_stop_twice_does_no_harm(tmp_path: Path) -> None:
     with running(tmp_path) as it:
         it.stop()
         it.stop()
+        assert not it.socket.exists()
 
 
 def test_stop_does_not_wait_for_clients_that_only_stay_connected(tmp_path: Path) -> None:
