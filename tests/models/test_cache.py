@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
@@ -15,7 +16,7 @@ from edge_reranker.errors import FailedPrecondition, InvalidArgument, Missing, M
 from edge_reranker.models import ModelCache
 from edge_reranker.models.cache import check_header
 from edge_reranker.models.catalogue import MODELS, File, Source, find
-from edge_reranker.models.pull import fetch
+from edge_reranker.models.pull import atomic, fetch
 
 
 def silent(_line: str) -> None:
@@ -169,3 +170,16 @@ def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Pat
         cache.pull("smollm2-135m", derive, silent)
     assert {file.role: file.sha256 for file in cache.files()} == before
     assert all(not problem for _, problem in cache.verify("smollm2-135m"))
+
+
+def test_parts_of_a_killed_pull_go_and_those_of_a_running_one_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".file.{dead.pid}.part"
+    other = tmp_path / f".file.{os.getppid()}.part"
+    for part in (left, other):
+        part.write_bytes(b"half")
+    with atomic(tmp_path / "file") as part:
+        part.write_bytes(b"whole")
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "file"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
