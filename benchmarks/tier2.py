@@ -14,7 +14,7 @@ from edge_reranker.models import ModelCache
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.types import Context, Event, EventType, Piece
 
-_ROUNDS = 5
+_ROUNDS = 7
 
 
 def main() -> bool:
@@ -54,6 +54,25 @@ def main() -> bool:
                 scores.append(float(logits[yes] - logits[no]))
             found["sequential"] = scores
 
+        def longest_match() -> None:
+            """As `Llama.generate` does: what a candidate shares with the one before is kept too."""
+            scores = []
+            theirs.reset()
+            theirs.eval(prefix)
+            before: list[int] = []
+            for suffix in suffixes:
+                # The last token is always evaluated: its logits are read.
+                pairs = zip(before, suffix[:-1], strict=False)
+                same = next(
+                    (at for at, (a, b) in enumerate(pairs) if a != b), min(len(before), len(suffix) - 1)
+                )
+                theirs.n_tokens = len(prefix) + same
+                theirs.eval(suffix[same:])
+                logits = _last_logits(theirs)
+                scores.append(float(logits[yes] - logits[no]))
+                before = suffix
+            found["longest_match"] = scores
+
         def full() -> None:
             scores = []
             for suffix in suffixes:
@@ -66,15 +85,20 @@ def main() -> bool:
         def forget() -> None:
             engine.score(other, [other], [yes], Deadline())  # ours must not find its context again
 
-        calls = {"forget": forget, "ours": ours, "sequential": sequential, "full": full}
+        calls = {
+            "forget": forget,
+            "ours": ours,
+            "sequential": sequential,
+            "longest_match": longest_match,
+            "full": full,
+        }
         interleaved(calls, 1)
         spent = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
     finally:
         engine.close()
         theirs.close()
-    against_full, against_sequential = (
-        ratio(spent["ours"], spent["full"]),
-        ratio(spent["ours"], spent["sequential"]),
+    against_full, against_sequential, against_match = (
+        ratio(spent["ours"], spent[name]) for name in ("full", "sequential", "longest_match")
     )
     apart = max(abs(a - b) for a, b in zip(found["ours"], found["full"], strict=True))
     return report(
@@ -88,6 +112,7 @@ def main() -> bool:
             "full_ms": statistics.median(spent["full"]),
             "ours_to_full": against_full,
             "ours_to_sequential": against_sequential,
+            "ours_to_longest_match": against_match,
             "largest_score_difference": apart,
         },
         {

@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-from edge_reranker.engine.planner import Batch
+from edge_reranker.engine.planner import MIN_TOKENS, Batch
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
@@ -188,25 +188,29 @@ class LlamaModel:
         memory = llama.llama_get_memory(self._context)
         self._copied = 0
         self._prefix = []
+        if 0 < len(ids) - common < MIN_TOKENS:
+            common = max(0, len(ids) - MIN_TOKENS)  # once more, rather than one token alone
         # Some caches (recurrent, sliding window) cannot be trimmed; then start afresh.
         if not llama.llama_memory_seq_rm(memory, 0, common, -1):
             llama.llama_memory_clear(memory, False)
             common = 0
-        for start in range(common, len(ids), MAX_BATCH_TOKENS):
+        start = common
+        while (left := len(ids) - start) > 0:
+            n = min(left, MAX_BATCH_TOKENS)
+            if 0 < left - n < MIN_TOKENS:
+                n -= MIN_TOKENS
             self._begin()
-            for position in range(start, min(start + MAX_BATCH_TOKENS, len(ids))):
+            for position in range(start, start + n):
                 self._add(ids[position], position, 0, read=False)
             self._decode()
+            start += n
         self._prefix = ids
         return len(ids) - common
 
     def score(self, suffixes: Sequence[Sequence[int]], batch: Batch, targets: Sequence[int]) -> FloatArray:
         """Logits of ``targets`` after prefix + suffix, float32 [len(batch.indices), len(targets)]."""
-        memory = llama.llama_get_memory(self._context)
         n = len(batch.indices)
-        for stream in range(self._copied + 1, n + 1):
-            llama.llama_memory_seq_cp(memory, 0, stream, -1, -1)
-        self._copied = max(self._copied, n)
+        self._copy_prefix(n)
         self._begin()
         reads = []
         start = len(self._prefix)
@@ -225,9 +229,34 @@ class LlamaModel:
         for row, read_at in enumerate(reads):
             logits = llama.llama_get_logits_ith(self._context, read_at)
             out[row] = [logits[target] for target in targets]
+        memory = llama.llama_get_memory(self._context)
         for stream in range(1, n + 1):
             llama.llama_memory_seq_rm(memory, stream, start, -1)
         return out
+
+    def _copy_prefix(self, n: int) -> None:
+        """Puts the prefix into streams 1 to ``n``.
+
+        As saved state, which holds the prefix's cells only: `llama_memory_seq_cp` copies whole streams,
+        and took twice as long (11 against 5 ms for 8 streams of 512 cells).
+        """
+        if n <= self._copied:
+            return
+        if not self._prefix:
+            memory = llama.llama_get_memory(self._context)
+            for stream in range(self._copied + 1, n + 1):
+                llama.llama_memory_seq_rm(memory, stream, -1, -1)
+            self._copied = n
+            return
+        size = llama.llama_state_seq_get_size(self._context, 0)
+        state = (ctypes.c_uint8 * size)()
+        ok = llama.llama_state_seq_get_data(self._context, state, size, 0) == size
+        for stream in range(self._copied + 1, n + 1):
+            ok = ok and llama.llama_state_seq_set_data(self._context, state, size, stream) == size
+        if not ok:
+            self._copied = 0
+            raise RuntimeError(f"the state of {len(self._prefix)} tokens could not be copied")
+        self._copied = n
 
     def _begin(self) -> None:
         self._batch.n_tokens = 0

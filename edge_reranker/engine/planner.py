@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 # What one more decode costs besides its tokens, in tokens: 7 ms of graph set-up and copies, at
 # 1.5 ms a token (SmolLM2-135M Q4_0, 2 threads; 2 to 12 made no difference that could be measured).
 DECODE_OVERHEAD_TOKENS = 5
+# llama.cpp multiplies one token of a sequence by other kernels than two or more, and these round
+# differently; so nothing is ever decoded as a single token, and a score does not depend on the plan.
+MIN_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,18 @@ class Batch:
         return len(self.indices) * self.length
 
 
+def shared_length(suffixes: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all suffixes share, short of the last ``MIN_TOKENS`` of any."""
+    if not suffixes:
+        return 0
+    most = max(0, min(len(suffix) for suffix in suffixes) - MIN_TOKENS)
+    columns = itertools.islice(zip(*suffixes, strict=False), most)
+    return next((at for at, tokens in enumerate(columns) if len(set(tokens)) > 1), most)
+
+
 def cost(n_tokens: int) -> int:
-    """What one decode costs, in tokens."""
-    return n_tokens + DECODE_OVERHEAD_TOKENS
+    """What one decode costs, in tokens; nothing, if there is nothing to decode."""
+    return n_tokens + DECODE_OVERHEAD_TOKENS if n_tokens else 0
 
 
 def plan(lengths: Sequence[int], *, max_sequences: int, max_tokens: int) -> list[list[Batch]]:
@@ -57,7 +70,7 @@ def _cut(ordered: Sequence[int], lengths: Sequence[int], max_tokens: int) -> lis
     cut = [0] * (n + 1)
     for end in range(1, n + 1):
         for start in range(end - 1, -1, -1):
-            n_tokens = lengths[ordered[start]] * (end - start)
+            n_tokens = _padded(lengths[ordered[start]]) * (end - start)
             if n_tokens > max_tokens:
                 break
             total = best[start] + cost(n_tokens)
@@ -67,6 +80,10 @@ def _cut(ordered: Sequence[int], lengths: Sequence[int], max_tokens: int) -> lis
     end = n
     while end:
         start = cut[end]
-        batches.append(Batch(tuple(ordered[start:end]), lengths[ordered[start]]))
+        batches.append(Batch(tuple(ordered[start:end]), _padded(lengths[ordered[start]])))
         end = start
     return batches[::-1]
+
+
+def _padded(length: int) -> int:
+    return max(length, MIN_TOKENS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_reranker.engine import frames
-from edge_reranker.engine.planner import plan
+from edge_reranker.engine.planner import cost, plan, shared_length
 from edge_reranker.engine.types import EngineSpec, Stop
 from edge_reranker.errors import EdgeRerankerError
 from edge_reranker.types import Piece
@@ -28,14 +28,14 @@ _SAFETY = 1.15
 
 
 class Speed:
-    """Milliseconds per token, learned as it goes (exponential average)."""
+    """Milliseconds per token, learned as it goes (exponential average); a call counts as some tokens more."""
 
     def __init__(self) -> None:
         self._ms_per_token: float | None = None
 
     def predict_ms(self, n_tokens: int) -> float:
-        """What ``n_tokens`` will take; 0 before anything was measured."""
-        return 0.0 if self._ms_per_token is None else self._ms_per_token * n_tokens * _SAFETY
+        """What one call of ``n_tokens`` will take; 0 before anything was measured, or without tokens."""
+        return 0.0 if self._ms_per_token is None else self._ms_per_token * cost(n_tokens) * _SAFETY
 
     def refused(self) -> None:
         """A prediction was too large to be tried: lowered, or one stall would forbid work for ever."""
@@ -44,7 +44,7 @@ class Speed:
 
     def measured(self, n_tokens: int, ms: float) -> None:
         """Takes in one measurement."""
-        rate = ms / max(1, n_tokens)
+        rate = ms / max(1, cost(n_tokens))
         self._ms_per_token = rate if self._ms_per_token is None else 0.7 * self._ms_per_token + 0.3 * rate
 
 
@@ -154,16 +154,20 @@ class Worker:
         from edge_reranker.engine.llama import MAX_BATCH_TOKENS
 
         budget = self._budget(request.id, request.budget_ms)
+        # What all candidates begin with is decoded once, behind the prefix.
+        shared = shared_length(request.suffixes)
+        prefix = [*request.prefix, *request.suffixes[0][:shared]] if shared else request.prefix
+        suffixes = [suffix[shared:] for suffix in request.suffixes]
         waves = plan(
-            [len(suffix) for suffix in request.suffixes],
+            [len(suffix) for suffix in suffixes],
             max_sequences=self._model.n_sequences,
             max_tokens=MAX_BATCH_TOKENS,
         )
-        if not budget.allows(self._score_speed.predict_ms(self._model.prefix_cost(request.prefix))):
+        if not budget.allows(self._score_speed.predict_ms(self._model.prefix_cost(prefix))):
             self._score_speed.refused()
             return Stop.DEADLINE
         start = time.monotonic()
-        decoded = self._model.set_prefix(request.prefix)
+        decoded = self._model.set_prefix(prefix)
         if decoded:
             self._score_speed.measured(decoded, (time.monotonic() - start) * 1000.0)
         for wave in waves:
@@ -173,7 +177,7 @@ class Worker:
                     self._score_speed.refused()
                     return Stop.DEADLINE
                 start = time.monotonic()
-                rows = self._model.score(request.suffixes, batch, request.targets)
+                rows = self._model.score(suffixes, batch, request.targets)
                 self._score_speed.measured(n_tokens, (time.monotonic() - start) * 1000.0)
                 self._send(frames.Rows(request.id, list(batch.indices), rows.tobytes()))
         return Stop.DONE

@@ -89,25 +89,49 @@ def test_a_foreground_call_gets_its_turn_while_background_work_goes_on(encoder: 
     assert all(result.stop == Stop.DONE for result in results)
 
 
-def test_a_score_does_not_depend_on_the_candidates_beside_it(scorer: WorkerEngine) -> None:
-    (prefix,) = tokens(scorer, "This person liked Casino, Heat and Goodfellas. " * 5)
-    suffixes = tokens(scorer, *TITLES, "Up", "A much longer title that goes on: the sequel (1999). Drama")
+LISTED = [
+    *TITLES,
+    "Up",
+    "A much longer title that goes on: the sequel (1999). Drama",
+    "? Fargo:",
+    "? Fargo Two:",
+]
+CONTEXT = "This person liked Casino, Heat and Goodfellas. " * 5
+
+
+def test_a_score_has_the_same_bits_alone_in_any_order_and_beside_any_others(scorer: WorkerEngine) -> None:
+    (prefix,) = tokens(scorer, CONTEXT)
+    suffixes = tokens(scorer, *LISTED)
     answers = [ids[0] for ids in tokens(scorer, "Yes", "No")]
     together = scorer.score(prefix, suffixes, answers, Deadline())
     assert together.reached.all()
-    for index, suffix in enumerate(suffixes):
-        alone = scorer.score(prefix, [suffix], answers, Deadline())
-        np.testing.assert_allclose(alone.logits[0], together.logits[index], atol=0.15)
+    assert len(np.unique(together.logits)) > len(suffixes), "the test's own premise: scores differ"
+    backwards = scorer.score(prefix, suffixes[::-1], answers, Deadline())
+    assert np.array_equal(backwards.logits[::-1], together.logits)
+    for some in ([0], [1], [2], [3], [4], [5, 6], [0, 3], [2, 4, 6]):
+        # What a few have in common is decoded once, and so is part of another batch.
+        few = scorer.score(prefix, [suffixes[index] for index in some], answers, Deadline())
+        assert np.array_equal(few.logits, together.logits[some])
 
 
 def test_the_shared_prefix_gives_the_full_prompts_scores(scorer: WorkerEngine) -> None:
-    (prefix,) = tokens(scorer, "This person liked Casino, Heat and Goodfellas. " * 5)
-    suffixes = tokens(scorer, *TITLES)
+    (prefix,) = tokens(scorer, CONTEXT)
+    suffixes = tokens(scorer, *LISTED)
     answers = [ids[0] for ids in tokens(scorer, "Yes", "No")]
     shared = scorer.score(prefix, suffixes, answers, Deadline())
-    full = scorer.score([], [prefix + suffix for suffix in suffixes], answers, Deadline())
-    np.testing.assert_allclose(shared.logits, full.logits, atol=0.15)
-    assert np.array_equal(scorer.score(prefix, suffixes, answers, Deadline()).logits, shared.logits)
+    for index, suffix in enumerate(suffixes):
+        full = scorer.score([], [prefix + suffix], answers, Deadline())
+        assert np.array_equal(full.logits[0], shared.logits[index])
+
+
+def test_a_context_that_grew_gives_the_same_scores_as_one_read_at_once(scorer: WorkerEngine) -> None:
+    (prefix,) = tokens(scorer, CONTEXT)
+    suffixes = tokens(scorer, *LISTED)
+    at_once = scorer.score(prefix, suffixes, [1], Deadline())
+    scorer.score([7, 8, 9], suffixes, [1], Deadline())
+    for length in (30, 31, 33, len(prefix) - 1):
+        scorer.score(prefix[:length], suffixes[5:], [1], Deadline())
+    assert np.array_equal(scorer.score(prefix, suffixes, [1], Deadline()).logits, at_once.logits)
 
 
 def test_scoring_stops_at_its_deadline_with_the_first_candidates_reached(scorer: WorkerEngine) -> None:
