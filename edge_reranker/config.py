@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,29 +44,27 @@ def load(
     *,
     file: Path | None = None,
 ) -> Config:
-    """Puts the sources together; None and "" among ``flags`` mean "not given".
+    """Puts the sources together; None and "" among ``flags``, and "" in the environment, mean "not given".
 
     The file is ``file``, else EDGE_RERANKER_CONFIG, else config.toml in the data directory if it is there.
-    The socket follows the data directory unless it is given. Raises InvalidArgument that names the source.
+    The socket follows the data directory unless it is given. Text from flags and environment is parsed; in
+    the file the type must fit. Raises InvalidArgument that names the source.
     """
     names = {field.name for field in dataclasses.fields(Config)}
-    from_environment = {
-        name: environment[key] for name in names if (key := ENVIRONMENT_PREFIX + name.upper()) in environment
-    }
-    if "EDGE_RERANKER_CACHE" in environment:  # the name that downloads of all kinds share
-        from_environment["cache_dir"] = environment["EDGE_RERANKER_CACHE"]
-    given = {name: value for name, value in flags.items() if name in names and value not in (None, "")}
-    data_dir = Path(given.get("data_dir") or from_environment.get("data_dir") or defaults["data_dir"])
+    found = {name: value for name in names if (value := environment.get(ENVIRONMENT_PREFIX + name.upper()))}
+    if cache := environment.get("EDGE_RERANKER_CACHE"):  # the name that downloads of all kinds share
+        found["cache_dir"] = cache
+    from_environment = _fitting("environment", found)
+    from_flags = _fitting("flags", {n: v for n, v in flags.items() if n in names and v not in (None, "")})
+    outer = {**defaults, **from_environment, **from_flags}
     named = environment.get(ENVIRONMENT_PREFIX + "CONFIG")
-    path = file or Path(named or data_dir / CONFIG_FILE)
-    from_file = _read(path, names, required=file is not None or bool(named))
-    merged: dict[str, Any] = {**defaults}
-    for source, values in ((str(path), from_file), ("environment", from_environment), ("flags", given)):
-        for name, value in values.items():
-            merged[name] = _convert(source, name, value)
+    path = file or Path(named or Path(outer["data_dir"]) / CONFIG_FILE)
+    values = _read(path, names, required=file is not None or bool(named))
+    from_file = _fitting(str(path), values, parse=False)
+    merged = {**defaults, **from_file, **from_environment, **from_flags}
     merged.setdefault("socket", Path(merged["data_dir"]) / "run" / "edge-reranker.sock")
     for name in ("data_dir", "socket", "cache_dir"):
-        merged[name] = Path(merged[name]).expanduser().absolute()
+        merged[name] = Path(merged[name]).absolute()
     return Config(**merged)
 
 
@@ -77,7 +76,7 @@ def _read(path: Path, names: set[str], *, required: bool) -> dict[str, Any]:
         if required:
             raise InvalidArgument("config", f"{path} does not exist") from None
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # not TOML, or not even UTF-8
         raise InvalidArgument("config", f"{path}: {error}") from error
     for name in values:
         if name not in names:
@@ -87,18 +86,66 @@ def _read(path: Path, names: set[str], *, required: bool) -> dict[str, Any]:
     return values
 
 
-def _convert(source: str, name: str, value: Any) -> Any:
-    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Config)}
-    kind = {"Path": Path, "str": str, "int": int, "float": float}[str(kinds[name])]
-    try:
-        converted = kind(value)
-    except (TypeError, ValueError):
-        raise InvalidArgument(name, f"{value!r} (from {source}) is not {_WORDS[kind]}") from None
-    if kind in (int, float) and not 0 <= converted < float("inf"):
-        raise InvalidArgument(name, f"{value!r} (from {source}) must be 0 or more")
-    if name == "key_source" and converted not in ("auto", "file"):
-        raise InvalidArgument(name, f'{value!r} (from {source}); it is "auto" or "file"')
-    return converted
+def _fitting(source: str, values: Mapping[str, Any], *, parse: bool = True) -> dict[str, Any]:
+    fitting = {}
+    for name, value in values.items():
+        try:
+            fitting[name] = _convert(name, value, parse=parse)
+        except (OverflowError, RuntimeError, TypeError, ValueError):
+            shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
+            raise InvalidArgument(name, f"{shown} (from {source}) is not {_ALLOWED[name]}") from None
+    return fitting
 
 
-_WORDS = {Path: "a path", str: "text", int: "a whole number", float: "a number"}
+def _convert(name: str, value: Any, *, parse: bool) -> Any:
+    """The value in the setting's own type; raises when it does not fit."""
+    if name in _MOST:
+        return _number(name, value, parse=parse)
+    if not isinstance(value, str if not parse else (str, Path)):
+        raise TypeError
+    if name in ("data_dir", "socket", "cache_dir", "pack"):
+        return _path(name, str(value))
+    if not value or (name == "key_source" and value not in ("auto", "file")):
+        raise ValueError
+    return str(value)
+
+
+def _number(name: str, value: Any, *, parse: bool) -> int | float:
+    kind = type(_MOST[name])
+    if parse and isinstance(value, str):
+        value = kind(value)
+    # True is an int to Python, but to nobody who writes settings.
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not 0 <= value <= _MOST[name]:
+        raise ValueError
+    return kind(value)
+
+
+def _path(name: str, value: str) -> Path | str:
+    if name == "pack" and not value:
+        return ""
+    if not value or "\0" in value:
+        raise ValueError
+    path = Path(value).expanduser()  # RuntimeError: nobody is called so
+    return str(path) if name == "pack" else path
+
+
+# Numbers go from 0 to these. More threads than this abort llama.cpp (GGML_MAX_N_THREADS); calls never work
+# longer than a minute; a limit of more than a tebibyte is none.
+_MOST: dict[str, int | float] = {
+    "n_threads": 512,
+    "default_budget_ms": 60_000.0,
+    "margin_ms": 60_000.0,
+    "memory_limit_mb": 1024 * 1024,
+}
+_ALLOWED = {
+    "data_dir": "a path",
+    "socket": "a path",
+    "cache_dir": "a path",
+    "pack": "a path",
+    "model": "a model's name",
+    "key_source": '"auto" or "file"',
+    **{
+        name: f"a {'whole ' if isinstance(most, int) else ''}number from 0 to {most:,.0f}"
+        for name, most in _MOST.items()
+    },
+}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -21,6 +25,7 @@ Exit codes:
   5    the token is missing, wrong, or does not cover the call
   6    the store cannot do it: full, damaged, or the wrong key
   130  interrupted with Ctrl-C
+  141  nobody reads the output any more, as after `| head -1`
 """
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -41,7 +46,30 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+_NO_READER = 141  # what a shell reports for a program that SIGPIPE ended
+
+
+class _Commands(click.Group):
+    """Ends with an exit code of its own when nobody reads the output; click's is 1."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _told_to_nobody():  # --help
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _told_to_nobody():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _told_to_nobody() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(_NO_READER) from None
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edge-reranker")
 def cli() -> None:
     """Puts a backend's candidates in the order that suits this user now, on this device.
@@ -65,22 +93,46 @@ def run() -> None:
     # A command that is told to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        code = _run()
+    except BrokenPipeError:  # while an error was being told
+        code = _NO_READER
+    _drop_unwritten()
+    sys.exit(code)
+
+
+def _drop_unwritten() -> None:
+    """What could not be written goes nowhere: Python would complain about it on its way out."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # it was closed before the start
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run() -> int:
+    try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        return 130
     except (errors.EdgeRerankerError, client_errors.EdgeRerankerError) as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(exit_code(error))
+        return exit_code(error)
     except UnicodeDecodeError as error:
         click.echo(f"Error: input is not UTF-8: {error.reason} at byte {error.start}", err=True)
-        sys.exit(2)
+        return 2
+    except UnicodeEncodeError as error:
+        click.echo(f"Error: {error.object[error.start]!a} cannot be written as {error.encoding}", err=True)
+        return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         click.echo(f"Error: {error.filename or 'input or output'}: {error.strerror}", err=True)
-        sys.exit(4)
-    sys.exit(code if isinstance(code, int) else 0)  # click hands back what `Exit` was raised with
+        return 4
+    return code if isinstance(code, int) else 0  # click hands back what `Exit` was raised with
 
 
 def exit_code(error: Exception) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import uuid
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 import click
@@ -14,8 +14,11 @@ from edge_reranker.cli.plain import plain
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.v1 import context_service_pb2, types_pb2
 from edge_reranker_client import errors as client_errors
+from edge_reranker_client import messages
 
 _BATCH = 500
+_BATCH_CHARACTERS = 16 * 1024 * 1024  # of at most four bytes each: it fits into one message of 64 MiB
+_PAGE = 200  # at 217 KB, the most that the caps allow an event, it fits too
 
 
 @click.command()
@@ -25,7 +28,8 @@ _BATCH = 500
 def record(file: TextIO, as_json: bool, **flags: Any) -> None:
     """Record events from FILE (- is standard input), one JSON event a line.
 
-    Each batch of 500 lines is stored whole or not at all; a line without an eventId gets one.
+    Each batch of up to 500 lines is stored whole or not at all. A line without an eventId gets a new one:
+    to send the file again records such lines again.
 
     \b
     Example:
@@ -34,7 +38,7 @@ def record(file: TextIO, as_json: bool, **flags: Any) -> None:
     total = context_service_pb2.RecordEventsResponse()
     with options.connect(flags) as client:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        while batch := list(itertools.islice(lines, _BATCH)):
+        for batch in _batches(lines):
             request = context_service_pb2.RecordEventsRequest()
             for number, line in batch:
                 event = protojson.parse(line, types_pb2.Event(), f"{file.name}, line {number}")
@@ -67,7 +71,7 @@ def events(limit: int, as_json: bool, **flags: Any) -> None:
     with options.connect(flags) as client:
         while left:
             page = client.events_message(
-                context_service_pb2.ListEventsRequest(page_size=min(left, 1000), page_token=page_token)
+                context_service_pb2.ListEventsRequest(page_size=min(left, _PAGE), page_token=page_token)
             )
             for event in page.events:
                 click.echo(protojson.dump(event) if as_json else _line(event))
@@ -98,12 +102,13 @@ def forget(
         raise InvalidArgument("forget", "give exactly one of --event-id, --item-id and --all")
     if everything and not yes:
         click.confirm("Forget everything that was recorded?", abort=True, err=True)
+    kind = context_service_pb2.ForgetRequest
     if event_id is not None:
-        request = context_service_pb2.ForgetRequest(event_id=event_id)
+        request = messages.request(kind, event_id=event_id)
     elif item_id is not None:
-        request = context_service_pb2.ForgetRequest(item_id=item_id)
+        request = messages.request(kind, item_id=item_id)
     else:
-        request = context_service_pb2.ForgetRequest(all=True)
+        request = kind(all=True)
     with options.connect(flags, owner=True) as client:
         receipt = client.forget_message(request)
     if as_json:
@@ -113,6 +118,19 @@ def forget(
             f"forgotten: {receipt.events} events, {receipt.items} items, "
             f"{receipt.vectors} vectors, {receipt.rankings} rankings"
         )
+
+
+def _batches(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    batch: list[tuple[int, str]] = []
+    size = 0
+    for number, line in lines:
+        if batch and (len(batch) == _BATCH or size + len(line) > _BATCH_CHARACTERS):
+            yield batch
+            batch, size = [], 0
+        batch.append((number, line))
+        size += len(line)
+    if batch:
+        yield batch
 
 
 def _in_file(

@@ -18,13 +18,22 @@ from edge_reranker_client import EdgeReranker, discovery
 _Command = Callable[..., Any]
 
 
+class _Given(click.Path):
+    """A path; "" is refused, which Python takes for the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("an empty path; leave the option out, or name a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def data_dir(command: _Command) -> _Command:
     """Adds --data-dir and --socket."""
     for option in (
-        click.option("--socket", type=click.Path(path_type=Path), help="Unix socket of the service."),
+        click.option("--socket", type=_Given(path_type=Path), help="Unix socket of the service."),
         click.option(
             "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=_Given(path_type=Path, file_okay=False),
             help="Where events, key and tokens are kept.",
         ),
     ):
@@ -36,7 +45,7 @@ def cache_dir(command: _Command) -> _Command:
     """Adds --cache-dir."""
     return click.option(
         "--cache-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=_Given(path_type=Path, file_okay=False),
         help="Where models and data sets are kept.",
     )(command)
 
@@ -46,7 +55,7 @@ def config_file(command: _Command) -> _Command:
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=_Given(path_type=Path, dir_okay=False),
         help="TOML file with settings.",
     )(command)
 

@@ -24,8 +24,12 @@ def parse(text: str, message: M, where: str) -> M:
         raise InvalidArgument(where, "must be a JSON object")
     try:
         return json_format.ParseDict(_long_names(value), message)
+    except SystemError:  # protobuf's own, for a name with half a surrogate pair
+        problem = "a name in it is not valid Unicode text"
     except (json_format.ParseError, OverflowError, ValueError) as error:
-        raise InvalidArgument(where, f"not a {message.DESCRIPTOR.name}: {error}") from None
+        problem = " ".join(str(error).split())
+    name = message.DESCRIPTOR.name
+    raise InvalidArgument(where, f"not {'an' if name[0] in 'AEIOU' else 'a'} {name}: {problem}")
 
 
 def dump(message: Message, *, indent: int | None = None) -> str:

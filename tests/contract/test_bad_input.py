@@ -120,7 +120,7 @@ def test_message_above_the_documented_size_is_refused_by_grpc(shared: Running, c
         with pytest.raises(grpc.RpcError) as caught:
             call(message, metadata=shared.bearer("app"), timeout=20)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    with pytest.raises(edge_reranker_client.Overloaded):
+    with pytest.raises(edge_reranker_client.InvalidArgument, match=r"at most 67,108,864 can be sent"):
         client.rerank_message(message)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +15,10 @@ from edge_reranker.v1 import (
     rerank_service_pb2,
     rerank_service_pb2_grpc,
 )
-from edge_reranker_client import discovery, messages
+from edge_reranker_client import discovery, explain, messages
+from edge_reranker_client.errors import InvalidArgument
 from edge_reranker_client.records import Event, Forgotten, Model, Ranking, Recorded
-from edge_reranker_client.transport import Transport
+from edge_reranker_client.transport import Transport, given_path
 
 _WARMUP_S = 60.0
 _HEALTH_S = 2.0
@@ -32,7 +32,8 @@ class EdgeReranker:
     ``data_dir`` means its own socket and token, whatever the environment says.
     ``owner=True`` reads the owner's token, which ``forget``, ``models`` and ``warmup`` need. Every call
     ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like, and
-    close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``.
+    close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
+    argument that cannot be right raises its kind ``InvalidArgument``, which names it.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class EdgeReranker:
         *,
         owner: bool = False,
     ) -> None:
-        folder = Path(data_dir) if data_dir is not None else discovery.default_data_dir()
-        chosen = socket or (os.environ.get(discovery.SOCKET_VARIABLE) if data_dir is None else None)
+        folder = discovery.default_data_dir() if data_dir is None else given_path("data_dir", data_dir)
+        chosen = socket
+        if socket is None and data_dir is None:
+            chosen = os.environ.get(discovery.SOCKET_VARIABLE) or None
         found = token or (os.environ.get(discovery.TOKEN_VARIABLE) if data_dir is None else None)
         self._transport = Transport(
-            Path(chosen) if chosen else discovery.socket_path(folder),
+            discovery.socket_path(folder) if chosen is None else given_path("socket", chosen),
             found,
             discovery.token_path(folder, "owner" if owner else "app"),
             timeout_s,
@@ -99,11 +102,10 @@ class EdgeReranker:
     def record(self, events: Iterable[messages.EventLike], *, timeout_s: float | None = None) -> Recorded:
         """Stores what the user did, all or nothing; returns once it is durable.
 
-        Events without an id get one, so that a retry never stores them twice.
+        An event without an id gets a new one in each call: the client's own retries never store it twice,
+        but to call again with the same events after an error, give each an ``event_id`` of your own.
         """
-        request = context_service_pb2.RecordEventsRequest(
-            events=[messages.event(each) for each in messages.many(events, "events")]
-        )
+        request = context_service_pb2.RecordEventsRequest(events=messages.events(events))
         answer = self.record_message(request, timeout_s=timeout_s)
         return Recorded(answer.recorded, answer.duplicates)
 
@@ -111,7 +113,9 @@ class EdgeReranker:
         """The app's own events, newest first, fetched page by page."""
         page_token = ""
         while True:
-            request = context_service_pb2.ListEventsRequest(page_size=page_size, page_token=page_token)
+            request = messages.request(
+                context_service_pb2.ListEventsRequest, page_size=page_size, page_token=page_token
+            )
             page = self.events_message(request, timeout_s=timeout_s)
             for each in page.events:
                 yield messages.event_of(each)
@@ -124,16 +128,15 @@ class EdgeReranker:
     ) -> Forgotten:
         """Removes one event, all events about one item, or everything; says what went. Owner only.
 
-        Raises ValueError unless exactly one of the three is given.
+        Raises InvalidArgument unless exactly one of the three is given.
         """
-        if sum((bool(event_id), bool(item_id), all)) != 1:
-            raise ValueError("give exactly one of event_id, item_id and all=True")
-        if event_id:
-            request = context_service_pb2.ForgetRequest(event_id=event_id)
-        elif item_id:
-            request = context_service_pb2.ForgetRequest(item_id=item_id)
-        else:
-            request = context_service_pb2.ForgetRequest(all=True)
+        if not isinstance(all, bool):
+            raise explain.bad("all", all, "True or False")
+        given = {name: value for name, value in (("event_id", event_id), ("item_id", item_id)) if value}
+        if len(given) + all != 1:
+            raise InvalidArgument("forget: give exactly one of event_id, item_id and all=True")
+        kind = context_service_pb2.ForgetRequest
+        request = kind(all=True) if all else messages.request(kind, **given)
         return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
 
     def models(self, *, timeout_s: float | None = None) -> list[Model]:
@@ -146,13 +149,14 @@ class EdgeReranker:
         return bool(self._transport.call(call, request, timeout_s=timeout_s, idempotent=True).ready)
 
     def healthy(self, *, timeout_s: float = _HEALTH_S) -> bool:
-        """Whether the service runs and takes calls; never raises. Needs no token."""
+        """Whether the service runs and takes calls; no failure to find out raises. Needs no token."""
         return self._transport.serving(timeout_s)
 
     def rerank_message(
         self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
     ) -> rerank_service_pb2.RerankResponse:
         """``rerank`` in protos. Made again only if the first attempt never reached the service."""
+        _expect(rerank_service_pb2.RerankRequest, request)
         answer: rerank_service_pb2.RerankResponse = self._transport.call(
             self._rerank.Rerank, request, timeout_s=timeout_s, idempotent=False
         )
@@ -162,6 +166,7 @@ class EdgeReranker:
         self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
     ) -> Iterator[rerank_service_pb2.RerankResponse]:
         """``rerank_stream`` in protos."""
+        _expect(rerank_service_pb2.RerankRequest, request)
         wrapped = rerank_service_pb2.RerankStreamRequest(request=request)
         for answer in self._transport.stream(self._rerank.RerankStream, wrapped, timeout_s=timeout_s):
             yield answer.response
@@ -170,6 +175,7 @@ class EdgeReranker:
         self, request: context_service_pb2.RecordEventsRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.RecordEventsResponse:
         """``record`` in protos; every event needs its id."""
+        _expect(context_service_pb2.RecordEventsRequest, request)
         answer: context_service_pb2.RecordEventsResponse = self._transport.call(
             self._context.RecordEvents, request, timeout_s=timeout_s, idempotent=True
         )
@@ -179,6 +185,7 @@ class EdgeReranker:
         self, request: context_service_pb2.ListEventsRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.ListEventsResponse:
         """One page of ``events`` in protos."""
+        _expect(context_service_pb2.ListEventsRequest, request)
         answer: context_service_pb2.ListEventsResponse = self._transport.call(
             self._context.ListEvents, request, timeout_s=timeout_s, idempotent=True
         )
@@ -188,6 +195,7 @@ class EdgeReranker:
         self, request: context_service_pb2.ForgetRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.ForgetResponse:
         """``forget`` in protos."""
+        _expect(context_service_pb2.ForgetRequest, request)
         answer: context_service_pb2.ForgetResponse = self._transport.call(
             self._context.Forget, request, timeout_s=timeout_s, idempotent=True
         )
@@ -216,6 +224,11 @@ class EdgeReranker:
         self.close()
 
 
+def _expect(kind: type, request: object) -> None:
+    if not isinstance(request, kind):
+        raise explain.bad("request", request, f"a {kind.__name__}")
+
+
 def _request(
     candidates: Iterable[messages.CandidateLike],
     query: str,
@@ -225,8 +238,9 @@ def _request(
     budget_ms: int,
     policy: messages.PolicyLike | None,
 ) -> rerank_service_pb2.RerankRequest:
-    return rerank_service_pb2.RerankRequest(
-        candidates=[messages.candidate(each) for each in messages.many(candidates, "candidates")],
+    return messages.request(
+        rerank_service_pb2.RerankRequest,
+        candidates=messages.candidates(candidates),
         query=query,
         surface=surface,
         session_id=session_id,

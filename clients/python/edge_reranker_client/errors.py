@@ -1,12 +1,12 @@
 """What can go wrong, as a caller sees it.
 
 EdgeRerankerError            anything; the message says what happened and what to do
-├── InvalidArgument          the input is bad: field, value, limit
+├── InvalidArgument          the input is bad: field, value, limit; or the request is too large
 ├── Unauthenticated          no token, or one that the service does not know
 ├── PermissionDenied         the call needs the owner's token
 ├── NotFound                 the named thing is not there
 ├── NotAvailableYet          this version of the service cannot do it
-├── Overloaded               too many calls at once, or a message that is too large
+├── Overloaded               too many calls at once, or an answer that is too large
 ├── FailedPrecondition       something must be done first
 │   ├── AlreadyRunning       another service holds the data directory
 │   ├── Missing              a model, data set or optional package is not installed
@@ -63,7 +63,7 @@ class NotAvailableYet(EdgeRerankerError):
 
 
 class Overloaded(EdgeRerankerError):
-    """Too many calls at once, or a message that is too large."""
+    """Too many calls at once, or an answer that is too large."""
 
 
 class FailedPrecondition(EdgeRerankerError):

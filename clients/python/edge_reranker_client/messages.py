@@ -1,4 +1,8 @@
-"""Records to protos and back. Bad values are left to the service to judge, bad types raise here."""
+"""Records to protos and back.
+
+Bad values are left to the service to judge; what no proto can carry, and a lone thing where a list is
+meant, raises InvalidArgument here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ import dataclasses
 import datetime
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
-from edge_reranker_client import records
-from edge_reranker_client.errors import InvalidArgument
+from edge_reranker_client import explain, records
 
 T = TypeVar("T")
 
@@ -20,14 +23,57 @@ CandidateLike = records.Candidate | Mapping[str, Any] | types_pb2.Candidate
 EventLike = records.Event | Mapping[str, Any] | types_pb2.Event
 PolicyLike = records.Policy | Mapping[str, Any] | rerank_service_pb2.Policy
 
+_LONE = explain.LONE
 _TIMINGS = tuple(field.name for field in dataclasses.fields(records.Timings))
+
+
+def candidates(given: Iterable[CandidateLike]) -> list[types_pb2.Candidate]:
+    """A list of candidates; raises InvalidArgument for the first bad one."""
+    things = many("candidates", given)
+    try:
+        return [candidate(each) for each in things]
+    except explain.ODD:
+        raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
+
+
+def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
+    """A list of events; raises InvalidArgument for the first bad one."""
+    things = many("events", given)
+    try:
+        return [event(each) for each in things]
+    except explain.ODD:
+        raise explain.several("events", records.Event, things, _CONVERTERS) from None
+
+
+def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
+    """A policy from a record, a mapping or a message as it is; raises InvalidArgument for a bad one."""
+    try:
+        return _policy(given)
+    except explain.ODD:
+        raise explain.record("policy", records.Policy, given, _CONVERTERS) from None
+
+
+def request(kind: type[T], **fields: object) -> T:
+    """A message of texts and whole numbers; raises InvalidArgument that names the bad field."""
+    try:
+        # Today's protobuf takes True for 1 with a warning.
+        if bool not in map(type, fields.values()):
+            return kind(**fields)
+    except explain.ODD:
+        pass
+    raise explain.message(kind, fields)
 
 
 def candidate(given: CandidateLike) -> types_pb2.Candidate:
     """A candidate from a record, a mapping with a record's field names, or a message as it is."""
-    if isinstance(given, types_pb2.Candidate):
+    if isinstance(given, records.Candidate):
+        record = given
+    elif isinstance(given, types_pb2.Candidate):
         return given
-    record = _record(records.Candidate, given)
+    else:
+        record = _record(records.Candidate, given)
+    if isinstance(record.tags, _LONE):
+        raise TypeError
     message = types_pb2.Candidate(
         id=record.id,
         title=record.title,
@@ -42,6 +88,8 @@ def candidate(given: CandidateLike) -> types_pb2.Candidate:
     for name, number in record.features.items():
         message.features[name] = number
     if len(record.vector):
+        if isinstance(record.vector, _LONE):
+            raise TypeError
         message.vector.extend(record.vector)
     if record.published_at is not None:
         message.published_at.CopyFrom(timestamp(record.published_at))
@@ -70,43 +118,18 @@ def event(given: EventLike) -> types_pb2.Event:
         position=record.position,
     )
     if record.item is not None:
-        item = _record(records.Item, record.item)
-        message.item.CopyFrom(
-            types_pb2.Item(
-                id=item.id, title=item.title, text=item.text, tags=item.tags, attributes=item.attributes
-            )
-        )
+        message.item.CopyFrom(_item(record.item))
     if record.occurred_at is not None:
         message.occurred_at.CopyFrom(timestamp(record.occurred_at))
     return message
 
 
 def event_type(name: str) -> types_pb2.EventType:
-    """The type with this name, with or without its prefix; raises InvalidArgument."""
+    """The type with this name, with or without its prefix; raises ValueError."""
     full = name.upper() if name.upper().startswith("EVENT_TYPE_") else f"EVENT_TYPE_{name.upper()}"
-    if full not in types_pb2.EventType.keys():  # noqa: SIM118  # an enum wrapper, not a mapping
-        known = ", ".join(each.removeprefix("EVENT_TYPE_") for each in types_pb2.EventType.keys()[1:])
-        raise InvalidArgument(f'type: "{name[:64]}" is not one of {known}')
     number: Any = types_pb2.EventType.Value(full)
     value: types_pb2.EventType = number
     return value
-
-
-def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
-    """A policy from a record, a mapping or a message as it is."""
-    if isinstance(given, rerank_service_pb2.Policy):
-        return given
-    record = _record(records.Policy, given)
-    message = rerank_service_pb2.Policy(
-        diversity=record.diversity,
-        calibration=record.calibration,
-        exploration=record.exploration,
-        blocked_tags=record.blocked_tags,
-    )
-    for each in record.pins:
-        pin = _record(records.Pin, each)
-        message.pins.add(id=pin.id, position=pin.position)
-    return message
 
 
 def timestamp(moment: datetime.datetime | float) -> Timestamp:
@@ -180,11 +203,55 @@ def model_of(message: model_service_pb2.Model) -> records.Model:
     )
 
 
-def many(given: Iterable[T], kind: str) -> list[T]:
-    """The things given, as a list; a lone one or a string, easily passed by mistake, raises TypeError."""
+def many(path: str, given: Iterable[T]) -> list[T]:
+    """The things given, as a list; raises InvalidArgument for a lone one, easily passed by mistake."""
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise TypeError(f"a list of {kind} is needed, not {type(given).__name__}")
+        raise explain.bad(path, given, f"a list of {path}")
     return list(given)
+
+
+def _item(given: records.Item | Mapping[str, Any]) -> types_pb2.Item:
+    record = _record(records.Item, given)
+    if isinstance(record.tags, _LONE):
+        raise TypeError
+    return types_pb2.Item(
+        id=record.id, title=record.title, text=record.text, tags=record.tags, attributes=record.attributes
+    )
+
+
+def _neighbour(given: records.Neighbour | Mapping[str, Any]) -> types_pb2.Neighbour:
+    record = _record(records.Neighbour, given)
+    return types_pb2.Neighbour(id=record.id, weight=record.weight)
+
+
+def _policy(given: PolicyLike) -> rerank_service_pb2.Policy:
+    if isinstance(given, rerank_service_pb2.Policy):
+        return given
+    record = _record(records.Policy, given)
+    if isinstance(record.blocked_tags, _LONE):
+        raise TypeError
+    return rerank_service_pb2.Policy(
+        diversity=record.diversity,
+        calibration=record.calibration,
+        exploration=record.exploration,
+        blocked_tags=record.blocked_tags,
+        pins=[_pin(each) for each in record.pins],
+    )
+
+
+def _pin(given: records.Pin | Mapping[str, Any]) -> rerank_service_pb2.Pin:
+    record = _record(records.Pin, given)
+    return rerank_service_pb2.Pin(id=record.id, position=record.position)
+
+
+_CONVERTERS: Final[explain.Converters] = {
+    records.Candidate: candidate,
+    records.Event: event,
+    records.Item: _item,
+    records.Neighbour: _neighbour,
+    records.Pin: _pin,
+    records.Policy: _policy,
+}
 
 
 def _record(kind: type[T], given: object) -> T:
@@ -192,7 +259,7 @@ def _record(kind: type[T], given: object) -> T:
         return given
     if isinstance(given, Mapping):
         return kind(**given)
-    raise TypeError(f"a {kind.__name__} or a mapping is needed, not {type(given).__name__}")
+    raise TypeError  # whoever catches it asks `explain` what to say
 
 
 def _enum_name(enum: Any, value: int) -> str:

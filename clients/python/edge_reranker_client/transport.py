@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
-from edge_reranker_client import discovery
+from edge_reranker_client import discovery, explain
 from edge_reranker_client.errors import (
     EdgeRerankerError,
+    InvalidArgument,
+    Overloaded,
     ServiceUnavailable,
     Unauthenticated,
     from_rpc,
@@ -35,6 +39,9 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
 _PAUSES_S: Final = (0.05, 0.15, 0.3)
+# sizeof(sun_path) less the closing NUL.
+_MAX_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
+_MAX_TIMEOUT_S: Final = 1e9  # thirty years; gRPC takes ten times more for a moment long past
 
 Call = Callable[..., Any]
 
@@ -48,21 +55,30 @@ class Transport:
 
     def __init__(self, socket: Path, token: str | None, token_file: Path, timeout_s: float) -> None:
         self.socket = socket
-        self.timeout_s = timeout_s
+        self.timeout_s = _seconds(timeout_s)
+        # The token is not shown: it is a secret.
+        if token is not None and not _fits_a_header(token):
+            raise InvalidArgument("token: is not printable ASCII text; read tokens/app.token again")
         self._given = token
         self._token_file = token_file
         self._token = token
+        path = os.fsencode(os.path.abspath(socket))
+        if len(path) > _MAX_SOCKET_BYTES:
+            raise InvalidArgument(
+                f"socket: {socket} has {len(path)} bytes; at most {_MAX_SOCKET_BYTES} are allowed, "
+                "choose a shorter path"
+            )
         # The target is a URI, so spaces and signs in the path are escaped.
-        self._target = f"unix:{urllib.parse.quote(os.path.abspath(socket))}"
+        self._target = f"unix:{urllib.parse.quote(path)}"
         self.channel = grpc.insecure_channel(self._target, options=_OPTIONS)
 
     def close(self) -> None:
         """Ends all calls and the connection."""
         self.channel.close()
 
-    def call(self, method: Call, request: object, *, timeout_s: float | None, idempotent: bool) -> Any:
+    def call(self, method: Call, request: Message, *, timeout_s: float | None, idempotent: bool) -> Any:
         """The answer; raises the error that stands for a failed call."""
-        until_s = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        until_s = time.monotonic() + (self.timeout_s if timeout_s is None else _seconds(timeout_s))
         for pause_s in (*_PAUSES_S, None):
             try:
                 return method(
@@ -71,27 +87,27 @@ class Transport:
             except grpc.RpcError as error:
                 again = idempotent or _never_sent(error)
                 if pause_s is None or not again or not _unavailable(error):
-                    raise self._error(error) from None
+                    raise self._error(error, request) from None
                 pause_s *= random.uniform(0.7, 1.0)
                 if time.monotonic() + pause_s >= until_s:
-                    raise self._error(error) from None
+                    raise self._error(error, request) from None
                 time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def stream(self, method: Call, request: object, *, timeout_s: float | None) -> Iterator[Any]:
+    def stream(self, method: Call, request: Message, *, timeout_s: float | None) -> Iterator[Any]:
         """The answers as they come, never retried; leaving the loop early cancels the call."""
-        call = method(
-            request, timeout=self.timeout_s if timeout_s is None else timeout_s, metadata=self._metadata()
-        )
+        limit_s = self.timeout_s if timeout_s is None else _seconds(timeout_s)
+        call = method(request, timeout=limit_s, metadata=self._metadata())
         try:
             yield from call
         except grpc.RpcError as error:
-            raise self._error(error) from None
+            raise self._error(error, request) from None
         finally:
             call.cancel()
 
     def serving(self, timeout_s: float) -> bool:
         """Whether the standard health service says SERVING."""
+        timeout_s = _seconds(timeout_s)
         # A channel of its own: one that has just failed to connect would wait before it tries again, and
         # who asks this often waits for a service to start.
         options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
@@ -110,7 +126,7 @@ class Transport:
 
     def _read_token(self) -> str:
         try:
-            return self._token_file.read_text(encoding="ascii", errors="replace").strip()
+            token = self._token_file.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             if not self.socket.exists():
                 raise ServiceUnavailable(
@@ -124,13 +140,47 @@ class Transport:
             raise Unauthenticated(
                 f"{self._token_file} belongs to another user; run as the user who started the service"
             ) from None
+        except OSError as error:
+            raise Unauthenticated(f"{self._token_file} cannot be read: {error.strerror}") from None
+        if not _fits_a_header(token):
+            raise Unauthenticated(f"{self._token_file} holds no token; delete it and start the service again")
+        return token
 
-    def _error(self, error: grpc.RpcError) -> EdgeRerankerError:
+    def _error(self, error: grpc.RpcError, request: Message) -> EdgeRerankerError:
         made = from_rpc(error, str(self.socket))
+        if isinstance(made, Overloaded) and (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
+            made = InvalidArgument(
+                f"request: {size:,} bytes are too many, at most {MAX_MESSAGE_BYTES:,} can be sent; "
+                "give fewer at a time, or shorter texts"
+            )
+            made.status = error.code()
         if isinstance(made, Unauthenticated):
             # The service may have made new tokens since: the next call reads the file again.
             self._token = self._given
         return made
+
+
+def given_path(name: str, given: object) -> Path:
+    """The path that an argument names; raises InvalidArgument for what is none."""
+    try:
+        if given and b"\0" not in os.fsencode(given):  # type: ignore[arg-type]
+            return Path(given)  # type: ignore[arg-type]
+    except explain.ODD:
+        pass
+    raise explain.bad(name, given, "a path")
+
+
+def _seconds(timeout_s: float) -> float:
+    try:
+        if 0 <= timeout_s <= _MAX_TIMEOUT_S and not isinstance(timeout_s, bool):
+            return timeout_s
+    except explain.ODD:
+        pass
+    raise explain.bad("timeout_s", timeout_s, f"a number of seconds from 0 to {_MAX_TIMEOUT_S:,.0f}")
+
+
+def _fits_a_header(token: object) -> bool:
+    return isinstance(token, str) and token.isascii() and token.isprintable()
 
 
 def _unavailable(error: grpc.RpcError) -> bool:
