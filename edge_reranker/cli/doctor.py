@@ -14,7 +14,7 @@ import msgspec
 
 from edge_reranker.cli import options
 from edge_reranker.config import Config
-from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.errors import AlreadyRunning, EdgeRerankerError
 from edge_reranker.models import ModelCache, load_pack
 from edge_reranker_client import EdgeReranker
 from edge_reranker_client import errors as client_errors
@@ -65,6 +65,8 @@ def _look(config: Config) -> Iterator[Finding]:
     yield _pack(config)
     yield _private(config.data_dir)
     yield _key(config.data_dir)
+    if not missing:
+        yield _store(config)
     yield _service(config)
 
 
@@ -101,13 +103,40 @@ def _private(data_dir: Path) -> Finding:
 
 
 def _key(data_dir: Path) -> Finding:
-    if not data_dir.exists():
-        return Finding("key", True, "made by the first `serve`")
+    database = data_dir / "store.db"
     if (data_dir / "key").exists():
         return Finding("key", True, f"in the file {data_dir / 'key'} (mode 0600): no OS keyring was used")
     if (data_dir / "key-id").exists():
         return Finding("key", True, "in the OS keyring")
+    if database.exists() and database.stat().st_size:
+        way_out = f"put back {data_dir / 'key'}, or move {database} away to start empty"
+        return Finding("key", False, f"lost: {database} cannot be read without it", way_out)
     return Finding("key", True, "made by the first `serve`")
+
+
+def _store(config: Config) -> Finding:
+    from edge_reranker.server import InstanceLock
+    from edge_reranker.store import inspect_store
+
+    database = config.data_dir / "store.db"
+    if not config.data_dir.exists():
+        return Finding("store", True, "made by the first `serve`")
+    try:
+        # With the lock no service can start meanwhile: its checkpoints would look like damage.
+        with InstanceLock(config.data_dir):
+            problems = inspect_store(config.data_dir, key_source=config.key_source)
+    except AlreadyRunning:
+        return Finding("store", True, "held by the service; stop that to have every page checked")
+    except (EdgeRerankerError, OSError) as error:
+        return Finding("store", False, str(error), str(error))  # it says what to do by itself
+    if not problems:
+        made = database.exists()
+        return Finding(
+            "store", True, f"{database}, every page checked" if made else "made by the first `serve`"
+        )
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    way_out = f"put back a backup of {config.data_dir}, or move {database} away to start empty"
+    return Finding("store", False, problems[0] + more, way_out)
 
 
 def _service(config: Config) -> Finding:

@@ -42,6 +42,11 @@ def poisons(error: BaseException) -> bool:
     return primary_code(error) in _POISON
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether SQLite found no space left, and the connection that raised ``error`` can go on."""
+    return primary_code(error) == _FULL
+
+
 def translate(error: BaseException, path: Path) -> EdgeRerankerError:
     """The project's error for what happened to the database ``path``."""
     if isinstance(error, EdgeRerankerError):

@@ -24,6 +24,26 @@ def everything(db: Database, namespace: str) -> Forgotten:
     )
 
 
+# By kind, in an order in which nothing that is left refers to what is gone.
+_SOME = {
+    "events": "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE namespace = ? LIMIT ?)",
+    "items": "DELETE FROM items WHERE id IN (SELECT id FROM items WHERE namespace = ? LIMIT ?)",
+    "vectors": "DELETE FROM vectors WHERE (namespace, space, content_hash, item_id) IN "
+    "(SELECT namespace, space, content_hash, item_id FROM vectors WHERE namespace = ? LIMIT ?)",
+    "rankings": "DELETE FROM rankings WHERE rowid IN "
+    "(SELECT rowid FROM rankings WHERE namespace = ? LIMIT ?)",
+}
+
+
+def some(db: Database, namespace: str, n_rows: int) -> Forgotten:
+    """Remove at most ``n_rows`` rows of one kind; nothing only when the namespace has none left."""
+    for kind, sql in _SOME.items():
+        n_gone = _delete(db, sql, namespace, n_rows)
+        if n_gone:
+            return Forgotten(**{kind: n_gone})
+    return Forgotten()
+
+
 def event(db: Database, namespace: str, event_id: str) -> Forgotten:
     """Remove one event and what it alone needed, inside the caller's transaction."""
     item_ids = [row[0] for row in db.conn.execute(_ITEM_OF_EVENT, (namespace, event_id)).fetchall()]
@@ -65,5 +85,5 @@ def _unneeded(db: Database, namespace: str, item_id: str) -> tuple[int, int, int
     return items, vectors, rankings.delete_listing(db, namespace, item_id)
 
 
-def _delete(db: Database, sql: str, *values: str) -> int:
+def _delete(db: Database, sql: str, *values: object) -> int:
     return int(db.conn.execute(sql, values).rowcount)

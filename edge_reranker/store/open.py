@@ -10,6 +10,8 @@ from sqlite_utils import Database
 from edge_reranker.errors import StoreCorrupt, StoreError
 from edge_reranker.store import files
 from edge_reranker.store.keys import Key
+from edge_reranker.store.migrations import migrate
+from edge_reranker.store.writer import checkpoint
 
 _PLAIN_HEADER = b"SQLite format 3\0"
 _PAGE_BYTES = 4096
@@ -18,8 +20,7 @@ _PAGE_BYTES = 4096
 def inspect(path: Path) -> bool:
     """Whether there is a database at ``path`` to open; False when one is to be made.
 
-    Nothing is changed. A file of 0 bytes is what a crash during creation leaves, and counts as none. Raises
-    StoreCorrupt when what is there cannot be a database of ours.
+    Nothing is changed. Raises StoreCorrupt when what is there cannot be a database of ours.
     """
     log = path.with_name(path.name + "-wal")
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -31,6 +32,8 @@ def inspect(path: Path) -> bool:
             raise StoreCorrupt(
                 f"{path} is empty or gone but {log.name} is not; put back the database, or move both away"
             )
+        if path.exists():
+            raise StoreCorrupt(f"{path} is empty; put back a backup, or move it away to start empty")
         return False
     with path.open("rb") as f:
         header = f.read(len(_PLAIN_HEADER))
@@ -41,8 +44,29 @@ def inspect(path: Path) -> bool:
     return True
 
 
+def make_database(path: Path, key: Key) -> None:
+    """Make a database without rows at ``path``, whole or not at all.
+
+    Raises OSError, and the database's own errors.
+    """
+    # Under another name until it is whole: an empty file at ``path`` is then never one of ours that a crash
+    # cut short, but one that lost its content.
+    part = path.with_name(path.name + ".part")
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        part.with_name(part.name + suffix).unlink(missing_ok=True)
+    files.private_file(part)
+    db = open_database(part, key)
+    try:
+        migrate(db, part)
+        checkpoint(db)
+    finally:
+        db.close()
+    part.replace(path)
+    files.sync_dir(path.parent)
+
+
 def make_private(path: Path) -> None:
-    """Make the database's file when there is none, and it and its log readable by their owner only.
+    """Make the database and its log readable by their owner only.
 
     Raises OSError, and StoreCorrupt for a link.
     """

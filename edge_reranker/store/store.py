@@ -11,13 +11,16 @@ from typing import TypeVar
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
 from edge_reranker.store import events as event_rows
 from edge_reranker.store import faults, files, forget, keys, rankings, vectors
+from edge_reranker.store.check import problems
+from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, make_private, open_database
+from edge_reranker.store.open import inspect, make_database, make_private, open_database
 from edge_reranker.store.readers import Readers
-from edge_reranker.store.writer import Writer, transaction
+from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import Context, Event, EventType, Forgotten, Ranking, Recorded
 
 _T = TypeVar("_T")
@@ -37,6 +40,8 @@ class Store:
         self._connect = lambda: open_database(path, key)
         self._writer = Writer(self._connect, path)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
+        self._reserve = Reserve(path.with_name("reserve"))
+        self._reserve.make()
         self._generations: dict[str, int] = {}
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
@@ -55,12 +60,18 @@ class Store:
         with faults.translated(path):
             exists = inspect(path)
             key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
+            if not exists:
+                make_database(path, key)
             make_private(path)
             db = open_database(path, key)
             try:
                 migrate(db, path)
                 # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
-                _checkpoint(db)
+                checkpoint(db)
+            except dbapi2.Error as e:
+                # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
+                if not faults.is_full(e):
+                    raise
             finally:
                 db.close()
         return cls(path, key)
@@ -115,28 +126,26 @@ class Store:
     ) -> Forgotten:
         """Remove events and every row that only they needed, also from the log. Idempotent.
 
-        Rankings that list the item go too. Raises InvalidArgument unless there is exactly one selector.
+        Rankings that list the item go too. It is one transaction, but everything on a full disk goes in
+        parts: what is recorded meanwhile may go too, what is recorded after the return stays. Raises
+        StoreFull, which says what is gone, and InvalidArgument unless there is exactly one selector.
         """
         if bool(event_id) + bool(item_id) + everything != 1:
             raise InvalidArgument("selector", "needs exactly one of event_id, item_id and everything")
 
-        def run(db: Database) -> Forgotten:
-            with transaction(db):
-                if everything:
-                    gone = forget.everything(db, namespace)
-                elif event_id:
-                    gone = forget.event(db, namespace, event_id)
-                else:
-                    gone = forget.item(db, namespace, item_id)
-            self._changed(namespace, gone.events)
-            if not _checkpoint(db):
-                raise StoreBusy(
-                    f"forgotten, but another process keeps the log of {self.path} open; "
-                    "stop it and forget again"
-                )
-            return gone
+        def remove(db: Database) -> Forgotten:
+            if everything:
+                return forget.everything(db, namespace)
+            return forget.event(db, namespace, event_id) if event_id else forget.item(db, namespace, item_id)
 
-        return self._writer.alone(run)
+        def some(db: Database, n_rows: int) -> Forgotten:
+            return forget.some(db, namespace, n_rows)
+
+        def removed(gone: Forgotten) -> None:
+            self._changed(namespace, gone.events)
+
+        erasure = Erasure(self.path, remove, some if everything else None, removed)
+        return erasure.run(self._writer, self._reserve)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -188,15 +197,9 @@ class Store:
 
     def check(self) -> list[str]:
         """What is wrong with the file, by HMAC of every page and by structure; empty when it is sound."""
-
-        def run(db: Database) -> list[str]:
-            # The HMAC check reads the database file alone, so the log must be folded in first. In the
-            # writer's thread, so that no checkpoint changes a page while it is being checked.
-            _checkpoint(db)
-            return _problems(self._connect)
-
         try:
-            return self._writer.alone(run)
+            # In the writer's thread, so that no checkpoint changes a page while it is being checked.
+            return self._writer.alone(lambda _: problems(self._connect))
         except EdgeRerankerError as e:
             return [str(e)]
 
@@ -205,7 +208,7 @@ class Store:
         with self._close_lock:
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
             with contextlib.suppress(StoreError):
-                self._writer.alone(_checkpoint)
+                self._writer.alone(checkpoint)
             self._readers.close()
             self._writer.close()
 
@@ -223,22 +226,3 @@ class Store:
         if n_events:
             with self._lock:
                 self._generations[namespace] = self._generations.get(namespace, 0) + 1
-
-
-def _checkpoint(db: Database) -> bool:
-    """Fold the log into the database and empty it; False when a reader outlasted the busy timeout."""
-    return bool(db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
-
-
-def _problems(connect: Callable[[], Database]) -> list[str]:
-    found: list[str] = []
-    for sql, sound in (("PRAGMA cipher_integrity_check", ""), ("PRAGMA quick_check", "ok")):
-        # A connection each: once SQLCipher has met a damaged page, it refuses everything on that one.
-        db = connect()
-        try:
-            found += [str(row[0]) for row in db.conn.execute(sql).fetchall() if row[0] != sound]
-        except dbapi2.Error as e:
-            found.append(f"{sql.removeprefix('PRAGMA ')}: {faults.error_name(e)}")
-        finally:
-            db.close()
-    return found

@@ -34,6 +34,7 @@ class _Job:
     after: Callable[[Any], None] | None = None
     waited_for: bool = True
     alone: bool = False
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -63,9 +64,16 @@ class Writer:
         result: _T = self._wait(_Job(run, after))
         return result
 
-    def alone(self, run: Callable[[Database], _T]) -> _T:
-        """Run outside any transaction, after everything that waits now. Raises as ``submit``."""
-        result: _T = self._wait(_Job(run, alone=True))
+    def alone(
+        self,
+        run: Callable[[Database], _T],
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> _T:
+        """Run outside any transaction, after everything that waits now. Raises as ``submit``.
+
+        ``around`` is entered before the connection is asked for, which may have to be opened first.
+        """
+        result: _T = self._wait(_Job(run, alone=True, around=around))
         return result
 
     def post(self, run: Callable[[Database], object]) -> None:
@@ -178,7 +186,8 @@ class Writer:
 
     def _run_alone(self, job: _Job) -> None:
         try:
-            result = job.run(self._connection())
+            with job.around():
+                result = job.run(self._connection())
         except Exception as e:
             if self._db is not None:
                 _rollback(self._db)
@@ -235,6 +244,11 @@ def transaction(db: Database) -> Iterator[None]:
     except BaseException:
         _rollback(db)
         raise
+
+
+def checkpoint(db: Database) -> bool:
+    """Fold the log into the database and empty it; False when a reader outlasted the busy timeout."""
+    return bool(db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
 
 @contextlib.contextmanager

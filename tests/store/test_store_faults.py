@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import random
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from edge_reranker.store import Store, faults
 from edge_reranker.store import events as rows
 from edge_reranker.store.writer import _Job
 from edge_reranker.types import Event, EventType, Item, Recorded
+from tests.store.parts import fill_up
 
 MakeEvent = Callable[..., Event]
 
@@ -69,32 +69,10 @@ def test_every_acknowledged_event_survives_a_kill(data_dir: Path) -> None:
     assert len(acknowledged) > _N_KILLS
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if not sys.platform.startswith("linux") or mount is None or umount is None:
-        pytest.skip("needs Linux and mount")
-    made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if made.returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        yield place
-    finally:
-        subprocess.run([umount, str(place)], check=True)
-
-
 def test_a_full_disk_stops_writes_only_until_there_is_room(small_disk: Path, make_event: MakeEvent) -> None:
     with Store.open(small_disk / "data", key_source="file") as store:
         store.record("app", [make_event(0)])
-        ballast = small_disk / "ballast"
-        with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as f:  # noqa: PT012
-            while True:
-                f.write(b"\0" * 4096)
+        ballast = fill_up(small_disk)
         recorded = 1
         with pytest.raises(StoreFull, match="no space"):  # noqa: PT012
             for n in range(1, 1000):
@@ -134,12 +112,10 @@ def test_a_batch_too_big_for_the_disk_fails_alone(small_disk: Path, make_event: 
 
 
 def test_a_disk_that_is_full_from_the_start_says_so(small_disk: Path) -> None:
-    with pytest.raises(OSError, match="No space"), (small_disk / "f").open("wb", buffering=0) as f:  # noqa: PT012
-        while True:
-            f.write(b"\0" * 4096)
+    ballast = fill_up(small_disk)
     with pytest.raises(StoreFull):
         Store.open(small_disk / "data", key_source="file")
-    (small_disk / "f").unlink()
+    ballast.unlink()
     with Store.open(small_disk / "data", key_source="file") as store:
         assert store.check() == []
 
