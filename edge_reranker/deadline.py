@@ -1,4 +1,4 @@
-"""Time that is left. Standard library only."""
+"""Time that is left, and time that work takes. Standard library only."""
 
 from __future__ import annotations
 
@@ -53,3 +53,27 @@ class Deadline:
     def passed(self) -> bool:
         """Whether no time is left."""
         return self.remaining_ms() <= 0.0
+
+
+class Pace:
+    """How long work takes, learned as it goes: milliseconds per unit of work, an exponential average.
+
+    Threads may share one: at worst a measurement is lost.
+    """
+
+    def __init__(self, ms_per_unit: float | None = None) -> None:
+        self._ms_per_unit = ms_per_unit
+
+    def predict_ms(self, n_units: float) -> float:
+        """What ``n_units`` will take; 0 before anything is known."""
+        return 0.0 if self._ms_per_unit is None else self._ms_per_unit * n_units
+
+    def measured(self, n_units: float, ms: float) -> None:
+        """Takes in one measurement."""
+        found = ms / max(1.0, n_units)
+        self._ms_per_unit = found if self._ms_per_unit is None else 0.7 * self._ms_per_unit + 0.3 * found
+
+    def refused(self) -> None:
+        """A prediction was too large to be tried: lowered, or one stall would forbid work for ever."""
+        if self._ms_per_unit is not None:
+            self._ms_per_unit *= 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import threading
@@ -13,7 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline
+from edge_reranker.deadline import Deadline, Pace
 from edge_reranker.engine import Engine
 from edge_reranker.errors import StoreError
 from edge_reranker.ranking import policy
@@ -49,8 +50,10 @@ Float32 = npt.NDArray[np.float32]
 # More than a profile counts: what was taken back since stands among them.
 _CONTEXT_EVENTS = 200
 _REMEMBERED_USERS = 64
-# Fusion, policy and the answer's records, after the last tier.
+# After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
 _AFTERWARDS_MS = 1.0
+# Tier 0 on a slow laptop core, until it is measured.
+_TIER0_MS_PER_CHARACTER = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,9 @@ class _Watch:
         self._spent[stage] = self._spent.get(stage, 0.0) + (now - self._last) * 1000.0
         self._last = now
 
+    def spent_ms(self, stage: str) -> float:
+        return self._spent.get(stage, 0.0)
+
     def timings(self) -> Timings:
         total_ms = (time.perf_counter() - self._start) * 1000.0
         return Timings(total_ms=total_ms, **{f"{stage}_ms": ms for stage, ms in self._spent.items()})
@@ -109,7 +115,8 @@ class Pipeline:
         self._clock = clock
         self._lock = threading.Lock()
         self._users: dict[str, User] = {}
-        self._tier0_ms = 0.02  # per candidate, learned as it goes
+        self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
+        self._afterwards_pace = Pace()  # per candidate
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
@@ -118,12 +125,21 @@ class Pipeline:
 
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         """A complete permutation after each step, at once; then the last one again, final and logged."""
+        background = self._tiers.background
+        with background.paused() if background is not None else contextlib.nullcontext():
+            yield from self._rankings(namespace, query, deadline)
+
+    def _rankings(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         watch = _Watch()
         owner = self._tiers.epochs.owner(namespace)
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
-        for answer in self._answers(namespace, query, deadline.less_ms(_AFTERWARDS_MS), watch):
+        n = len(query.candidates)
+        afterwards_ms = _AFTERWARDS_MS + self._afterwards_pace.predict_ms(n)
+        for answer in self._answers(namespace, query, deadline.less_ms(afterwards_ms), watch):
+            before_ms = watch.spent_ms("fusion")
             last = self._ranking(ranking_id, query, answer, watch)
+            self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
             yield last
         if last is None:
             raise AssertionError("a request has at least one answer")
@@ -213,10 +229,18 @@ class Pipeline:
             yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
             return
         if not user.profile and not query.query:
+            # Nobody is known yet: so much more time to get ready for what they pick of this.
+            if tiers.public is not None:
+                tiers.public.remember(user.namespace, query.candidates, deadline)
+            if tiers.background is not None:
+                tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
-            self._get_ready(user, query)
             return
-        if deadline.remaining_ms() < self._tier0_ms * n:
+        work = query.work
+        if deadline.remaining_ms() < self._tier0_pace.predict_ms(work):
+            self._tier0_pace.refused()
+            if tiers.background is not None:
+                tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
             return
         start = time.perf_counter()
@@ -226,11 +250,11 @@ class Pipeline:
             now_s=self._clock(),
             taste=tiers.taste,
             named=tiers.named,
-            history_vectors=self._public_vectors(user, query),
+            history_vectors=self._public_vectors(user, query, deadline),
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
-        self._tier0_ms += 0.2 * ((time.perf_counter() - start) * 1000.0 / n - self._tier0_ms)
+        self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
         if not user.profile:
             # A search by somebody unknown: the words decide, and no tier above has anything to add.
@@ -303,24 +327,14 @@ class Pipeline:
             self._users[namespace] = user
         return user
 
-    def _public_vectors(self, user: User, query: RerankQuery) -> Mapping[str, Mapping[str, Float32]]:
+    def _public_vectors(
+        self, user: User, query: RerankQuery, deadline: Deadline
+    ) -> Mapping[str, Mapping[str, Float32]]:
         public = self._tiers.public
         if public is None:
             return {}
-        spaces = public.remember(user.namespace, query.candidates)
+        spaces = public.remember(user.namespace, query.candidates, deadline)
         return public.history(user.namespace, spaces, user.profile)
-
-    def _get_ready(self, user: User, query: RerankQuery) -> None:
-        """Nobody is known yet: use the time to encode what they are shown."""
-        tiers = self._tiers
-        if tiers.public is not None:
-            tiers.public.remember(user.namespace, query.candidates)
-        if tiers.background is None or tiers.vectors is None:
-            return
-        keyed = tiers.vectors.keyed([candidate.item for candidate in query.candidates])
-        tiers.vectors.take_shipped(user.owner, query.candidates, keyed)
-        known = tiers.vectors.known(user.namespace, keyed)
-        tiers.background.schedule(user.owner, [item for item in keyed if item.hash not in known])
 
 
 @dataclass(frozen=True, slots=True)

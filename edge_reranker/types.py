@@ -144,6 +144,12 @@ class RerankQuery:
     top_n: int = 0
     policy: Policy = Policy()
 
+    @property
+    def work(self) -> int:
+        """How much there is to read, in characters; a candidate counts as 128 before its text."""
+        items = [candidate.item for candidate in self.candidates]
+        return sum([128 + len(item.title) + min(len(item.text), 512) for item in items])
+
 
 class Result(NamedTuple):
     """One candidate at its place, and the deepest tier (0, 1, 2) that had a say in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 from pathlib import Path
@@ -69,6 +70,9 @@ async def _serve(config: Config, *, reflection: bool) -> None:
                 lock=lock,
             )
             await server.start()
+            # What was loaded so far stays: a collection that walked over it would hold up a request by 20 ms.
+            gc.collect()
+            gc.freeze()
             click.echo(f"serving on {config.socket} (model: {config.model})", err=True)
             try:
                 await stopping.wait()

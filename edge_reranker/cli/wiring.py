@@ -170,7 +170,8 @@ def make_tiers(
     towers = Towers.of(pack.head)
     epochs = Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
-    background = BackgroundEncoder(vectors)
+    public = PublicVectors(store, pack.id, epochs)
+    background = BackgroundEncoder(vectors, public)
     manifest = pack.manifest
     return Tiers(
         pack_id=pack.id,
@@ -184,7 +185,7 @@ def make_tiers(
         if scorer is not None and manifest.scorer.weight
         else None,
         vectors=vectors,
-        public=PublicVectors(store, pack.id, epochs),
+        public=public,
         epochs=epochs,
         background=background,
     )

@@ -129,7 +129,9 @@ class WorkerEngine:
         try:
             with self._turn(deadline, background=background):
                 request_id = self._ask(
-                    lambda id_: frames.Encode(id_, [list(ids) for ids in sequences], _budget_ms(deadline)),
+                    lambda id_: frames.Encode(
+                        id_, [list(ids) for ids in sequences], _budget_ms(deadline), background
+                    ),
                     deadline,
                 )
                 for reply in self._listen(request_id, deadline):

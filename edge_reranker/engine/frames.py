@@ -37,11 +37,12 @@ class Tokenize(msgspec.Struct, tag=True):
 
 
 class Encode(msgspec.Struct, tag=True):
-    """Token ids of texts; ``budget_ms`` below 0 means no limit."""
+    """Token ids of texts; ``budget_ms`` below 0 means no limit, ``background`` that nobody waits."""
 
     id: int
     sequences: list[list[int]]
     budget_ms: float
+    background: bool
 
 
 class Score(msgspec.Struct, tag=True):

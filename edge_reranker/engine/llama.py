@@ -155,8 +155,13 @@ class LlamaModel:
     def _forbidden(self, token: int) -> bool:
         return bool(llama.llama_vocab_get_attr(self._vocab, token) & _FORBIDDEN_IN_DATA)
 
-    def encode(self, ids: Sequence[int]) -> FloatArray:
-        """Mean over tokens of the last hidden states, float32 [n_embd]. At most MAX_ENCODE_TOKENS ids."""
+    def encode(self, ids: Sequence[int], *, n_threads: int = 0) -> FloatArray:
+        """Mean over tokens of the last hidden states, float32 [n_embd]. At most MAX_ENCODE_TOKENS ids.
+
+        ``n_threads`` 0 means those of the spec; the result is the same bits whatever they are.
+        """
+        n_threads = n_threads or self._spec.n_threads
+        llama.llama_set_n_threads(self._context, n_threads, n_threads)
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
         self._begin()
         for position, token in enumerate(ids):

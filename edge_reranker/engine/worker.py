@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import cost, plan, shared_length
 from edge_reranker.engine.types import EngineSpec, Stop
@@ -25,27 +26,6 @@ if TYPE_CHECKING:
 _WARM_UP_TOKENS = 16
 # A chunk may take this much longer than predicted before the deadline is passed.
 _SAFETY = 1.15
-
-
-class Speed:
-    """Milliseconds per token, learned as it goes (exponential average); a call counts as some tokens more."""
-
-    def __init__(self) -> None:
-        self._ms_per_token: float | None = None
-
-    def predict_ms(self, n_tokens: int) -> float:
-        """What one call of ``n_tokens`` will take; 0 before anything was measured, or without tokens."""
-        return 0.0 if self._ms_per_token is None else self._ms_per_token * cost(n_tokens) * _SAFETY
-
-    def refused(self) -> None:
-        """A prediction was too large to be tried: lowered, or one stall would forbid work for ever."""
-        if self._ms_per_token is not None:
-            self._ms_per_token *= 0.9
-
-    def measured(self, n_tokens: int, ms: float) -> None:
-        """Takes in one measurement."""
-        rate = ms / max(1, cost(n_tokens))
-        self._ms_per_token = rate if self._ms_per_token is None else 0.7 * self._ms_per_token + 0.3 * rate
 
 
 class Budget:
@@ -70,8 +50,9 @@ class Worker:
         self._cancelled: set[int] = set()
         self._last_answered = 0
         self._closed = False
-        self._encode_speed = Speed()
-        self._score_speed = Speed()
+        self._encode_pace = Pace()
+        self._score_pace = Pace()
+        self._background_threads = 1
         self._model: LlamaModel
 
     def run(self) -> None:
@@ -97,6 +78,8 @@ class Worker:
         except (EdgeRerankerError, OSError, MemoryError) as error:
             self._send(frames.Failed(0, str(error) or type(error).__name__))
             return
+        # Half of the processors stay free for the service and for whatever else the user does.
+        self._background_threads = max(1, first.n_threads // 2)
         self._warm_up(first.role)
         info = self._model.info
         self._send(
@@ -114,13 +97,13 @@ class Worker:
             start = time.monotonic()
             if role == "encoder":
                 self._model.encode(ids)
-                speed = self._encode_speed
+                pace = self._encode_pace
             else:
                 self._model.set_prefix(ids)
                 self._model.set_prefix([])
-                speed = self._score_speed
+                pace = self._score_pace
             ms = (time.monotonic() - start) * 1000.0
-        speed.measured(len(ids), ms)  # the second: the first is as slow as the disk
+        pace.measured(cost(len(ids)), ms)  # the second: the first is as slow as the disk
 
     def _answer(self, request: frames.Request) -> None:
         if isinstance(request, frames.Open | frames.Cancel):
@@ -141,12 +124,13 @@ class Worker:
     def _encode(self, request: frames.Encode) -> Stop:
         budget = self._budget(request.id, request.budget_ms)
         for index, ids in enumerate(request.sequences):
-            if not budget.allows(self._encode_speed.predict_ms(len(ids))):
-                self._encode_speed.refused()
+            if not budget.allows(_SAFETY * self._encode_pace.predict_ms(cost(len(ids)))):
+                self._encode_pace.refused()
                 return Stop.DEADLINE
             start = time.monotonic()
-            vector = self._model.encode(ids)
-            self._encode_speed.measured(len(ids), (time.monotonic() - start) * 1000.0)
+            vector = self._model.encode(ids, n_threads=self._background_threads if request.background else 0)
+            if not request.background:
+                self._encode_pace.measured(cost(len(ids)), (time.monotonic() - start) * 1000.0)
             self._send(frames.Rows(request.id, [index], vector.tobytes()))
         return Stop.DONE
 
@@ -163,22 +147,22 @@ class Worker:
             max_sequences=self._model.n_sequences,
             max_tokens=MAX_BATCH_TOKENS,
         )
-        if not budget.allows(self._score_speed.predict_ms(self._model.prefix_cost(prefix))):
-            self._score_speed.refused()
+        if not budget.allows(_SAFETY * self._score_pace.predict_ms(cost(self._model.prefix_cost(prefix)))):
+            self._score_pace.refused()
             return Stop.DEADLINE
         start = time.monotonic()
         decoded = self._model.set_prefix(prefix)
         if decoded:
-            self._score_speed.measured(decoded, (time.monotonic() - start) * 1000.0)
+            self._score_pace.measured(cost(decoded), (time.monotonic() - start) * 1000.0)
         for wave in waves:
             for batch in wave:
                 n_tokens = batch.n_tokens
-                if not budget.allows(self._score_speed.predict_ms(n_tokens)):
-                    self._score_speed.refused()
+                if not budget.allows(_SAFETY * self._score_pace.predict_ms(cost(n_tokens))):
+                    self._score_pace.refused()
                     return Stop.DEADLINE
                 start = time.monotonic()
                 rows = self._model.score(suffixes, batch, request.targets)
-                self._score_speed.measured(n_tokens, (time.monotonic() - start) * 1000.0)
+                self._score_pace.measured(cost(n_tokens), (time.monotonic() - start) * 1000.0)
                 self._send(frames.Rows(request.id, list(batch.indices), rows.tobytes()))
         return Stop.DONE
 

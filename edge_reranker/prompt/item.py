@@ -29,4 +29,12 @@ def item_pieces(item: Item) -> list[Piece]:
 
 def content_hash(item: Item) -> str:
     """Names an item's text: two items that read the same have the same vector."""
-    return hashlib.sha256(item_text(item).encode()).hexdigest()[:32]
+    return _name(item_text(item))
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+NO_TEXT = _name("")
+"""The content hash of an item that says nothing."""

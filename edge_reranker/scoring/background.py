@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.scoring.epochs import Owner
+from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.vectors import Keyed, VectorCache
-from edge_reranker.types import DegradedReason
+from edge_reranker.types import Candidate, DegradedReason
 
 _MAX_WAITING = 5_000
+_MAX_LISTS = 8
 _ONE_ITEM_MS = 5_000.0
 _RETRY_S = 0.5
+# The answer is at its caller by then; on its way, the model would take the processors from it.
+_AFTER_REQUEST_S = 0.01
+# Requests without a gap must not keep it from working for ever.
+_MOST_PAUSE_S = 0.25
 
 
 class BackgroundEncoder:
-    """One thread that encodes one item at a time and lets every request go first."""
+    """One thread that reads lists and encodes one item at a time, and lets every request go first."""
 
-    def __init__(self, vectors: VectorCache) -> None:
+    def __init__(self, vectors: VectorCache, public: PublicVectors) -> None:
         self._vectors = vectors
+        self._public = public
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Owner, Keyed]] = deque()
         self._queued: set[tuple[Owner, str]] = set()
+        self._lists: deque[tuple[Owner, Sequence[Candidate]]] = deque(maxlen=_MAX_LISTS)
         self._closed = False
         self._working = False
-        self._thread: threading.Thread | None = None
-        if not vectors.without_encoder:
-            self._thread = threading.Thread(target=self._run, name="background-encoder", daemon=True)
-            self._thread.start()
+        self._requests = 0
+        self._not_before_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="background-encoder", daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While a request is worked on, and until its answer is at its caller, no new item is begun."""
+        with self._changed:
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._requests -= 1
+                self._not_before_s = time.monotonic() + _AFTER_REQUEST_S
+                self._changed.notify_all()
+
+    def read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
+        """Queues a list whose texts nobody had time to look at; its new items are encoded in their order.
+
+        The oldest list goes when too many wait.
+        """
+        with self._changed:
+            self._lists.append((owner, candidates))
+            self._changed.notify_all()
 
     def schedule(self, owner: Owner, items: Sequence[Keyed], *, first: bool = False) -> None:
         """Queues items; ``first`` puts them before all others. The last in line go when too many wait."""
-        if self._thread is None:
+        if self._vectors.without_encoder:
             return
         with self._changed:
             for item in reversed(items) if first else items:
@@ -54,12 +86,14 @@ class BackgroundEncoder:
         with self._changed:
             self._waiting = deque(entry for entry in self._waiting if entry[0].namespace != namespace)
             self._queued = {key for key in self._queued if key[0].namespace != namespace}
+            lists = [entry for entry in self._lists if entry[0].namespace != namespace]
+            self._lists = deque(lists, maxlen=_MAX_LISTS)
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Waits until nothing is left to do; whether that came in time."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: self._closed or (not self._waiting and not self._working),
+                lambda: self._closed or not (self._waiting or self._lists or self._working),
                 timeout=deadline.remaining_s(),
             )
 
@@ -68,24 +102,48 @@ class BackgroundEncoder:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self._thread.join(timeout=10)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._working = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._closed or bool(self._waiting))
+                self._changed.wait_for(lambda: self._closed or bool(self._waiting or self._lists))
+                self._pause()
                 if self._closed:
                     return
-                owner, item = self._waiting.popleft()
-                self._queued.discard((owner, item.hash))
                 self._working = True
-            if self._vectors.known(owner.namespace, [item]):
-                continue
-            _, reason = self._vectors.encode(owner, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True)
-            if reason in (DegradedReason.MODEL_UNAVAILABLE, DegradedReason.MODEL_BUSY):
-                self.schedule(owner, [item])
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed, timeout=_RETRY_S)
+                unread = self._lists.popleft() if self._lists else None
+                waiting = self._waiting.popleft() if unread is None and self._waiting else None
+                if waiting is not None:
+                    self._queued.discard((waiting[0], waiting[1].hash))
+            if unread is not None:
+                self._read(*unread)
+            elif waiting is not None:
+                self._encode(*waiting)
+
+    def _pause(self) -> None:
+        until_s = time.monotonic() + _MOST_PAUSE_S
+        while not self._closed:
+            now_s = time.monotonic()
+            left_s = until_s - now_s if self._requests else min(until_s, self._not_before_s) - now_s
+            if left_s <= 0:
+                return
+            self._changed.wait(left_s)
+
+    def _read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
+        self._public.remember(owner.namespace, candidates, Deadline())
+        keyed = self._vectors.keyed([candidate.item for candidate in candidates])
+        self._vectors.take_shipped(owner, candidates, keyed)
+        known = self._vectors.known(owner.namespace, keyed)
+        self.schedule(owner, [item for item in keyed if item.hash not in known])
+
+    def _encode(self, owner: Owner, item: Keyed) -> None:
+        if self._vectors.known(owner.namespace, [item]):
+            return
+        _, reason = self._vectors.encode(owner, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True)
+        if reason in (DegradedReason.MODEL_UNAVAILABLE, DegradedReason.MODEL_BUSY):
+            self.schedule(owner, [item])
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, timeout=_RETRY_S)

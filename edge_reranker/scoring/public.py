@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edge_reranker.deadline import Deadline
 from edge_reranker.errors import StoreError
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Epochs, Owner
@@ -36,13 +37,15 @@ class PublicVectors:
         self._remembered: OrderedDict[tuple[str, str, str], Float32] = OrderedDict()
         self._missing: set[tuple[str, str, str]] = set()
 
-    def remember(self, namespace: str, candidates: Sequence[Candidate]) -> frozenset[str]:
-        """Keeps the candidates' vectors for a while; returns the spaces that there were."""
+    def remember(self, namespace: str, candidates: Sequence[Candidate], deadline: Deadline) -> frozenset[str]:
+        """Keeps the candidates' vectors for a while, as many as time allows; returns their spaces."""
         spaces = set()
         for candidate in candidates:
             space = candidate.vector_space
             if not space or space == self._own_space or not candidate.vector:
                 continue
+            if deadline.passed:
+                break
             spaces.add(space)
             self._keep((namespace, space, candidate.id), np.array(candidate.vector, np.float32))
         return frozenset(spaces)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline
+from edge_reranker.deadline import Deadline, Pace
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.types import TierScores, User
@@ -32,6 +33,7 @@ class VectorScorer:
         self._background = background
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, npt.NDArray[np.float32]]] = {}
+        self._look_up_pace = Pace()
 
     def score(
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
@@ -39,10 +41,19 @@ class VectorScorer:
         """Vectors that are known first; then new items from the top of ``order`` while time remains."""
         deadline = deadline.less_ms(_AFTERWARDS_MS)
         candidates = query.candidates
+        work = query.work
+        if deadline.remaining_ms() < self._look_up_pace.predict_ms(work):
+            self._look_up_pace.refused()
+            self._background.read(user.owner, candidates)
+            n = len(candidates)
+            yield TierScores(np.zeros(n), np.zeros(n, dtype=np.bool_), DegradedReason.DEADLINE)
+            return
+        start = time.perf_counter()
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(user.owner, candidates, keyed)
-        user_vector, history_reason = self._user_vector(user, deadline)
         found = self._vectors.known(user.namespace, keyed)
+        self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        user_vector, history_reason = self._user_vector(user, deadline)
         missing = self._missing([keyed[index] for index in order], found)
         if not user_vector.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.

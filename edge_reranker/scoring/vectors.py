@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Encoded, Engine, Stop
 from edge_reranker.errors import EngineBusy, EngineDied, StoreError
-from edge_reranker.prompt import content_hash, item_pieces, item_text
+from edge_reranker.prompt import NO_TEXT, content_hash, item_pieces
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.store import Store
@@ -82,7 +82,7 @@ class VectorCache:
 
     def encodable(self, item: Keyed) -> bool:
         """Whether the item can have a vector: no text, or nothing but control strings, gives none."""
-        return item.hash not in self._without_tokens and bool(item_text(item.item))
+        return item.hash != NO_TEXT and item.hash not in self._without_tokens
 
     def known(self, namespace: str, items: Sequence[Keyed]) -> dict[str, Vector]:
         """Vectors by hash, of those items that have one already."""

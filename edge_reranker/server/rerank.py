@@ -49,8 +49,8 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
 
     def _rerank(self, call: Call, request: pb.RerankRequest, cancelled: threading.Event) -> pb.RerankResponse:
         query = convert.rerank_query(request)
-        deadline = self._budget.deadline(call, request.budget_ms, cancelled)
         queue_ms = since_ms(call.arrived_s)
+        deadline = self._budget.deadline(call, request.budget_ms, cancelled, taken_ms=queue_ms)
         ranking = self._core.rerank(call.namespace, query, deadline)
         return respond.ranking(timed(ranking, queue_ms), query.top_n)
 
@@ -61,8 +61,8 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
             query = convert.rerank_query(request.request)
         except InvalidArgument as error:
             raise convert.inside("request", error) from None
-        deadline = self._budget.deadline(call, request.request.budget_ms, cancelled)
         queue_ms = since_ms(call.arrived_s)
+        deadline = self._budget.deadline(call, request.request.budget_ms, cancelled, taken_ms=queue_ms)
         for ranking in self._core.rerank_stream(call.namespace, query, deadline):
             answer = respond.ranking(timed(ranking, queue_ms), query.top_n)
             yield pb.RerankStreamResponse(response=answer)

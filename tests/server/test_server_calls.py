@@ -47,6 +47,23 @@ def test_core_is_due_at_the_sooner_of_budget_and_grpc_deadline_less_a_margin(
     assert Budget().deadline(call, budget_ms).at_s == pytest.approx(100.0 + due_ms / 1000.0)
 
 
+@pytest.mark.parametrize(
+    ("budget_ms", "grpc_s", "taken_ms", "due_ms"),
+    [
+        (100, math.inf, 10.0, 87.0),
+        (100, math.inf, 60.0, 72.0),  # less a quarter at most
+        (9_000, 0.1, 10.0, 75.0),
+        (9_000, 0.1, 60.0, 60.0),
+    ],
+)
+def test_what_takes_long_to_take_in_is_due_so_much_sooner(
+    budget_ms: int, grpc_s: float, taken_ms: float, due_ms: float
+) -> None:
+    call = Call("default", arrived_s=100.0, due_s=100.0 + grpc_s)
+    due = Budget().deadline(call, budget_ms, taken_ms=taken_ms)
+    assert due.at_s == pytest.approx(100.0 + due_ms / 1000.0)
+
+
 @pytest.mark.parametrize("budget_ms", [30, 120])
 def test_answer_comes_by_the_budget_however_much_the_core_has_to_do(tmp_path: Path, budget_ms: int) -> None:
     with running(tmp_path, FakeCore(before=until_deadline)), EdgeReranker(data_dir=tmp_path) as client:
