@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -143,12 +143,13 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
+    work: int = field(init=False, compare=False)
+    """How much there is to read, in characters; a candidate counts as 128 before its text."""
 
-    @property
-    def work(self) -> int:
-        """How much there is to read, in characters; a candidate counts as 128 before its text."""
+    def __post_init__(self) -> None:
         items = [candidate.item for candidate in self.candidates]
-        return sum([128 + len(item.title) + min(len(item.text), 512) for item in items])
+        work = sum([128 + len(item.title) + min(len(item.text), 512) for item in items])
+        object.__setattr__(self, "work", work)
 
 
 class Result(NamedTuple):

@@ -52,7 +52,8 @@ class BackgroundEncoder:
             with self._changed:
                 self._requests -= 1
                 self._not_before_s = time.monotonic() + _AFTER_REQUEST_S
-                self._changed.notify_all()
+                if self._waiting or self._lists:  # else the thread would wake for nothing, request by request
+                    self._changed.notify_all()
 
     def read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
         """Queues a list whose texts nobody had time to look at; its new items are encoded in their order.

@@ -17,7 +17,7 @@ def fill(data_dir: Path, key_source: str = "file") -> None:
         store.record("app", [Event("e", EventType.LIKE, 1.0, Item("i"))])
 
 
-def refused(data_dir: Path, match: str, error: type[StoreError] = StoreCorrupt) -> None:
+def assert_refused(data_dir: Path, match: str, error: type[StoreError] = StoreCorrupt) -> None:
     """Opening raises ``error``, and every file is as before."""
     before = {p.name: p.read_bytes() for p in data_dir.iterdir()}
     with pytest.raises(error, match=match):

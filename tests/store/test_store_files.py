@@ -19,7 +19,7 @@ from edge_reranker.store import Store, inspect_store, migrations
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import open_database
 from edge_reranker.types import Event, EventType, Item
-from tests.store.parts import fill, refused
+from tests.store.parts import assert_refused, fill
 
 MakeEvent = Callable[..., Event]
 
@@ -106,7 +106,7 @@ def test_a_directory_for_everybody_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert list(shared.iterdir()) == []
 
 
-def test_a_file_in_place_of_the_directory_isrefused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FailedPrecondition, match="is a file"):
         Store.open(tmp_path / "file", key_source="file")
@@ -130,7 +130,7 @@ def test_no_file_holds_what_the_user_did_in_plain(data_dir: Path) -> None:
 def test_garbage_is_refused_and_left_as_it_is(data_dir: Path, garbage: bytes) -> None:
     fill(data_dir)
     (data_dir / "store.db").write_bytes(garbage)
-    refused(data_dir, "move (it|the file) away")
+    assert_refused(data_dir, "move (it|the file) away")
 
 
 def test_a_plain_sqlite_file_is_refused_and_left_as_it_is(data_dir: Path) -> None:
@@ -138,13 +138,13 @@ def test_a_plain_sqlite_file_is_refused_and_left_as_it_is(data_dir: Path) -> Non
     conn = dbapi2.connect(str(data_dir / "store.db"))
     conn.execute("CREATE TABLE mine (a)")
     conn.close()
-    refused(data_dir, "unencrypted")
+    assert_refused(data_dir, "unencrypted")
 
 
 def test_a_database_that_lost_its_content_is_refused(data_dir: Path) -> None:
     fill(data_dir)
     (data_dir / "store.db").write_bytes(b"")
-    refused(data_dir, "is empty.*move it away to start empty")
+    assert_refused(data_dir, "is empty.*move it away to start empty")
 
 
 @pytest.mark.parametrize("left", [b"", b"half a page"], ids=["empty", "torn"])
@@ -166,14 +166,14 @@ def test_a_log_without_its_database_is_kept(data_dir: Path, keep: str) -> None:
     fill(data_dir)
     (data_dir / "store.db-wal").write_bytes(b"frames")
     (data_dir / "store.db").write_bytes(b"") if keep == "empty" else (data_dir / "store.db").unlink()
-    refused(data_dir, "put back the database")
+    assert_refused(data_dir, "put back the database")
 
 
-def test_a_link_in_place_of_the_database_isrefused(data_dir: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_database_is_refused(data_dir: Path, tmp_path: Path) -> None:
     fill(data_dir)
     target = (data_dir / "store.db").rename(tmp_path / "elsewhere.db")
     (data_dir / "store.db").symlink_to(target)
-    refused(data_dir, "not a regular file")
+    assert_refused(data_dir, "not a regular file")
 
 
 def test_check_names_a_flipped_bit_and_reads_report_it(data_dir: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_page_that_a_crash_tore_is_sound_when_the_log_still_has_it(data_dir: P
     assert inspect_store(crashed, key_source="file") == []
 
 
-def test_a_database_from_a_newer_version_isrefused(data_dir: Path) -> None:
+def test_a_database_from_a_newer_version_is_refused(data_dir: Path) -> None:
     fill(data_dir)
     key = Key((data_dir / "key").read_text(), "file")
     db = open_database(data_dir / "store.db", key)
@@ -223,7 +223,7 @@ def test_a_database_from_a_newer_version_isrefused(data_dir: Path) -> None:
         "VALUES ('edge-reranker', '9999_from_the_future', '')"
     )
     db.close()
-    refused(data_dir, "newer version")
+    assert_refused(data_dir, "newer version")
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(data_dir: Path) -> None:

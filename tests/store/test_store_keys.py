@@ -14,7 +14,7 @@ from keyring.backends import fail, null
 from edge_reranker.errors import InvalidArgument, StoreCorrupt, StoreError
 from edge_reranker.store import Store, keys
 from edge_reranker.store.keys import Key
-from tests.store.parts import fill, refused
+from tests.store.parts import assert_refused, fill
 
 NULL: KeyringBackend = null.Keyring()  # type: ignore[no-untyped-call]
 FAIL: KeyringBackend = fail.Keyring()  # type: ignore[no-untyped-call]
@@ -128,7 +128,7 @@ def test_a_locked_keyring_says_so_and_no_new_key_is_made(
     ring.mood = mood
     with pytest.raises(StoreError, match="unlock"):
         Store.open(data_dir)
-    refused(data_dir, "keyring", StoreError)
+    assert_refused(data_dir, "keyring", StoreError)
     ring.mood = "fine"
     ring.release.set()
     with Store.open(data_dir) as store:
@@ -142,7 +142,7 @@ def test_a_lost_keyring_entry_is_named(data_dir: Path, ring: MemoryKeyring) -> N
         Store.open(data_dir)
 
 
-def test_another_key_source_isrefused(data_dir: Path) -> None:
+def test_another_key_source_is_refused(data_dir: Path) -> None:
     with pytest.raises(InvalidArgument, match="key_source"):
         Store.open(data_dir, key_source="cloud")
 
@@ -160,17 +160,17 @@ def test_the_key_shows_up_in_no_text(data_dir: Path) -> None:
 def test_a_lost_key_is_named_with_the_way_out(data_dir: Path) -> None:
     fill(data_dir)
     (data_dir / "key").unlink()
-    refused(data_dir, "put it back")
+    assert_refused(data_dir, "put it back")
 
 
-def test_the_wrong_key_isrefused(data_dir: Path) -> None:
+def test_the_wrong_key_is_refused(data_dir: Path) -> None:
     fill(data_dir)
     (data_dir / "key").write_text("ab" * 32)
-    refused(data_dir, "key is not the right one")
+    assert_refused(data_dir, "key is not the right one")
 
 
 @pytest.mark.parametrize("text", ["", "ab", "zz" * 32, "é" * 64])
-def test_a_damaged_key_file_isrefused(data_dir: Path, text: str) -> None:
+def test_a_damaged_key_file_is_refused(data_dir: Path, text: str) -> None:
     fill(data_dir)
     (data_dir / "key").write_text(text)
-    refused(data_dir, "64 hex digits")
+    assert_refused(data_dir, "64 hex digits")

@@ -29,20 +29,21 @@ _TIMINGS = tuple(field.name for field in dataclasses.fields(records.Timings))
 
 def candidates(given: Iterable[CandidateLike]) -> list[types_pb2.Candidate]:
     """A list of candidates; raises InvalidArgument for the first bad one."""
-    things = many("candidates", given)
-    try:
-        return [candidate(each) for each in things]
-    except explain.ODD:
-        raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
+    return _each("candidates", records.Candidate, given)
 
 
 def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
     """A list of events; raises InvalidArgument for the first bad one."""
-    things = many("events", given)
+    return _each("events", records.Event, given)
+
+
+def _each(path: str, kind: type, given: Iterable[object]) -> list[Any]:
+    things = many(path, given)
+    convert = _CONVERTERS[kind]
     try:
-        return [event(each) for each in things]
+        return [convert(each) for each in things]
     except explain.ODD:
-        raise explain.several("events", records.Event, things, _CONVERTERS) from None
+        raise explain.several(path, kind, things, _CONVERTERS) from None
 
 
 def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
