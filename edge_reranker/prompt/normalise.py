@@ -12,9 +12,10 @@ def clean(text: str, max_chars: int) -> str:
     """
     # Cut first: normalising a megabyte to keep a line of it would let one candidate slow the others.
     text = " ".join(text[: 4 * max_chars].split())
+    # Not printable are the categories Cc, Cf (zero-width, bidirectional overrides), Cs, Co and Cn. They go
+    # first: what stood on both sides of one may be two spaces, or a letter and its accent.
+    if not text.isprintable():
+        text = " ".join("".join(c for c in text if c.isprintable()).split())
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    # Not printable are the categories Cc, Cf (zero-width, bidirectional overrides), Cs, Co and Cn.
-    if not text.isprintable():
-        text = "".join(c for c in text if c.isprintable())
     return text[:max_chars].strip()

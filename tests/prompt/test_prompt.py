@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_reranker.prompt import TEMPLATES, clean, content_hash, item_pieces, item_text
@@ -14,6 +14,8 @@ items = st.builds(Item, id=st.just("x"), title=text, text=text, tags=st.lists(te
 
 
 @given(st.text(), st.integers(1, 50))
+@example("0 \u200b 0", 50)  # two spaces are left
+@example("e\u200b\u0301", 50)  # a letter and its accent are left
 def test_cleaning_is_bounded_printable_and_stable(value: str, limit: int) -> None:
     once = clean(value, limit)
     assert len(once) <= limit
