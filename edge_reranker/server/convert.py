@@ -8,14 +8,14 @@ left as they are: the prompt layer makes them harmless.
 
 from __future__ import annotations
 
-import datetime
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from edge_reranker.errors import InvalidArgument, NotAvailableYet
-from edge_reranker.server import limits
+from edge_reranker.server import checks, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 
     from edge_reranker.v1 import context_service_pb2, rerank_service_pb2, types_pb2
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
+
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
 _NO_POLICY = Policy()
-_MIN_TIMESTAMP_S = -62_135_596_800  # 0001-01-01T00:00:00Z
-_MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
 class _ItemFields(Protocol):
@@ -57,30 +55,19 @@ class _ItemFields(Protocol):
 
 def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
     """The request for an order, checked; raises InvalidArgument or NotAvailableYet."""
-    candidates = message.candidates
-    n = len(candidates)
+    n = len(message.candidates)
     if not 1 <= n <= limits.MAX_CANDIDATES:
         raise InvalidArgument("candidates", f"{n:,} given; 1 to {limits.MAX_CANDIDATES:,} are allowed")
-    places: dict[str, int] = {}
-    converted = []
-    for index, candidate in enumerate(candidates):
-        try:
-            converted.append(_candidate(candidate))
-        except InvalidArgument as error:
-            raise inside(f"candidates[{index}]", error) from None
-        first = places.setdefault(candidate.id, index)
-        if first != index:
-            problem = (
-                f'"{echo(candidate.id)}" appears twice, first as candidates[{first}]; ids must be unique'
-            )
-            raise InvalidArgument(f"candidates[{index}].id", problem)
+    candidates = _candidates(list(message.candidates))
     return RerankQuery(
-        candidates=tuple(converted),
-        query=_text(message.query, limits.MAX_QUERY),
-        surface=_name("surface", message.surface),
-        session_id=_name("session_id", message.session_id),
+        candidates=candidates,
+        query=checks.text(message.query, limits.MAX_QUERY),
+        surface=checks.name("surface", message.surface),
+        session_id=checks.name("session_id", message.session_id),
         top_n=message.top_n,
-        policy=_policy(message.policy, places) if message.HasField("policy") else _NO_POLICY,
+        policy=_policy(message.policy, [candidate.id for candidate in candidates])
+        if message.HasField("policy")
+        else _NO_POLICY,
     )
 
 
@@ -92,13 +79,7 @@ def events(message: context_service_pb2.RecordEventsRequest, now_s: float) -> tu
     n = len(message.events)
     if not 1 <= n <= limits.MAX_EVENTS:
         raise InvalidArgument("events", f"{n:,} given; 1 to {limits.MAX_EVENTS:,} are allowed")
-    converted = []
-    for index, each in enumerate(message.events):
-        try:
-            converted.append(_event(each, now_s))
-        except InvalidArgument as error:
-            raise inside(f"events[{index}]", error) from None
-    return tuple(converted)
+    return tuple(checks.each("events[{}]", message.events, partial(_event, now_s=now_s)))
 
 
 def page(message: context_service_pb2.ListEventsRequest) -> tuple[int, str]:
@@ -109,7 +90,8 @@ def page(message: context_service_pb2.ListEventsRequest) -> tuple[int, str]:
         )
     if len(message.page_token) > limits.MAX_PAGE_TOKEN:
         raise InvalidArgument(
-            "page_token", f'"{echo(message.page_token)}" is none of ours; pass next_page_token as it came'
+            "page_token",
+            f'"{checks.echo(message.page_token)}" is none of ours; pass next_page_token as it came',
         )
     return message.page_size or limits.DEFAULT_PAGE, message.page_token
 
@@ -121,9 +103,9 @@ def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, st
     """
     selector = message.WhichOneof("selector")
     if selector == "event_id":
-        return _id("event_id", message.event_id), "", False
+        return checks.identifier("event_id", message.event_id), "", False
     if selector == "item_id":
-        return "", _id("item_id", message.item_id), False
+        return "", checks.identifier("item_id", message.item_id), False
     if selector == "all":
         if not message.all:
             raise InvalidArgument("all", "false selects nothing; set it to true, or choose another selector")
@@ -135,113 +117,143 @@ def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, st
     )
 
 
-def echo(value: str) -> str:
-    """A caller's own value, safe and short enough to stand in an error about it."""
-    shown = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value[: limits.ECHO_CHARACTERS]
+# Candidates are taken in field by field, each field of all of them at once: it is one look that finds nearly
+# always that nobody has the field, or that everybody's is as it should be. (One candidate after the other
+# takes twice as long.)
+
+
+def _candidates(messages: Sequence[types_pb2.Candidate]) -> tuple[Candidate, ...]:
+    path = "candidates[{}]"
+    items = _items(path, messages)
+    _distinct([item.id for item in items])
+    scores = [message.server_score if message.HasField("server_score") else None for message in messages]
+    moments = [message.published_at if message.HasField("published_at") else None for message in messages]
+    with_vector = [message if message.vector else None for message in messages]
+    columns = (
+        items,
+        scores if _all_finite(scores) else checks.each(path, scores, _server_score),
+        checks.column(path, moments, _published_at),
+        checks.column(path, [message.features for message in messages], _features),
+        checks.column(path, [message.neighbours for message in messages], _neighbours),
+        checks.column(path, with_vector, _vector),
+        checks.column(
+            path, [message.vector_space for message in messages], partial(checks.name, "vector_space")
+        ),
     )
-    return shown + "…" if len(value) > limits.ECHO_CHARACTERS else shown
+    return tuple(map(Candidate._make, zip(*columns, strict=True)))
 
 
-def inside(path: str, error: InvalidArgument) -> InvalidArgument:
-    """The same error, with the path of the message that the field is in."""
-    return InvalidArgument(f"{path}.{error.field}", error.problem)
-
-
-def _candidate(message: types_pb2.Candidate) -> Candidate:
-    item = _item(message)
-    server_score = None
-    if message.HasField("server_score"):
-        server_score = _finite("server_score", message.server_score)
-    features = dict(message.features) if message.features else NOTHING
-    if features:
-        _few("features", len(features), limits.MAX_FEATURES)
-        for name, value in features.items():
-            _finite(f'features["{echo(_name("features", name))}"]', value)
-    return Candidate(
-        item=item,
-        server_score=server_score,
-        published_at=_time("published_at", message.published_at)
-        if message.HasField("published_at")
-        else None,
-        features=features,
-        neighbours=_neighbours(message.neighbours) if message.neighbours else (),
-        vector=_vector(message) if message.vector else (),
-        vector_space=_name("vector_space", message.vector_space) if message.vector_space else "",
+def _items(path: str, messages: Sequence[_ItemFields]) -> list[Item]:
+    columns = (
+        _ids(path, [message.id for message in messages]),
+        checks.texts([message.title for message in messages], limits.MAX_TITLE),
+        checks.texts([message.text for message in messages], limits.MAX_TEXT),
+        _all_tags(path, [tuple(message.tags[:]) for message in messages]),
+        checks.column(path, [message.attributes for message in messages], _attributes),
     )
+    return list(map(Item._make, zip(*columns, strict=True)))
+
+
+def _ids(path: str, ids: Sequence[str]) -> Sequence[str]:
+    # A character takes at most four bytes, so most ids need no encoding to be seen as short enough.
+    if all(ids) and max(map(len, ids)) * 4 <= limits.MAX_ID_BYTES:
+        return ids
+    return checks.each(path, ids, partial(checks.identifier, "id"))
+
+
+def _distinct(ids: Sequence[str]) -> None:
+    if len(set(ids)) == len(ids):
+        return
+    places: dict[str, int] = {}
+    for index, each in enumerate(ids):
+        first = places.setdefault(each, index)
+        if first != index:
+            problem = f'"{checks.echo(each)}" appears twice, first as candidates[{first}]; ids must be unique'
+            raise InvalidArgument(f"candidates[{index}].id", problem)
+
+
+def _all_finite(scores: Iterable[float | None]) -> bool:
+    return all(score is None or math.isfinite(score) for score in scores)
+
+
+def _server_score(score: float | None) -> float | None:
+    return None if score is None else checks.finite("server_score", score)
+
+
+def _published_at(moment: Timestamp | None) -> float | None:
+    return None if moment is None else checks.time("published_at", moment)
+
+
+def _features(features: Mapping[str, float]) -> Mapping[str, float]:
+    checks.few("features", len(features), limits.MAX_FEATURES)
+    for name, value in features.items():
+        checks.finite(f'features["{checks.echo(checks.name("features", name))}"]', value)
+    return dict(features) if features else NOTHING
 
 
 def _neighbours(messages: Iterable[types_pb2.Neighbour]) -> tuple[Neighbour, ...]:
     converted = []
     for index, message in enumerate(messages):
         path = f"neighbours[{index}]"
-        weight = _finite(f"{path}.weight", message.weight)
+        weight = checks.finite(f"{path}.weight", message.weight)
         if weight < 0:
             raise InvalidArgument(f"{path}.weight", f"{weight:g} is negative; 0 or more is allowed")
-        converted.append(Neighbour(_id(f"{path}.id", message.id), weight))
-    _few("neighbours", len(converted), limits.MAX_NEIGHBOURS)
+        converted.append(Neighbour(checks.identifier(f"{path}.id", message.id), weight))
+    checks.few("neighbours", len(converted), limits.MAX_NEIGHBOURS)
     return tuple(converted)
 
 
-def _vector(message: types_pb2.Candidate) -> tuple[float, ...]:
+def _vector(message: types_pb2.Candidate | None) -> tuple[float, ...]:
+    if message is None:
+        return ()
     if not message.vector_space:
         raise InvalidArgument("vector_space", "is empty; it must say what the vector is")
-    _few("vector", len(message.vector), limits.MAX_VECTOR)
+    checks.few("vector", len(message.vector), limits.MAX_VECTOR)
     vector = tuple(message.vector)
     # Sums of 4,096 float32 cannot overflow a double, so a sum that is not finite means a number that is not.
     if not math.isfinite(sum(vector)):
         index = next(i for i, value in enumerate(vector) if not math.isfinite(value))
-        _finite(f"vector[{index}]", vector[index])
+        checks.finite(f"vector[{index}]", vector[index])
     return vector
 
 
-def _item(message: _ItemFields) -> Item:
-    tags = message.tags
-    attributes: Mapping[str, str] = message.attributes
-    return Item(
-        id=_id("id", message.id),
-        title=_text(message.title, limits.MAX_TITLE),
-        text=_text(message.text, limits.MAX_TEXT),
-        tags=_tags("tags", tags, limits.MAX_TAGS) if tags else (),
-        attributes=_attributes(attributes) if attributes else NOTHING,
-    )
+def _all_tags(path: str, tags: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
+    if max(map(len, tags)) <= limits.MAX_TAGS and checks.usual([*chain.from_iterable(tags)], limits.MAX_TAG):
+        return tags
+    return checks.each(path, tags, partial(_tags, "tags", most=limits.MAX_TAGS))
 
 
 def _tags(path: str, tags: Sequence[str], most: int) -> tuple[str, ...]:
-    given = tuple(tags[:])  # a slice is copied in C, and twice as fast as iterating
-    _few(path, len(given), most)
-    joined = "".join(given)
-    if joined.isprintable() and len(joined) <= limits.MAX_TAG and all(given):
-        return given  # the usual few short tags need no look at each
-    return tuple(tag for tag in (_text(tag, limits.MAX_TAG) for tag in given) if tag)
+    checks.few(path, len(tags), most)
+    return tuple(tag for tag in checks.texts(tags, limits.MAX_TAG) if tag)
 
 
-def _attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    _few("attributes", len(attributes), limits.MAX_ATTRIBUTES)
+def _attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    if not attributes:
+        return NOTHING
+    checks.few("attributes", len(attributes), limits.MAX_ATTRIBUTES)
     # Protobuf's items() is twice as slow as looking each name up.
     return {
-        _name("attributes", name): _text(attributes[name], limits.MAX_ATTRIBUTE_VALUE) for name in attributes
+        checks.name("attributes", name): checks.text(attributes[name], limits.MAX_ATTRIBUTE_VALUE)
+        for name in attributes
     }
 
 
 def _event(message: types_pb2.Event, now_s: float) -> Event:
-    event_id = _id("event_id", message.event_id)
+    event_id = checks.identifier("event_id", message.event_id)
     kind = _EVENT_TYPES.get(message.type)
     if kind is None:
         problem = f"{int(message.type)} is not a type that this version knows; see EventType"
         raise InvalidArgument("type", problem)
     item = None
     if message.HasField("item"):
-        try:
-            item = _item(message.item)
-        except InvalidArgument as error:
-            raise inside("item", error) from None
+        item = _items("item", [message.item])[0]
     elif kind is not EventType.SEARCH:
         raise InvalidArgument("item", f"is not set; a {kind.name} event needs one")
-    query = _text(message.query, limits.MAX_QUERY)
+    query = checks.text(message.query, limits.MAX_QUERY)
     if kind is EventType.SEARCH and not query.strip():
         raise InvalidArgument("query", "is empty; a SEARCH event needs one")
-    dwell_s = _finite("dwell_s", message.dwell_s)
+    dwell_s = checks.finite("dwell_s", message.dwell_s)
     if not 0 <= dwell_s <= limits.MAX_DWELL_S:
         raise InvalidArgument("dwell_s", f"{dwell_s:g} is outside 0 to {limits.MAX_DWELL_S:,.0f}")
     return Event(
@@ -251,26 +263,25 @@ def _event(message: types_pb2.Event, now_s: float) -> Event:
         item=item,
         query=query,
         dwell_s=dwell_s,
-        surface=_name("surface", message.surface),
-        session_id=_name("session_id", message.session_id),
-        ranking_id=_name("ranking_id", message.ranking_id),
+        surface=checks.name("surface", message.surface),
+        session_id=checks.name("session_id", message.session_id),
+        ranking_id=checks.name("ranking_id", message.ranking_id),
         position=message.position if message.HasField("position") else None,
     )
 
 
 def _occurred_at(message: Timestamp, now_s: float) -> float:
-    at_s = _time("occurred_at", message)
+    at_s = checks.time("occurred_at", message)
     if not limits.EARLIEST_S <= at_s <= now_s + limits.MAX_AHEAD_S:
-        problem = (
-            f"{_shown(at_s)} is outside {_shown(limits.EARLIEST_S)} to one day after now ({_shown(now_s)})"
-        )
+        earliest, now = checks.shown(limits.EARLIEST_S), checks.shown(now_s)
+        problem = f"{checks.shown(at_s)} is outside {earliest} to one day after now ({now})"
         raise InvalidArgument("occurred_at", problem)
     return at_s
 
 
-def _policy(message: rerank_service_pb2.Policy, places: Mapping[str, int]) -> Policy:
+def _policy(message: rerank_service_pb2.Policy, ids: Sequence[str]) -> Policy:
     for name in ("diversity", "calibration", "exploration"):
-        value = _finite(f"policy.{name}", getattr(message, name))
+        value = checks.finite(f"policy.{name}", getattr(message, name))
         if not 0 <= value <= 1:
             raise InvalidArgument(f"policy.{name}", f"{value:g} is outside 0 to 1")
         if value:
@@ -278,78 +289,30 @@ def _policy(message: rerank_service_pb2.Policy, places: Mapping[str, int]) -> Po
                 f"policy.{name} other than 0 is not available in this version; leave it unset"
             )
     return Policy(
-        blocked_tags=_tags("policy.blocked_tags", message.blocked_tags, limits.MAX_BLOCKED_TAGS)
-        if message.blocked_tags
-        else (),
-        pins=_pins(message.pins, places),
+        blocked_tags=_tags("policy.blocked_tags", message.blocked_tags, limits.MAX_BLOCKED_TAGS),
+        pins=_pins(message.pins, ids),
     )
 
 
-def _pins(messages: Iterable[rerank_service_pb2.Pin], places: Mapping[str, int]) -> tuple[Pin, ...]:
+def _pins(messages: Iterable[rerank_service_pb2.Pin], ids: Sequence[str]) -> tuple[Pin, ...]:
+    known = set(ids)
     pins: list[Pin] = []
-    ids: set[str] = set()
+    pinned: set[str] = set()
     taken: set[int] = set()
     for index, message in enumerate(messages):
         path = f"policy.pins[{index}]"
-        if message.id not in places:
-            raise InvalidArgument(f"{path}.id", f'"{echo(message.id)}" is not the id of a candidate')
-        if message.position >= len(places):
-            problem = f"{message.position} is past the end; less than {len(places)} is allowed"
+        if message.id not in known:
+            raise InvalidArgument(f"{path}.id", f'"{checks.echo(message.id)}" is not the id of a candidate')
+        if message.position >= len(ids):
+            problem = f"{message.position} is past the end; less than {len(ids)} is allowed"
             raise InvalidArgument(f"{path}.position", problem)
-        if message.id in ids:
-            raise InvalidArgument(f"{path}.id", f'"{echo(message.id)}" is pinned twice; once is allowed')
+        if message.id in pinned:
+            raise InvalidArgument(
+                f"{path}.id", f'"{checks.echo(message.id)}" is pinned twice; once is allowed'
+            )
         if message.position in taken:
             raise InvalidArgument(f"{path}.position", f"{message.position} is taken by another pin")
-        ids.add(message.id)
+        pinned.add(message.id)
         taken.add(message.position)
         pins.append(Pin(message.id, message.position))
     return tuple(pins)
-
-
-def _id(path: str, value: str) -> str:
-    if not value:
-        raise InvalidArgument(path, f"is empty; 1 to {limits.MAX_ID_BYTES} bytes are allowed")
-    # A character takes at most four bytes, so most ids need no encoding to be seen as short enough.
-    if len(value) * 4 > limits.MAX_ID_BYTES:
-        size = len(value.encode())
-        if size > limits.MAX_ID_BYTES:
-            problem = f'"{echo(value)}" has {size:,} bytes; 1 to {limits.MAX_ID_BYTES} are allowed'
-            raise InvalidArgument(path, problem)
-    return value
-
-
-def _name(path: str, value: str) -> str:
-    if len(value) > limits.MAX_NAME:
-        problem = f'"{echo(value)}" has {len(value):,} characters; at most {limits.MAX_NAME} are allowed'
-        raise InvalidArgument(path, problem)
-    return value
-
-
-def _text(value: str, most: int) -> str:
-    # isprintable is one pass in C and true of nearly every title; the pattern is for the rest.
-    if not value.isprintable():
-        value = _CONTROL.sub("", value)
-    return value[:most] if len(value) > most else value
-
-
-def _few(path: str, n: int, most: int) -> None:
-    if n > most:
-        raise InvalidArgument(path, f"{n:,} given; at most {most:,} are allowed")
-
-
-def _finite(path: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise InvalidArgument(path, f"{value} is not a finite number")
-    return value
-
-
-def _time(path: str, message: Timestamp) -> float:
-    seconds, nanos = message.seconds, message.nanos
-    if not (_MIN_TIMESTAMP_S <= seconds <= _MAX_TIMESTAMP_S and 0 <= nanos <= 999_999_999):
-        raise InvalidArgument(path, f"seconds {seconds}, nanos {nanos} is not a moment from year 1 to 9999")
-    return seconds + nanos / 1e9
-
-
-def _shown(at_s: float) -> str:
-    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=math.floor(at_s))
-    return f"{moment.isoformat()}Z"

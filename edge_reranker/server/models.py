@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import NotAvailableYet, NotFound
-from edge_reranker.server import convert, limits, respond
+from edge_reranker.server import checks, limits, respond
 from edge_reranker.server.call import Budget, Call, current
 from edge_reranker.server.core import Core
 from edge_reranker.server.workers import Workers
@@ -50,7 +50,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             if each.name == request.name:
                 return pb.GetModelResponse(model=respond.model(each))
         raise NotFound(
-            f'name: "{convert.echo(request.name)}" is not a model on this device; ListModels names them'
+            f'name: "{checks.echo(request.name)}" is not a model on this device; ListModels names them'
         )
 
     def _warmup(self, call: Call) -> pb.WarmupResponse:

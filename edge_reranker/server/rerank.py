@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import InvalidArgument, NotAvailableYet
-from edge_reranker.server import convert, respond
+from edge_reranker.server import checks, convert, respond
 from edge_reranker.server.call import Budget, Call, current, since_ms, timed
 from edge_reranker.server.core import Core
 from edge_reranker.server.workers import Workers
@@ -60,7 +60,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         try:
             query = convert.rerank_query(request.request)
         except InvalidArgument as error:
-            raise convert.inside("request", error) from None
+            raise checks.inside("request", error) from None
         queue_ms = since_ms(call.arrived_s)
         deadline = self._budget.deadline(call, request.request.budget_ms, cancelled, taken_ms=queue_ms)
         for ranking in self._core.rerank_stream(call.namespace, query, deadline):

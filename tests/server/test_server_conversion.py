@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.server import convert, limits, respond
+from edge_reranker.server import checks, convert, limits, respond
 from edge_reranker.types import (
     DegradedReason,
     Event,
@@ -309,7 +309,7 @@ def test_enums_of_code_and_contract_agree(ours: Any, theirs: Any) -> None:
 
 
 def test_echo_is_short_and_holds_no_control_character() -> None:
-    shown = convert.echo("a\n\0\x1b[31m" + "x" * 100)
+    shown = checks.echo("a\n\0\x1b[31m" + "x" * 100)
     assert len(shown) == 65
     assert shown.isprintable()
 

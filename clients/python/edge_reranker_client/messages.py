@@ -75,15 +75,14 @@ def candidate(given: CandidateLike) -> types_pb2.Candidate:
         record = _record(records.Candidate, given)
     if isinstance(record.tags, _LONE):
         raise TypeError
-    message = types_pb2.Candidate(
-        id=record.id,
-        title=record.title,
-        text=record.text,
-        tags=record.tags,
-        server_score=record.server_score,
-        vector_space=record.vector_space,
-    )
-    # Maps given to the constructor, even empty ones, take three times as long as all the rest.
+    # What is seldom set is set afterwards; an empty map alone takes three times as long as all the rest.
+    message = types_pb2.Candidate(id=record.id, title=record.title, tags=record.tags)
+    if record.text != "":
+        message.text = record.text
+    if record.server_score is not None:
+        message.server_score = record.server_score
+    if record.vector_space != "":
+        message.vector_space = record.vector_space
     for name, value in record.attributes.items():
         message.attributes[name] = value
     for name, number in record.features.items():

@@ -1,10 +1,11 @@
-"""What goes in and what comes out, as plain records."""
+"""What goes in and what comes out, as plain records (a named tuple where an answer has many)."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,7 @@ class Policy:
     pins: Sequence[Pin] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One candidate at its place, and the deepest tier (0, 1, 2) that had a say in it."""
 
     id: str
