@@ -1,6 +1,29 @@
 """Runs a language model: token ids in, logits and hidden states out."""
 
 from edge_reranker.engine.client import WorkerEngine
-from edge_reranker.engine.types import Encoded, Engine, EngineInfo, EngineSpec, Role, Scored, Stop
+from edge_reranker.engine.types import (
+    Encoded,
+    Engine,
+    EngineInfo,
+    EngineSpec,
+    Mode,
+    Prefilled,
+    Role,
+    SavedPrefix,
+    Scored,
+    Stop,
+)
 
-__all__ = ["Encoded", "Engine", "EngineInfo", "EngineSpec", "Role", "Scored", "Stop", "WorkerEngine"]
+__all__ = [
+    "Encoded",
+    "Engine",
+    "EngineInfo",
+    "EngineSpec",
+    "Mode",
+    "Prefilled",
+    "Role",
+    "SavedPrefix",
+    "Scored",
+    "Stop",
+    "WorkerEngine",
+]

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from edge_reranker.engine.types import (
     EngineInfo,
     EngineSpec,
     FloatArray,
+    Prefilled,
+    SavedPrefix,
     Scored,
     Stop,
 )
-from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument
+from edge_reranker.errors import EngineBusy, EngineDied, EngineError, InvalidArgument
 from edge_reranker.types import ModelState, Piece
 
 _BACKOFF_FIRST_S = 0.1
@@ -37,7 +40,8 @@ _STUCK_S = 5.0
 _LOOK_AFTER_S = 1.0
 
 
-_Reply = frames.Tokens | frames.Rows | frames.Done | frames.Failed | None
+_Reply = frames.Response | None
+T = TypeVar("T")
 
 
 class WorkerEngine:
@@ -163,7 +167,7 @@ class WorkerEngine:
                 )
         logits = np.zeros((len(suffixes), len(targets)), dtype=np.float32)
         reached = np.zeros(len(suffixes), dtype=np.bool_)
-        stop = Stop.DEADLINE
+        stop, prefix_tokens = Stop.DEADLINE, 0
         try:
             with self._turn(deadline, background=False):
                 request_id = self._ask(
@@ -184,12 +188,62 @@ class WorkerEngine:
                         logits[reply.indices] = rows
                         reached[reply.indices] = True
                     elif isinstance(reply, frames.Done):
-                        stop = Stop(reply.stop)
+                        stop, prefix_tokens = Stop(reply.stop), reply.prefix_tokens
         except EngineBusy:
             stop = Stop.BUSY
         except EngineDied:
             stop = Stop.DIED
-        return Scored(logits, reached, stop)
+        return Scored(logits, reached, stop, prefix_tokens)
+
+    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+        """See Engine."""
+        self._check_room(prefix)
+        decoded = 0
+        stop = Stop.DEADLINE
+        try:
+            # A slice at a time, so that whoever asks meanwhile waits for one slice at most.
+            while stop == Stop.DEADLINE and not deadline.passed:
+                with self._turn(deadline, background=True):
+                    request_id = self._ask(lambda id_: frames.Prefill(id_, list(prefix)), deadline)
+                    done = self._last(request_id, frames.Done, deadline)
+                if done is None:
+                    break
+                decoded += done.prefix_tokens
+                stop = Stop(done.stop)
+        except EngineBusy:
+            stop = Stop.BUSY
+        except EngineDied:
+            stop = Stop.DIED
+        return Prefilled(decoded, stop)
+
+    def save_prefix(self, deadline: Deadline) -> SavedPrefix | None:
+        """See Engine."""
+        with contextlib.suppress(EngineError), self._turn(deadline, background=True):
+            request_id = self._ask(frames.Save, deadline)
+            answer = self._last(request_id, frames.State, deadline)
+            if answer is not None and answer.prefix:
+                return SavedPrefix(tuple(answer.prefix), answer.state)
+        return None
+
+    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+        """See Engine."""
+        with contextlib.suppress(EngineError), self._turn(deadline, background=True):
+            request_id = self._ask(lambda id_: frames.Restore(id_, list(saved.ids), saved.state), deadline)
+            done = self._last(request_id, frames.Done, deadline)
+            return done is not None and done.prefix_tokens == len(saved.ids) > 0
+        return False
+
+    def _last(self, request_id: int, kind: type[T], deadline: Deadline) -> T | None:
+        """The one reply to a request; None when it did not come in time."""
+        for reply in self._listen(request_id, deadline):
+            if isinstance(reply, kind):
+                return reply
+        return None
+
+    def _check_room(self, prefix: Sequence[int]) -> None:
+        most = self._spec.n_ctx_sequence
+        if not len(prefix) < most:
+            raise InvalidArgument("prefix", f"{len(prefix)} tokens; less than {most} are allowed")
 
     def close(self) -> None:
         """Stops the worker. Idempotent."""
@@ -256,7 +310,7 @@ class WorkerEngine:
                     return
                 if reply is None:
                     raise EngineDied("the model's worker died; it is being restarted")
-                over = isinstance(reply, frames.Tokens | frames.Done | frames.Failed)
+                over = not isinstance(reply, frames.Rows)
                 if isinstance(reply, frames.Failed):
                     raise EngineDied(f"the model's worker could not do it: {reply.message}")
                 yield reply
@@ -326,6 +380,7 @@ class WorkerEngine:
                     spec.n_sequences,
                     spec.n_ctx_sequence,
                     spec.memory_limit_bytes,
+                    spec.mode,
                 ),
             )
             os.set_blocking(process.stdin.fileno(), False)

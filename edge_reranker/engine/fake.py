@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine.types import Encoded, EngineInfo, FloatArray, Scored, Stop
+from edge_reranker.engine.planner import same
+from edge_reranker.engine.types import (
+    Encoded,
+    EngineInfo,
+    FloatArray,
+    Prefilled,
+    SavedPrefix,
+    Scored,
+    Stop,
+)
 from edge_reranker.types import ModelState, Piece
 
 
@@ -27,6 +36,8 @@ class FakeEngine:
         self._ms_per_sequence = ms_per_sequence
         self.fail_with = fail_with
         self.encoded = 0
+        self.prefix: tuple[int, ...] = ()
+        self.restored = 0
 
     @property
     def state(self) -> ModelState:
@@ -77,7 +88,30 @@ class FakeEngine:
                 break
             logits[index] = self._noise([*prefix, *suffix], len(targets))
             reached[index] = True
-        return Scored(logits, reached, stop)
+        return Scored(logits, reached, stop, self._decode(prefix))
+
+    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+        """See Engine."""
+        if self.fail_with is not None:
+            return Prefilled(0, self.fail_with)
+        return Prefilled(self._decode(prefix), Stop.DONE)
+
+    def save_prefix(self, deadline: Deadline) -> SavedPrefix | None:
+        """The prefix; its state is its bytes."""
+        return SavedPrefix(self.prefix, bytes(self.prefix)) if self.prefix and not self.fail_with else None
+
+    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+        """See Engine."""
+        if self.fail_with is not None or saved.state != bytes(saved.ids):
+            return False
+        self.prefix = saved.ids
+        self.restored += 1
+        return True
+
+    def _decode(self, prefix: Sequence[int]) -> int:
+        new = len(prefix) - same(self.prefix, prefix)
+        self.prefix = tuple(prefix)
+        return new
 
     def close(self) -> None:
         """See Engine."""

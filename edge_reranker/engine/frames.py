@@ -27,6 +27,7 @@ class Open(msgspec.Struct, tag=True):
     n_sequences: int
     n_ctx_sequence: int
     memory_limit_bytes: int
+    mode: str
 
 
 class Tokenize(msgspec.Struct, tag=True):
@@ -55,8 +56,29 @@ class Score(msgspec.Struct, tag=True):
     budget_ms: float
 
 
+class Prefill(msgspec.Struct, tag=True):
+    """A prefix that nobody waits for yet: a slice of it is decoded."""
+
+    id: int
+    prefix: list[int]
+
+
+class Save(msgspec.Struct, tag=True):
+    """Asks for the prefix as decoded."""
+
+    id: int
+
+
+class Restore(msgspec.Struct, tag=True):
+    """A prefix as decoded before."""
+
+    id: int
+    prefix: list[int]
+    state: bytes
+
+
 class Cancel(msgspec.Struct, tag=True):
-    """Stop working on request ``id`` at the next chunk."""
+    """Stop working on request ``id``, at once."""
 
     id: int
 
@@ -88,10 +110,19 @@ class Rows(msgspec.Struct, tag=True):
 
 
 class Done(msgspec.Struct, tag=True):
-    """Request ``id`` is over. ``stop`` says why."""
+    """Request ``id`` is over. ``stop`` says why; ``prefix_tokens`` of a prefix were decoded for it."""
 
     id: int
     stop: str
+    prefix_tokens: int = 0
+
+
+class State(msgspec.Struct, tag=True):
+    """The prefix as decoded; without ids there is none."""
+
+    id: int
+    prefix: list[int]
+    state: bytes
 
 
 class Failed(msgspec.Struct, tag=True):
@@ -101,8 +132,9 @@ class Failed(msgspec.Struct, tag=True):
     message: str
 
 
-Request = Open | Tokenize | Encode | Score | Cancel
-Response = Opened | Tokens | Rows | Done | Failed
+Question = Tokenize | Encode | Score | Prefill | Save | Restore
+Request = Open | Question | Cancel
+Response = Opened | Tokens | Rows | Done | State | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

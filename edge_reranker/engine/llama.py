@@ -1,4 +1,4 @@
-"""The only module that talks to llama.cpp, through the low-level API of llama-cpp-python."""
+"""A GGUF file in memory, through the low-level API of llama-cpp-python; kv.py has what lies in its cache."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-from edge_reranker.engine.planner import MIN_TOKENS, Batch
+from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
 
-MAX_BATCH_TOKENS = 512
 _FORBIDDEN_IN_DATA = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+
+# llama.cpp asks before each node of its graph whether to stop: the length of a C string, 0 or 1, answers
+# without a line of Python.
+_STRLEN = ctypes.cast(ctypes.CDLL(None).strlen, llama.ggml_abort_callback)
 
 QUANTISATIONS = {
     "F16": llama.LLAMA_FTYPE_MOSTLY_F16,
@@ -94,29 +97,37 @@ class LlamaModel:
                 f"{spec.path}: llama.cpp cannot load it; check it with `edge-reranker model verify`"
             )
         parameters = llama.llama_context_default_params()
+        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if spec.role == "encoder":
             parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = MAX_ENCODE_TOKENS
             parameters.n_seq_max = 1
             parameters.embeddings = True
             parameters.pooling_type = llama.LLAMA_POOLING_TYPE_NONE
         else:
-            # Stream 0 keeps the prefix. Separate streams without flash attention give a candidate the same
-            # bits whatever stands beside it (DESIGN chapter 2).
             parameters.n_seq_max = spec.n_sequences + 1
-            parameters.n_ctx = spec.n_ctx_sequence * parameters.n_seq_max
             parameters.n_batch = parameters.n_ubatch = MAX_BATCH_TOKENS
-            parameters.kv_unified = False
-        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            parameters.kv_unified = spec.mode == "unified"
+            if spec.mode == "unified":
+                parameters.n_ctx = spec.n_ctx_sequence + MAX_BATCH_TOKENS
+                parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            else:
+                # Flash attention would make separate streams more than twice as slow.
+                parameters.n_ctx = spec.n_ctx_sequence * parameters.n_seq_max
         parameters.n_threads = parameters.n_threads_batch = spec.n_threads
+        self._abort = (ctypes.c_uint8 * 2)()
+        parameters.abort_callback = _STRLEN
+        parameters.abort_callback_data = ctypes.cast(self._abort, ctypes.c_void_p)
         self._context: Any = llama.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise ModelInvalid(f"{spec.path}: no memory for a context of {parameters.n_ctx} tokens")
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_embd = int(llama.llama_model_n_embd(self._model))
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
-        self._batch = llama.llama_batch_init(MAX_BATCH_TOKENS, 0, 1)
-        self._prefix: list[int] = []
-        self._copied = 0  # streams 1 to this one hold the prefix
+        unified = spec.role == "scorer" and spec.mode == "unified"
+        self._decoder = Decoder(self._context, max_sequences=spec.n_sequences if unified else 1)
+        self._kv: Kv | None = None
+        if spec.role == "scorer":
+            self._kv = (Unified if unified else Isolated)(self._decoder, spec.n_sequences)
 
     @property
     def info(self) -> EngineInfo:
@@ -163,120 +174,30 @@ class LlamaModel:
         n_threads = n_threads or self._spec.n_threads
         llama.llama_set_n_threads(self._context, n_threads, n_threads)
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
-        self._begin()
+        self._decoder.begin()
         for position, token in enumerate(ids):
-            self._add(token, position, 0, read=True)
-        self._decode()
+            self._decoder.add(token, position, (0,), read=True)
+        self._decoder.decode()
         states = llama.llama_get_embeddings(self._context)
         rows = np.ctypeslib.as_array(states, shape=(len(ids), self._n_embd))
         return np.asarray(rows.mean(axis=0, dtype=np.float32), np.float32)
 
     @property
-    def n_sequences(self) -> int:
-        """How many candidates one batch holds at most."""
-        return self._spec.n_sequences
+    def kv(self) -> Kv:
+        """Prefix and candidates of a scorer."""
+        if self._kv is None:
+            raise RuntimeError("an encoder reads one text at a time and keeps nothing")
+        return self._kv
 
-    def prefix_cost(self, ids: Sequence[int]) -> int:
-        """How many tokens ``set_prefix`` would have to decode."""
-        return len(ids) - self._common(ids)
+    def abort(self) -> None:
+        """Cuts off the decode that runs in another thread; it raises Aborted."""
+        self._abort[0] = 1
 
-    def _common(self, ids: Sequence[int]) -> int:
-        pairs = enumerate(zip(self._prefix, ids, strict=False))
-        return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(self._prefix), len(ids)))
+    def go_on(self) -> None:
+        """Takes back what ``abort`` asked for."""
+        self._abort[0] = 0
 
-    def set_prefix(self, ids: Sequence[int]) -> int:
-        """Makes ``ids`` the prefix; decodes what differs from the last one. Returns the tokens decoded."""
-        ids = list(ids)
-        common = self._common(ids)
-        if common == len(ids) == len(self._prefix):
-            return 0
-        memory = llama.llama_get_memory(self._context)
-        self._copied = 0
-        self._prefix = []
-        if 0 < len(ids) - common < MIN_TOKENS:
-            common = max(0, len(ids) - MIN_TOKENS)  # once more, rather than one token alone
-        # Some caches (recurrent, sliding window) cannot be trimmed; then start afresh.
-        if not llama.llama_memory_seq_rm(memory, 0, common, -1):
-            llama.llama_memory_clear(memory, False)
-            common = 0
-        start = common
-        while (left := len(ids) - start) > 0:
-            n = min(left, MAX_BATCH_TOKENS)
-            if 0 < left - n < MIN_TOKENS:
-                n -= MIN_TOKENS
-            self._begin()
-            for position in range(start, start + n):
-                self._add(ids[position], position, 0, read=False)
-            self._decode()
-            start += n
-        self._prefix = ids
-        return len(ids) - common
-
-    def score(self, suffixes: Sequence[Sequence[int]], batch: Batch, targets: Sequence[int]) -> FloatArray:
-        """Logits of ``targets`` after prefix + suffix, float32 [len(batch.indices), len(targets)]."""
-        n = len(batch.indices)
-        self._copy_prefix(n)
-        self._begin()
-        reads = []
-        start = len(self._prefix)
-        for stream, index in enumerate(batch.indices, start=1):
-            suffix = suffixes[index]
-            for offset in range(batch.length):
-                # Padding repeats the last token behind the position that is read: causal attention never
-                # looks ahead, so it cannot change the score.
-                token = suffix[min(offset, len(suffix) - 1)]
-                read = offset == len(suffix) - 1
-                if read:
-                    reads.append(self._batch.n_tokens)
-                self._add(token, start + offset, stream, read=read)
-        self._decode()
-        out = np.empty((n, len(targets)), dtype=np.float32)
-        for row, read_at in enumerate(reads):
-            logits = llama.llama_get_logits_ith(self._context, read_at)
-            out[row] = [logits[target] for target in targets]
-        memory = llama.llama_get_memory(self._context)
-        for stream in range(1, n + 1):
-            llama.llama_memory_seq_rm(memory, stream, start, -1)
-        return out
-
-    def _copy_prefix(self, n: int) -> None:
-        """Puts the prefix into streams 1 to ``n``.
-
-        As saved state, which holds the prefix's cells only: `llama_memory_seq_cp` copies whole streams,
-        and took twice as long (11 against 5 ms for 8 streams of 512 cells).
-        """
-        if n <= self._copied:
-            return
-        if not self._prefix:
-            memory = llama.llama_get_memory(self._context)
-            for stream in range(self._copied + 1, n + 1):
-                llama.llama_memory_seq_rm(memory, stream, -1, -1)
-            self._copied = n
-            return
-        size = llama.llama_state_seq_get_size(self._context, 0)
-        state = (ctypes.c_uint8 * size)()
-        ok = llama.llama_state_seq_get_data(self._context, state, size, 0) == size
-        for stream in range(self._copied + 1, n + 1):
-            ok = ok and llama.llama_state_seq_set_data(self._context, state, size, stream) == size
-        if not ok:
-            self._copied = 0
-            raise RuntimeError(f"the state of {len(self._prefix)} tokens could not be copied")
-        self._copied = n
-
-    def _begin(self) -> None:
-        self._batch.n_tokens = 0
-
-    def _add(self, token: int, position: int, stream: int, *, read: bool) -> None:
-        batch = self._batch
-        at = batch.n_tokens
-        batch.token[at] = token
-        batch.pos[at] = position
-        batch.n_seq_id[at] = 1
-        batch.seq_id[at][0] = stream
-        batch.logits[at] = 1 if read else 0
-        batch.n_tokens = at + 1
-
-    def _decode(self) -> None:
-        result = llama.llama_decode(self._context, self._batch)
-        if result != 0:
-            raise RuntimeError(f"llama_decode returned {result} for {self._batch.n_tokens} tokens")
+    def forget(self) -> None:
+        """Empties the cache, of which nothing is known after Aborted."""
+        if self._kv is not None:
+            self._kv.clear()

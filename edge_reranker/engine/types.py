@@ -19,6 +19,7 @@ MAX_ENCODE_TOKENS = 512
 
 FloatArray = npt.NDArray[np.float32]
 Role = Literal["encoder", "scorer"]
+Mode = Literal["isolated", "unified"]
 
 
 class Stop(enum.StrEnum):
@@ -34,7 +35,9 @@ class Stop(enum.StrEnum):
 class EngineSpec:
     """Which model to run, and how.
 
-    ``n_sequences`` candidates are scored at once, each in a KV stream of ``n_ctx_sequence`` tokens.
+    ``n_sequences`` candidates are scored at once; prefix and candidate have ``n_ctx_sequence`` tokens.
+    ``mode`` "isolated" gives a candidate a KV stream of its own, so that its score has the same bits
+    whatever stands beside it; "unified" is faster and gives that up.
     ``memory_limit_bytes`` caps the worker's address space; 0 means no cap.
     """
 
@@ -44,6 +47,7 @@ class EngineSpec:
     n_sequences: int = 20
     n_ctx_sequence: int = 384
     memory_limit_bytes: int = 0
+    mode: Mode = "isolated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,31 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Logits float32 [n_suffixes, n_targets]; rows that were not reached are False in ``reached``."""
+    """Logits float32 [n_suffixes, n_targets]; rows that were not reached are False in ``reached``.
+
+    ``prefix_tokens`` is how many tokens of the prefix had to be decoded for it.
+    """
 
     logits: FloatArray
     reached: npt.NDArray[np.bool_]
     stop: Stop
+    prefix_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """How many tokens of a prefix were decoded; it is complete if ``stop`` is DONE."""
+
+    prefix_tokens: int
+    stop: Stop
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPrefix:
+    """A decoded prefix: its token ids, and what llama.cpp keeps of them."""
+
+    ids: tuple[int, ...]
+    state: bytes
 
 
 class Engine(Protocol):
@@ -113,8 +137,24 @@ class Engine(Protocol):
     ) -> Scored:
         """Logits of ``targets`` at the last token of prefix + suffix, for each suffix.
 
-        The prefix is decoded once and kept for the next call. Suffixes are reached in the order given,
-        a batch at a time, while time remains. Raises InvalidArgument for an empty or overlong input.
+        The prefix is decoded once and kept for the next call. With time for all, suffixes are batched as
+        is cheapest; else the first ones as far as time goes. Raises InvalidArgument for an empty or overlong
+        input.
+        """
+
+    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+        """Decodes a prefix before a request needs it, chunk by chunk; what is done stays done.
+
+        Calls that score or encode go first. Raises InvalidArgument for an overlong prefix.
+        """
+
+    def save_prefix(self, deadline: Deadline) -> SavedPrefix | None:
+        """The prefix as decoded; None without one, or when the engine cannot tell in time."""
+
+    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+        """Makes a saved prefix the one that is decoded; False when it is not taken.
+
+        The state must come from ``save_prefix`` of the same model, adapter and version of llama.cpp.
         """
 
     def close(self) -> None:

@@ -6,16 +6,17 @@ It has no store, no key and no socket; it ends when its input does.
 from __future__ import annotations
 
 import os
+import queue
 import resource
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
-from edge_reranker.engine.planner import cost, plan, shared_length
+from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, cost
 from edge_reranker.engine.types import EngineSpec, Stop
 from edge_reranker.errors import EdgeRerankerError
 from edge_reranker.types import Piece
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _WARM_UP_TOKENS = 16
 # A chunk may take this much longer than predicted before the deadline is passed.
 _SAFETY = 1.15
+# Background work gives way to a request after a decode of this long.
+_SLICE_MS = 50.0
+_MIN_SLICE_TOKENS = 8
 
 
 class Budget:
@@ -35,29 +39,88 @@ class Budget:
         self._until = float("inf") if budget_ms < 0 else time.monotonic() + budget_ms / 1000.0
         self._cancelled = cancelled
 
+    @property
+    def left_ms(self) -> float:
+        """Milliseconds left; 0 once it was cancelled."""
+        return 0.0 if self._cancelled() else max(0.0, (self._until - time.monotonic()) * 1000.0)
+
     def allows(self, ms: float) -> bool:
         """Whether ``ms`` more milliseconds fit."""
         return not self._cancelled() and time.monotonic() + ms / 1000.0 < self._until
 
 
+class Inbox:
+    """What came in, read by a thread of its own, so that a cancel is seen while the model decodes."""
+
+    def __init__(self, fd: int, abort: Callable[[], None]) -> None:
+        """``abort`` is called when the request that is being answered is cancelled."""
+        self._fd = fd
+        self._abort = abort
+        self._requests: queue.SimpleQueue[frames.Request | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._cancelled: set[int] = set()
+        self._running = self._answered = 0
+        self._closed = False
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def next(self) -> frames.Request | None:
+        """The next request, once there is one; None when there will be no more."""
+        return self._requests.get()
+
+    def begin(self, request_id: int) -> None:
+        """From here on, a cancel of this request calls ``abort``."""
+        with self._lock:
+            self._running = request_id
+
+    def end(self) -> None:
+        """The request has been answered; later cancels of it mean nothing."""
+        with self._lock:
+            self._running, self._answered = 0, max(self._running, self._answered)
+            self._cancelled = {each for each in self._cancelled if each > self._answered}
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer to the running request."""
+        return self._closed or self._running in self._cancelled
+
+    def _read(self) -> None:
+        try:
+            while (body := frames.read(self._fd)) is not None:
+                request = frames.request_decoder.decode(body)
+                if isinstance(request, frames.Cancel):
+                    self._cancel(request.id)
+                else:
+                    self._requests.put(request)
+        except (OSError, ValueError):
+            pass  # nonsense, or no pipe any more: the service is gone
+        with self._lock:
+            self._closed = True
+            self._abort()
+        self._requests.put(None)
+
+    def _cancel(self, request_id: int) -> None:
+        with self._lock:
+            if request_id > self._answered:
+                self._cancelled.add(request_id)
+            if request_id == self._running:
+                self._abort()
+
+
 class Worker:
-    """Reads requests, answers them one at a time, looks for a cancel between chunks."""
+    """Reads requests, answers them one at a time, and stops when one is cancelled."""
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
         self._in = fd_in
         self._out = fd_out
-        self._queue: deque[frames.Request] = deque()
-        self._cancelled: set[int] = set()
-        self._last_answered = 0
-        self._closed = False
         self._encode_pace = Pace()
         self._score_pace = Pace()
         self._background_threads = 1
         self._model: LlamaModel
+        self._inbox: Inbox
 
     def run(self) -> None:
         """Serves until the input ends."""
-        first = self._next()
+        body = frames.read(self._in)
+        first = None if body is None else frames.request_decoder.decode(body)
         if not isinstance(first, frames.Open):
             return
         if first.memory_limit_bytes:
@@ -73,6 +136,7 @@ class Worker:
                     n_threads=first.n_threads,
                     n_sequences=first.n_sequences,
                     n_ctx_sequence=first.n_ctx_sequence,
+                    mode="unified" if first.mode == "unified" else "isolated",
                 )
             )
         except (EdgeRerankerError, OSError, MemoryError) as error:
@@ -87,7 +151,8 @@ class Worker:
                 info.description, info.n_embd, info.n_vocab, info.n_layer, info.n_ctx_sequence, info.system
             )
         )
-        while (request := self._next()) is not None:
+        self._inbox = Inbox(self._in, self._model.abort)
+        while (request := self._inbox.next()) is not None:
             self._answer(request)
 
     def _warm_up(self, role: str) -> None:
@@ -99,8 +164,8 @@ class Worker:
                 self._model.encode(ids)
                 pace = self._encode_pace
             else:
-                self._model.set_prefix(ids)
-                self._model.set_prefix([])
+                self._model.kv.set_prefix(ids)
+                self._model.kv.clear()
                 pace = self._score_pace
             ms = (time.monotonic() - start) * 1000.0
         pace.measured(cost(len(ids)), ms)  # the second: the first is as slow as the disk
@@ -108,21 +173,39 @@ class Worker:
     def _answer(self, request: frames.Request) -> None:
         if isinstance(request, frames.Open | frames.Cancel):
             return
+        from edge_reranker.engine.kv import Aborted
+
+        self._inbox.begin(request.id)
         try:
-            if isinstance(request, frames.Tokenize):
-                ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
-                self._send(frames.Tokens(request.id, ids))
-            elif isinstance(request, frames.Encode):
-                self._send(frames.Done(request.id, self._encode(request)))
-            else:
-                self._send(frames.Done(request.id, self._score(request)))
+            answer = self._answer_to(request)
+        except Aborted:
+            self._model.forget()
+            answer = frames.Done(request.id, Stop.DEADLINE)
         except (EdgeRerankerError, ValueError, RuntimeError) as error:
-            self._send(frames.Failed(request.id, str(error)))
-        self._last_answered = request.id
-        self._cancelled = {id_ for id_ in self._cancelled if id_ > request.id}
+            answer = frames.Failed(request.id, str(error))
+        self._inbox.end()
+        # Also when the abort came too late for a decode: the next request must not meet it.
+        self._model.go_on()
+        self._send(answer)
+
+    def _answer_to(self, request: frames.Question) -> frames.Response:
+        if isinstance(request, frames.Tokenize):
+            ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
+            return frames.Tokens(request.id, ids)
+        if isinstance(request, frames.Encode):
+            return frames.Done(request.id, self._encode(request))
+        if isinstance(request, frames.Score):
+            return self._score(request)
+        if isinstance(request, frames.Prefill):
+            return self._prefill(request)
+        kv = self._model.kv
+        if isinstance(request, frames.Restore):
+            kv.restore(request.prefix, request.state)
+            return frames.Done(request.id, Stop.DONE, len(kv.prefix))
+        return frames.State(request.id, kv.prefix, kv.saved() if kv.prefix else b"")
 
     def _encode(self, request: frames.Encode) -> Stop:
-        budget = self._budget(request.id, request.budget_ms)
+        budget = Budget(request.budget_ms, self._inbox.cancelled)
         for index, ids in enumerate(request.sequences):
             if not budget.allows(_SAFETY * self._encode_pace.predict_ms(cost(len(ids)))):
                 self._encode_pace.refused()
@@ -134,62 +217,38 @@ class Worker:
             self._send(frames.Rows(request.id, [index], vector.tobytes()))
         return Stop.DONE
 
-    def _score(self, request: frames.Score) -> Stop:
-        from edge_reranker.engine.llama import MAX_BATCH_TOKENS
-
-        budget = self._budget(request.id, request.budget_ms)
-        # What all candidates begin with is decoded once, behind the prefix.
-        shared = shared_length(request.suffixes)
-        prefix = [*request.prefix, *request.suffixes[0][:shared]] if shared else request.prefix
-        suffixes = [suffix[shared:] for suffix in request.suffixes]
-        waves = plan(
-            [len(suffix) for suffix in suffixes],
-            max_sequences=self._model.n_sequences,
-            max_tokens=MAX_BATCH_TOKENS,
+    def _score(self, request: frames.Score) -> frames.Done:
+        budget = Budget(request.budget_ms, self._inbox.cancelled)
+        kv, prefix, suffixes = self._model.kv, request.prefix, request.suffixes
+        ms_per_token = _SAFETY * self._score_pace.predict_ms(1)
+        affordable = (
+            budget.left_ms / ms_per_token - cost(kv.missing(prefix)) if ms_per_token else float("inf")
         )
-        if not budget.allows(_SAFETY * self._score_pace.predict_ms(cost(self._model.prefix_cost(prefix)))):
-            self._score_pace.refused()
-            return Stop.DEADLINE
+        decoded = 0
+        for batch in kv.plan(suffixes, affordable):
+            # What its suffixes begin with stands behind the prefix, and is decoded once.
+            whole = [*prefix, *suffixes[batch.indices[0]][: batch.shared]]
+            units = cost(kv.missing(whole)) + cost(batch.n_tokens)
+            if not budget.allows(_SAFETY * self._score_pace.predict_ms(units)):
+                self._score_pace.refused()
+                return frames.Done(request.id, Stop.DEADLINE, decoded)
+            start = time.monotonic()
+            new = kv.set_prefix(whole)
+            decoded += max(0, len(prefix) - (len(whole) - new))
+            rows = kv.score(suffixes, batch, request.targets)
+            self._score_pace.measured(units, (time.monotonic() - start) * 1000.0)
+            self._send(frames.Rows(request.id, list(batch.indices), rows.tobytes()))
+        return frames.Done(request.id, Stop.DONE, decoded)
+
+    def _prefill(self, request: frames.Prefill) -> frames.Done:
+        """Decodes what takes ``_SLICE_MS``; the service asks again for the rest, after whoever waits."""
+        kv, pace = self._model.kv, self._score_pace
+        affordable = _SLICE_MS / max(pace.predict_ms(1), 1e-3) - DECODE_OVERHEAD_TOKENS
         start = time.monotonic()
-        decoded = self._model.set_prefix(prefix)
+        decoded = kv.set_prefix(request.prefix, at_most=max(_MIN_SLICE_TOKENS, int(affordable)))
         if decoded:
-            self._score_pace.measured(cost(decoded), (time.monotonic() - start) * 1000.0)
-        for wave in waves:
-            for batch in wave:
-                n_tokens = batch.n_tokens
-                if not budget.allows(_SAFETY * self._score_pace.predict_ms(cost(n_tokens))):
-                    self._score_pace.refused()
-                    return Stop.DEADLINE
-                start = time.monotonic()
-                rows = self._model.score(suffixes, batch, request.targets)
-                self._score_pace.measured(cost(n_tokens), (time.monotonic() - start) * 1000.0)
-                self._send(frames.Rows(request.id, list(batch.indices), rows.tobytes()))
-        return Stop.DONE
-
-    def _budget(self, request_id: int, budget_ms: float) -> Budget:
-        def cancelled() -> bool:
-            while not self._closed and frames.waiting(self._in):
-                self._receive()
-            return self._closed or request_id in self._cancelled
-
-        return Budget(budget_ms, cancelled)
-
-    def _receive(self) -> None:
-        body = frames.read(self._in)
-        if body is None:
-            self._closed = True
-            return
-        request = frames.request_decoder.decode(body)
-        if isinstance(request, frames.Cancel):
-            if request.id > self._last_answered:
-                self._cancelled.add(request.id)
-        else:
-            self._queue.append(request)
-
-    def _next(self) -> frames.Request | None:
-        while not self._queue and not self._closed:
-            self._receive()
-        return self._queue.popleft() if self._queue else None
+            pace.measured(cost(decoded), (time.monotonic() - start) * 1000.0)
+        return frames.Done(request.id, Stop.DEADLINE if kv.missing(request.prefix) else Stop.DONE, decoded)
 
     def _send(self, message: frames.Response) -> None:
         frames.write(self._out, message)

@@ -1,63 +1,164 @@
-"""The planner's laws."""
+"""The planner's laws, for both ways of laying candidates out."""
 
 from __future__ import annotations
 
 import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_reranker.engine.planner import MIN_TOKENS, cost, plan, shared_length
+from edge_reranker.engine.planner import (
+    MIN_TOKENS,
+    Batch,
+    Limits,
+    cost,
+    plan,
+    plan_unified,
+    total_cost,
+)
 
-lengths = st.lists(st.integers(1, 64), max_size=120)
-sequences = st.integers(1, 20)
+Plan = Callable[[Sequence[Sequence[int]], Limits, float], list[Batch]]
+both = pytest.mark.parametrize("planner", [plan, plan_unified])
 
-
-@given(lengths, sequences)
-def test_every_suffix_is_in_exactly_one_batch(lengths: list[int], max_sequences: int) -> None:
-    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
-    assert sorted(i for wave in waves for batch in wave for i in batch.indices) == list(range(len(lengths)))
-
-
-@given(lengths, sequences)
-def test_no_batch_passes_its_limits_and_all_fit_their_batch(lengths: list[int], max_sequences: int) -> None:
-    for wave in plan(lengths, max_sequences=max_sequences, max_tokens=256):
-        for batch in wave:
-            assert len(batch.indices) <= max_sequences
-            assert batch.length * len(batch.indices) <= 256
-            assert batch.length == max(MIN_TOKENS, *(lengths[i] for i in batch.indices))
+# Two token ids, so that many suffixes share their beginnings, and some are equal.
+suffix_lists = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=40)
+limits = st.builds(Limits, st.integers(1, 20), st.integers(12, 128))
+affordable = st.one_of(st.just(math.inf), st.floats(0, 300))
 
 
-@given(lengths, sequences)
-def test_a_plan_never_costs_more_than_one_suffix_at_a_time(lengths: list[int], max_sequences: int) -> None:
-    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
-    planned = sum(cost(batch.n_tokens) for wave in waves for batch in wave)
-    assert planned <= sum(cost(max(MIN_TOKENS, length)) for length in lengths)
+def naive(suffixes: Sequence[Sequence[int]]) -> int:
+    """One suffix at a time, nothing shared."""
+    return sum(cost(max(MIN_TOKENS, len(suffix))) for suffix in suffixes)
 
 
-@given(lengths, sequences)
-def test_what_comes_first_is_reached_in_an_earlier_wave(lengths: list[int], max_sequences: int) -> None:
-    waves = plan(lengths, max_sequences=max_sequences, max_tokens=256)
-    tops = [[i for batch in wave for i in batch.indices] for wave in waves]
+@both
+@given(suffix_lists, limits, affordable)
+def test_every_suffix_is_in_exactly_one_batch(
+    planner: Plan, suffixes: list[list[int]], limits: Limits, affordable: float
+) -> None:
+    batches = planner(suffixes, limits, affordable)
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(len(suffixes)))
+
+
+@both
+@given(suffix_lists, limits, affordable)
+def test_no_batch_passes_its_limits(
+    planner: Plan, suffixes: list[list[int]], limits: Limits, affordable: float
+) -> None:
+    for batch in planner(suffixes, limits, affordable):
+        assert 1 <= len(batch.indices) <= limits.max_sequences
+        assert batch.n_tokens <= limits.max_tokens
+
+
+@both
+@given(suffix_lists, limits)
+def test_a_plan_never_costs_more_than_one_suffix_at_a_time(
+    planner: Plan, suffixes: list[list[int]], limits: Limits
+) -> None:
+    assert total_cost(planner(suffixes, limits, math.inf)) <= naive(suffixes)
+
+
+@given(suffix_lists, limits, affordable)
+def test_the_suffixes_of_a_batch_share_what_it_says_and_fit_its_length(
+    suffixes: list[list[int]], limits: Limits, affordable: float
+) -> None:
+    for batch in plan(suffixes, limits, affordable):
+        assert len({tuple(suffixes[index][: batch.shared]) for index in batch.indices}) == 1
+        own = [len(suffixes[index]) - batch.shared for index in batch.indices]
+        assert batch.length == max(MIN_TOKENS, *own)
+        assert batch.n_tokens == batch.length * len(own)
+        assert min(own) >= min(MIN_TOKENS, *(len(suffixes[index]) for index in batch.indices))
+
+
+@given(suffix_lists, limits)
+def test_a_plan_costs_what_its_decodes_and_copies_cost(suffixes: list[list[int]], limits: Limits) -> None:
+    decoded: tuple[int, ...] = ()
+    paid = 0.0
+    for batch in plan(suffixes, limits, math.inf):
+        shared = tuple(suffixes[batch.indices[0]][: batch.shared])
+        known = own_prefix(decoded, shared)
+        if shared[known:]:
+            paid += cost(max(MIN_TOKENS, len(shared) - known))
+        paid += cost(batch.n_tokens)
+        decoded = shared
+    # The plan counts the copies too, and never less than what is decoded.
+    assert paid <= total_cost(plan(suffixes, limits, math.inf)) + 1e-9
+
+
+def own_prefix(before: tuple[int, ...], now: tuple[int, ...]) -> int:
+    return next(
+        (at for at, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), min(len(before), len(now))
+    )
+
+
+@given(suffix_lists, limits)
+def test_a_unified_batch_decodes_each_node_of_its_trie_once(
+    suffixes: list[list[int]], limits: Limits
+) -> None:
+    for batch in plan_unified(suffixes, limits, math.inf):
+        inside = {tuple(suffixes[i][:at]) for i in batch.indices for at in range(1, len(suffixes[i]))}
+        # The last token of each is a node of its own, because it is read.
+        assert batch.n_tokens == len(inside) + len(batch.indices)
+
+
+@both
+@given(suffix_lists, limits, st.randoms(use_true_random=False))
+def test_a_permuted_request_gives_batches_of_the_same_content(
+    planner: Plan, suffixes: list[list[int]], limits: Limits, source: random.Random
+) -> None:
+    shuffled = source.sample(suffixes, len(suffixes))
+
+    def contents(given: list[list[int]]) -> list[list[list[int]]]:
+        return sorted([given[index] for index in batch.indices] for batch in planner(given, limits, math.inf))
+
+    assert contents(shuffled) == contents(suffixes)
+
+
+@both
+@given(suffix_lists, limits, st.floats(1, 300))
+def test_what_there_is_time_for_comes_first_and_is_the_head_of_the_request(
+    planner: Plan, suffixes: list[list[int]], limits: Limits, affordable: float
+) -> None:
+    batches = planner(suffixes, limits, affordable)
+    head: set[int] = set()
+    spent = 0.0
+    for batch in batches:
+        spent += batch.cost
+        if spent > affordable:
+            break
+        head |= set(batch.indices)
+    assert head == set(range(len(head)))
+    assert head or total_cost(planner(suffixes[:1], limits, math.inf)) > affordable
+
+
+@both
+def test_what_comes_first_is_reached_in_an_earlier_wave_when_there_is_no_time(planner: Plan) -> None:
+    suffixes = [[index, 1, 2] for index in range(50)]
+    tops = [batch.indices for batch in planner(suffixes, Limits(10, 100), 0.0)]
     assert all(max(earlier) < min(later) for earlier, later in itertools.pairwise(tops))
 
 
-@pytest.mark.parametrize("bad", [0, -1, 257])
-def test_a_length_that_cannot_be_decoded_is_refused(bad: int) -> None:
+def test_a_long_common_beginning_is_decoded_once_for_those_who_have_it() -> None:
+    series = [[7, 7, 7, 7, 7, 7, index, 1] for index in range(10)]
+    others = [[100 + index, 2, 3, 4] for index in range(10)]
+    batches = plan(series + others, Limits(20, 512), math.inf)
+    assert sorted((batch.shared, sorted(batch.indices)) for batch in batches) == [
+        (0, list(range(10, 20))),
+        (6, list(range(10))),
+    ]
+
+
+@both
+@pytest.mark.parametrize("bad", [[], [1] * 257])
+def test_a_length_that_cannot_be_decoded_is_refused(planner: Plan, bad: list[int]) -> None:
     with pytest.raises(ValueError, match="allowed are 1 to 256"):
-        plan([3, bad], max_sequences=4, max_tokens=256)
+        planner([[1, 2, 3], bad], Limits(4, 256), math.inf)
 
 
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12))
-def test_what_all_suffixes_begin_with_is_shared_and_two_tokens_are_left(suffixes: list[list[int]]) -> None:
-    shared = shared_length(suffixes)
-    left = min(map(len, suffixes)) - shared
-    assert all(suffix[:shared] == suffixes[0][:shared] for suffix in suffixes)
-    assert left >= MIN_TOKENS or shared == 0
-    if left > MIN_TOKENS:
-        assert len({suffix[shared] for suffix in suffixes}) > 1, "one more token could be shared"
-
-
-def test_nothing_is_shared_without_suffixes_or_with_an_empty_one() -> None:
-    assert shared_length([]) == shared_length([[], [1, 2]]) == 0
+@both
+def test_nothing_needs_no_plan(planner: Plan) -> None:
+    assert planner([], Limits(4, 256), math.inf) == []
