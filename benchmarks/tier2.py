@@ -29,7 +29,7 @@ def main() -> bool:
     )
     try:
         assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
-        texts = [template.prefix(context, "", 50), *(template.suffix(item) for item in items[100:120])]
+        texts = [template.prefix(context, ""), *(template.suffix(item) for item in items[100:120])]
         prefix, *suffixes = engine.tokenize(texts, Deadline())
         yes, no = (
             ids[0]

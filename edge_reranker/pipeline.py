@@ -23,9 +23,10 @@ from edge_reranker.ranking.fusion import Weights, fuse, order
 from edge_reranker.ranking.profile import TAKEN_BACK, Taste, profile
 from edge_reranker.scoring import (
     BackgroundEncoder,
+    CrossScorer,
     Epochs,
+    HotPrefix,
     PublicVectors,
-    Scorer,
     TierScores,
     User,
     VectorCache,
@@ -70,7 +71,8 @@ class Tiers:
     weights: Weights | None = None
     without_model: Weights | None = None
     tier1: VectorScorer | None = None
-    tier2: Scorer | None = None
+    tier2: CrossScorer | None = None
+    hot: HotPrefix | None = None
     vectors: VectorCache | None = None
     public: PublicVectors | None = None
     background: BackgroundEncoder | None = None
@@ -165,6 +167,7 @@ class Pipeline:
         if tiers.background is not None and tiers.vectors is not None:
             items = [event.item for event in events if event.item is not None]
             tiers.background.schedule(owner, tiers.vectors.keyed(items)[::-1], first=True)
+        self._prefill_soon(namespace)
         return recorded
 
     def events(self, namespace: str, limit: int, page_token: str) -> tuple[list[Event], str]:
@@ -182,12 +185,27 @@ class Pipeline:
             return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         finally:
             self._forget_in_memory(namespace)
+            # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
+            self._prefill_soon(namespace)
+
+    def _prefill_soon(self, namespace: str) -> None:
+        hot, background = self._tiers.hot, self._tiers.background
+        if hot is None or background is None:
+            return
+
+        def prefill() -> bool:
+            try:
+                return hot.prefill(self._user(namespace))
+            except StoreError:
+                return True  # the next request says so
+
+        background.soon(namespace, prefill)
 
     def _forget_in_memory(self, namespace: str) -> None:
         tiers = self._tiers
         with self._lock:
             self._users.pop(namespace, None)
-        for part in (tiers.background, tiers.vectors, tiers.public, tiers.tier1):
+        for part in (tiers.background, tiers.vectors, tiers.public, tiers.tier1, tiers.tier2, tiers.hot):
             if part is not None:
                 part.forget(namespace)
 
@@ -206,9 +224,11 @@ class Pipeline:
         return ready and (background is None or background.wait_idle(deadline))
 
     def close(self) -> None:
-        """Stops background work. Idempotent."""
+        """Stops background work, and keeps what the model has read of the user. Idempotent."""
         if self._tiers.background is not None:
             self._tiers.background.close()
+        if self._tiers.hot is not None:
+            self._tiers.hot.save()
 
     # One request.
 

@@ -216,6 +216,20 @@ class Model:
     license: str
 
 
+class PrefixState(NamedTuple):
+    """A model's state behind the first tokens of a prompt.
+
+    ``fingerprint`` names all that it depends on besides the tokens: model, adapter, template, version.
+    ``first_event`` is the oldest event among the tokens, ``token_ids`` are little-endian int32.
+    """
+
+    namespace: str
+    fingerprint: str
+    first_event: str
+    token_ids: bytes
+    state: bytes
+
+
 class Piece(NamedTuple):
     """A stretch of a prompt: ``structure`` comes from a template, the rest is data.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS
 from edge_reranker.models.pack import Encoder
 from edge_reranker.pipeline import Pipeline, Tiers
-from edge_reranker.prompt import TEMPLATES
+from edge_reranker.prompt import TEMPLATES, Template
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
@@ -28,6 +29,7 @@ from edge_reranker.scoring import (
     BackgroundEncoder,
     CrossScorer,
     Epochs,
+    HotPrefix,
     PublicVectors,
     VectorCache,
     VectorScorer,
@@ -71,6 +73,14 @@ def scorer_engine(config: Config) -> WorkerEngine:
     """A worker that reads candidates. Raises Missing, ModelInvalid."""
     _, path = ModelCache(config.cache_dir).open(config.model, "scorer")
     return WorkerEngine(_spec(config, path, "scorer"))
+
+
+def prefix_fingerprint(config: Config, template: Template) -> str:
+    """Names all that a decoded context depends on besides its tokens. Raises Missing, ModelInvalid."""
+    file, path = ModelCache(config.cache_dir).open(config.model, "scorer")
+    spec = _spec(config, path, "scorer")
+    parts = (file.sha256, template, spec.mode, spec.n_ctx_sequence, metadata.version("llama_cpp_python"))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
@@ -144,7 +154,12 @@ def _wire(config: Config, store: Store) -> Device:
     if wanted and manifest.scorer.weight:
         cross = _start(lambda: scorer_engine(config), problems)
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
-    tiers = make_tiers(pack, store, encoder, cross, without_encoder=without, model=config.model)
+    fingerprint = prefix_fingerprint(config, TEMPLATES[manifest.scorer.template]) if cross else ""
+    tiers = make_tiers(
+        pack, store, encoder, cross, without_encoder=without, model=config.model, fingerprint=fingerprint
+    )
+    if tiers.hot is not None:
+        tiers.hot.start()
     engines = {"encoder": encoder, "scorer": cross}
     models = [
         (
@@ -165,14 +180,19 @@ def make_tiers(
     *,
     without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     model: str = "",
+    fingerprint: str = "",
 ) -> Tiers:
-    """The tiers of a pack over the engines that there are."""
+    """The tiers of a pack over the engines that there are; ``fingerprint`` is the scorer's, see HotPrefix."""
     towers = Towers.of(pack.head)
     epochs = Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
     public = PublicVectors(store, pack.id, epochs)
     background = BackgroundEncoder(vectors, public)
     manifest = pack.manifest
+    tier2 = hot = None
+    if scorer is not None and manifest.scorer.weight:
+        tier2 = CrossScorer(scorer, TEMPLATES[manifest.scorer.template], epochs=epochs)
+        hot = HotPrefix(tier2, scorer, store, epochs, fingerprint)
     return Tiers(
         pack_id=pack.id,
         model=model if encoder is not None else "",
@@ -181,9 +201,8 @@ def make_tiers(
         weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
         without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
         tier1=VectorScorer(vectors, towers, background),
-        tier2=CrossScorer(scorer, TEMPLATES[manifest.scorer.template])
-        if scorer is not None and manifest.scorer.weight
-        else None,
+        tier2=tier2,
+        hot=hot,
         vectors=vectors,
         public=public,
         epochs=epochs,

@@ -197,24 +197,18 @@ class WorkerEngine:
 
     def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
         """See Engine."""
-        self._check_room(prefix)
-        decoded = 0
-        stop = Stop.DEADLINE
+        most = self._spec.n_ctx_sequence
+        if not len(prefix) < most:
+            raise InvalidArgument("prefix", f"{len(prefix)} tokens; less than {most} are allowed")
         try:
-            # A slice at a time, so that whoever asks meanwhile waits for one slice at most.
-            while stop == Stop.DEADLINE and not deadline.passed:
-                with self._turn(deadline, background=True):
-                    request_id = self._ask(lambda id_: frames.Prefill(id_, list(prefix)), deadline)
-                    done = self._last(request_id, frames.Done, deadline)
-                if done is None:
-                    break
-                decoded += done.prefix_tokens
-                stop = Stop(done.stop)
+            with self._turn(deadline, background=True):
+                request_id = self._ask(lambda id_: frames.Prefill(id_, list(prefix)), deadline)
+                done = self._last(request_id, frames.Done, deadline)
         except EngineBusy:
-            stop = Stop.BUSY
+            return Prefilled(0, Stop.BUSY)
         except EngineDied:
-            stop = Stop.DIED
-        return Prefilled(decoded, stop)
+            return Prefilled(0, Stop.DIED)
+        return Prefilled(0, Stop.BUSY) if done is None else Prefilled(done.prefix_tokens, Stop(done.stop))
 
     def save_prefix(self, deadline: Deadline) -> SavedPrefix | None:
         """See Engine."""
@@ -239,11 +233,6 @@ class WorkerEngine:
             if isinstance(reply, kind):
                 return reply
         return None
-
-    def _check_room(self, prefix: Sequence[int]) -> None:
-        most = self._spec.n_ctx_sequence
-        if not len(prefix) < most:
-            raise InvalidArgument("prefix", f"{len(prefix)} tokens; less than {most} are allowed")
 
     def close(self) -> None:
         """Stops the worker. Idempotent."""

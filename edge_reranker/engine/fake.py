@@ -35,7 +35,7 @@ class FakeEngine:
         self._n_embd = n_embd
         self._ms_per_sequence = ms_per_sequence
         self.fail_with = fail_with
-        self.encoded = 0
+        self.encoded = self.scored = self.decoded = 0
         self.prefix: tuple[int, ...] = ()
         self.restored = 0
 
@@ -88,6 +88,7 @@ class FakeEngine:
                 break
             logits[index] = self._noise([*prefix, *suffix], len(targets))
             reached[index] = True
+            self.scored += 1
         return Scored(logits, reached, stop, self._decode(prefix))
 
     def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
@@ -111,6 +112,7 @@ class FakeEngine:
     def _decode(self, prefix: Sequence[int]) -> int:
         new = len(prefix) - same(self.prefix, prefix)
         self.prefix = tuple(prefix)
+        self.decoded += new
         return new
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ class EngineSpec:
     role: Role
     n_threads: int = 2
     n_sequences: int = 20
-    n_ctx_sequence: int = 384
+    n_ctx_sequence: int = 256
     memory_limit_bytes: int = 0
     mode: Mode = "isolated"
 
@@ -85,7 +85,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """How many tokens of a prefix were decoded; it is complete if ``stop`` is DONE."""
+    """How many tokens of a prefix were decoded; DEADLINE means that there are more."""
 
     prefix_tokens: int
     stop: Stop
@@ -143,7 +143,7 @@ class Engine(Protocol):
         """
 
     def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
-        """Decodes a prefix before a request needs it, chunk by chunk; what is done stays done.
+        """Decodes the next slice of a prefix (about 50 ms) before a request needs it; DONE once it is whole.
 
         Calls that score or encode go first. Raises InvalidArgument for an overlong prefix.
         """
@@ -152,7 +152,7 @@ class Engine(Protocol):
         """The prefix as decoded; None without one, or when the engine cannot tell in time."""
 
     def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
-        """Makes a saved prefix the one that is decoded; False when it is not taken.
+        """Makes a saved prefix the one that is decoded; False when it is not taken, or there is one already.
 
         The state must come from ``save_prefix`` of the same model, adapter and version of llama.cpp.
         """

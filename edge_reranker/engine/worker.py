@@ -200,8 +200,9 @@ class Worker:
             return self._prefill(request)
         kv = self._model.kv
         if isinstance(request, frames.Restore):
-            kv.restore(request.prefix, request.state)
-            return frames.Done(request.id, Stop.DONE, len(kv.prefix))
+            # What was decoded since the start is newer.
+            taken = not kv.prefix and kv.restore(request.prefix, request.state)
+            return frames.Done(request.id, Stop.DONE, len(kv.prefix) if taken else 0)
         return frames.State(request.id, kv.prefix, kv.saved() if kv.prefix else b"")
 
     def _encode(self, request: frames.Encode) -> Stop:

@@ -10,6 +10,7 @@ from edge_reranker.prompt.normalise import clean
 from edge_reranker.types import Context, Event, EventType, Item, Piece
 
 MAX_LINE_CHARS = 96
+MAX_QUERY_CHARS = 64
 MAX_CANDIDATE_CHARS = 48
 _YEAR_BEHIND = re.compile(r" \(\d{4}\)$")
 
@@ -43,19 +44,27 @@ class Template:
     positive: str
     negative: str
 
-    def prefix(self, context: Context, query: str, max_events: int) -> list[Piece]:
+    def prefix(self, context: Context, query: str) -> list[Piece]:
         """Header, then events oldest to newest, so that a new event only adds to the end."""
-        pieces = [Piece(self.start, structure=True), Piece(self.question)]
-        lines = [line for event in context.events[-max_events:] if (line := _line(event))]
-        pieces += [Piece(line) for line in lines]
-        if query:
-            pieces.append(Piece(f"Now they search for: {clean(query, MAX_LINE_CHARS)}\n"))
-        return pieces
+        lines = [Piece(line) for _, line in self.lines(context)]
+        return [*self.header(), *lines, *self.closing(query)]
+
+    def header(self) -> list[Piece]:
+        """What stands before the events."""
+        return [Piece(self.start, structure=True), Piece(self.question)]
+
+    def lines(self, context: Context) -> list[tuple[str, str]]:
+        """(event id, line) of each event that says something, oldest to newest."""
+        return [(event.event_id, line) for event in context.events if (line := _line(event))]
+
+    def closing(self, query: str) -> list[Piece]:
+        """What stands between the events and every candidate."""
+        searched = [Piece(f"Now they search for: {clean(query, MAX_QUERY_CHARS)}\n")] if query else []
+        return [*searched, Piece(self.before_candidate, structure=True)]
 
     def suffix(self, item: Item) -> list[Piece]:
         """One candidate, and the point where the answer is read."""
         return [
-            Piece(self.before_candidate, structure=True),
             Piece(" " + _name(item)),
             Piece(self.after_candidate, structure=True),
         ]

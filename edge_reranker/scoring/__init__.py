@@ -2,6 +2,7 @@
 
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs
+from edge_reranker.scoring.hot import HotPrefix
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer
@@ -12,6 +13,7 @@ __all__ = [
     "BackgroundEncoder",
     "CrossScorer",
     "Epochs",
+    "HotPrefix",
     "PublicVectors",
     "Scorer",
     "TierScores",

@@ -1,4 +1,4 @@
-"""Encoding ahead of need: items that a request had no time for, and items of new events."""
+"""Work ahead of need: items that a request had no time for, items of new events, the user's context."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.scoring.epochs import Owner
@@ -34,6 +35,7 @@ class BackgroundEncoder:
         self._waiting: deque[tuple[Owner, Keyed]] = deque()
         self._queued: set[tuple[Owner, str]] = set()
         self._lists: deque[tuple[Owner, Sequence[Candidate]]] = deque(maxlen=_MAX_LISTS)
+        self._jobs: dict[str, Callable[[], bool]] = {}
         self._closed = False
         self._working = False
         self._requests = 0
@@ -52,7 +54,7 @@ class BackgroundEncoder:
             with self._changed:
                 self._requests -= 1
                 self._not_before_s = time.monotonic() + _AFTER_REQUEST_S
-                if self._waiting or self._lists:  # else the thread would wake for nothing, request by request
+                if self._due():  # else the thread would wake for nothing, request by request
                     self._changed.notify_all()
 
     def read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
@@ -82,9 +84,16 @@ class BackgroundEncoder:
                 self._queued.discard((dropped_owner, dropped.hash))
             self._changed.notify_all()
 
+    def soon(self, namespace: str, job: Callable[[], bool]) -> None:
+        """Calls ``job`` until it returns true, each time for a moment at most, in place of the last one."""
+        with self._changed:
+            self._jobs[namespace] = job
+            self._changed.notify_all()
+
     def forget(self, namespace: str) -> None:
         """Drops what waits for a namespace."""
         with self._changed:
+            self._jobs.pop(namespace, None)
             self._waiting = deque(entry for entry in self._waiting if entry[0].namespace != namespace)
             self._queued = {key for key in self._queued if key[0].namespace != namespace}
             lists = [entry for entry in self._lists if entry[0].namespace != namespace]
@@ -94,7 +103,7 @@ class BackgroundEncoder:
         """Waits until nothing is left to do; whether that came in time."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: self._closed or not (self._waiting or self._lists or self._working),
+                lambda: self._closed or not (self._due() or self._working),
                 timeout=deadline.remaining_s(),
             )
 
@@ -110,19 +119,34 @@ class BackgroundEncoder:
             with self._changed:
                 self._working = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._closed or bool(self._waiting or self._lists))
+                self._changed.wait_for(lambda: self._closed or self._due())
                 self._pause()
                 if self._closed:
                     return
                 self._working = True
-                unread = self._lists.popleft() if self._lists else None
-                waiting = self._waiting.popleft() if unread is None and self._waiting else None
-                if waiting is not None:
-                    self._queued.discard((waiting[0], waiting[1].hash))
-            if unread is not None:
-                self._read(*unread)
-            elif waiting is not None:
-                self._encode(*waiting)
+                step = self._next()
+            step()
+
+    def _due(self) -> bool:
+        return bool(self._lists or self._jobs or self._waiting)
+
+    def _next(self) -> Callable[[], None]:
+        """What to do next: the shortest work first."""
+        if self._lists:
+            return partial(self._read, *self._lists.popleft())
+        if self._jobs:
+            namespace = next(iter(self._jobs))
+            return partial(self._do, namespace, self._jobs.pop(namespace))
+        if not self._waiting:
+            return lambda: None
+        owner, item = self._waiting.popleft()
+        self._queued.discard((owner, item.hash))
+        return partial(self._encode, owner, item)
+
+    def _do(self, namespace: str, job: Callable[[], bool]) -> None:
+        if not job():
+            with self._changed:
+                self._jobs.setdefault(namespace, job)
 
     def _pause(self) -> None:
         until_s = time.monotonic() + _MOST_PAUSE_S

@@ -1,22 +1,31 @@
-"""Tier 2: the model reads the user's context and one candidate at a time."""
+"""Tier 2: the model reads the user's context once, and one candidate at a time behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine, Stop
 from edge_reranker.errors import EngineDied, EngineError
-from edge_reranker.prompt import Template
+from edge_reranker.prompt import Template, Window
+from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.types import TierScores, User
 from edge_reranker.types import DegradedReason, Piece, RerankQuery
 
-_MAX_EVENTS = 12
-_MAX_PREFIX_TOKENS = 320
-_MAX_SUFFIX_TOKENS = 64  # both together fill an engine's sequence
+# Together they fill an engine's sequence of 256, which is also the step in which llama.cpp pads it.
+_MAX_PREFIX_TOKENS = 208
+_MAX_CLOSING_TOKENS = 32
+_MAX_SUFFIX_TOKENS = 48
 _AFTERWARDS_MS = 2.0
+_MAX_SCORES = 4_096
+_MAX_USERS = 64
+_PREFILL_MS = 10_000.0
 _REASONS = {
     Stop.DONE: DegradedReason.UNSPECIFIED,
     Stop.DEADLINE: DegradedReason.DEADLINE,
@@ -25,16 +34,38 @@ _REASONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the model is told about one user: header and ``lines`` in the ``window``, as token ``ids``."""
+
+    owner: Owner
+    generation: int
+    window: Window
+    lines: Mapping[str, list[int]] = field(default_factory=dict)
+    ids: Sequence[int] = ()
+
+
 class CrossScorer:
-    """Reads the logit of the template's positive answer less that of its negative one."""
+    """Reads the logit of the template's positive answer less that of its negative one. Thread-safe.
+
+    The context's tokens are decoded when an event arrives (``prefill``), not when a request does. Scores
+    are kept: (namespace, context, candidate's text) names one, for a scorer has one model and template.
+    """
 
     column = "scorer"
 
-    def __init__(self, engine: Engine, template: Template, *, top_k: int = 20) -> None:
+    def __init__(
+        self, engine: Engine, template: Template, *, epochs: Epochs | None = None, top_k: int = 20
+    ) -> None:
         self._engine = engine
         self._template = template
+        self._epochs = epochs or Epochs()
         self._top_k = top_k
-        self._targets: list[int] = []
+        self._lock = threading.Lock()
+        self._fixed: list[list[int]] = []
+        self._told: dict[str, Told] = {}
+        self._first: dict[str, str] = {}
+        self._scores: OrderedDict[tuple[str, bytes, str], float] = OrderedDict()
 
     def score(
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
@@ -44,30 +75,125 @@ class CrossScorer:
         n = len(query.candidates)
         scores = np.zeros(n, dtype=np.float64)
         reached = np.zeros(n, dtype=np.bool_)
-        top = list(order[: self._top_k])
+        reason = DegradedReason.UNSPECIFIED
+        texts = {index: self._template.suffix(query.candidates[index].item) for index in order[: self._top_k]}
         try:
-            targets = self._answers(deadline)
-            texts = [self._template.prefix(user.context, query.query, _MAX_EVENTS)]
-            texts += [self._template.suffix(query.candidates[index].item) for index in top]
-            prefix, *suffixes = self._engine.tokenize(texts, deadline)
-            suffixes = [ids[-_MAX_SUFFIX_TOKENS:] for ids in suffixes]
-            prefix = prefix[:_MAX_PREFIX_TOKENS]
-            result = self._engine.score(prefix, suffixes, targets, deadline)
+            prefix = self._prefix(user, query.query, deadline)
+            context = hashlib.blake2b(np.asarray(prefix, np.int32).tobytes(), digest_size=16).digest()
+            keys = {
+                index: (user.namespace, context, "".join(piece.text for piece in pieces))
+                for index, pieces in texts.items()
+            }
+            known = self._known(set(keys.values()))
+            # In the order given; candidates that read the same are read once.
+            new = {keys[index]: pieces for index, pieces in texts.items() if keys[index] not in known}
+            if new:
+                found, reason = self._read(prefix, list(new.values()), deadline)
+                fresh = {key: score for key, score in zip(new, found, strict=True) if score is not None}
+                self._epochs.during(user.owner, lambda: self._remember(fresh))
+                known |= fresh
+            for index, key in keys.items():
+                if key in known:
+                    scores[index], reached[index] = known[key], True
         except EngineDied:
-            yield TierScores(scores, reached, DegradedReason.MODEL_UNAVAILABLE)
-            return
+            reason = DegradedReason.MODEL_UNAVAILABLE
         except EngineError:
-            yield TierScores(scores, reached, DegradedReason.MODEL_BUSY)
-            return
-        where = np.array(top)[result.reached]
-        scores[where] = result.logits[result.reached, 0] - result.logits[result.reached, 1]
-        reached[where] = True
-        yield TierScores(scores, reached, _REASONS[result.stop])
+            reason = DegradedReason.MODEL_BUSY
+        yield TierScores(scores, reached, reason)
 
-    def _answers(self, deadline: Deadline) -> list[int]:
-        """The first tokens of the two answers; asked for once."""
-        if not self._targets:
-            words = (self._template.positive, self._template.negative)
-            ids = self._engine.tokenize([[Piece(word)] for word in words], deadline)
-            self._targets = [answer[0] for answer in ids]
-        return self._targets
+    def prefill(self, user: User) -> bool:
+        """Decodes some of the user's context ahead of the next request; whether nothing is left to do."""
+        try:
+            ids = self._prefix(user, "", Deadline.after_ms(_PREFILL_MS))
+            return self._engine.prefill(ids, Deadline.after_ms(_PREFILL_MS)).stop != Stop.DEADLINE
+        except EngineError:
+            return True  # the next request will find the model as it is
+
+    def told(self, owner: Owner) -> Told:
+        """The user's context as last read; empty if none was, or it was forgotten since."""
+        with self._lock:
+            told = self._told.get(owner.namespace)
+        return told if told is not None and told.owner == owner else Told(owner, -1, Window(1))
+
+    def resume(self, namespace: str, first_event: str) -> None:
+        """The context of this user begins with this event, as it did before a restart."""
+        with self._lock:
+            self._first[namespace] = first_event
+
+    def forget(self, namespace: str) -> None:
+        """Drops what is kept of a user."""
+        with self._lock:
+            self._told.pop(namespace, None)
+            self._first.pop(namespace, None)
+            for key in [key for key in self._scores if key[0] == namespace]:
+                del self._scores[key]
+
+    def _read(
+        self, prefix: list[int], texts: Sequence[Sequence[Piece]], deadline: Deadline
+    ) -> tuple[list[float | None], DegradedReason]:
+        """The model's scores, None where it did not get to, and why."""
+        suffixes = [ids[-_MAX_SUFFIX_TOKENS:] for ids in self._engine.tokenize(texts, deadline)]
+        _, _, positive, negative = self._tokens(deadline)
+        result = self._engine.score(prefix, suffixes, [positive[0], negative[0]], deadline)
+        scores = [
+            float(row[0] - row[1]) if reached else None
+            for row, reached in zip(result.logits, result.reached, strict=True)
+        ]
+        return scores, _REASONS[result.stop]
+
+    def _known(self, keys: set[tuple[str, bytes, str]]) -> dict[tuple[str, bytes, str], float]:
+        with self._lock:
+            known = {key: self._scores[key] for key in keys if key in self._scores}
+            for key in known:
+                self._scores.move_to_end(key)
+        return known
+
+    def _remember(self, scores: dict[tuple[str, bytes, str], float]) -> None:
+        with self._lock:
+            self._scores.update(scores)
+            while len(self._scores) > _MAX_SCORES:
+                self._scores.popitem(last=False)
+
+    def _prefix(self, user: User, query: str, deadline: Deadline) -> list[int]:
+        """The tokens before every candidate. Raises EngineError."""
+        with self._lock:
+            told = self._told.get(user.namespace)
+        if told is None or (told.owner, told.generation) != (user.owner, user.generation):
+            told = self._tell(user, told, deadline)
+            self._epochs.during(user.owner, lambda: self._keep(user.namespace, told))
+        if not query:
+            return [*told.ids, *self._tokens(deadline)[1]]
+        (closing,) = self._engine.tokenize([self._template.closing(query)], deadline)
+        return [*told.ids, *closing[-_MAX_CLOSING_TOKENS:]]
+
+    def _keep(self, namespace: str, told: Told) -> None:
+        with self._lock:
+            while len(self._told) >= _MAX_USERS:
+                self._told.pop(next(iter(self._told)))
+            self._told[namespace] = told
+            self._first[namespace] = told.window.first
+
+    def _tell(self, user: User, before: Told | None, deadline: Deadline) -> Told:
+        """The user's events as tokens; only lines that are new are tokenised."""
+        header = self._tokens(deadline)[0]
+        lines = self._template.lines(user.context)
+        known = dict(before.lines) if before is not None and before.owner == user.owner else {}
+        new = [line for _, line in lines if line not in known]
+        tokens = known | dict(
+            zip(new, self._engine.tokenize([[Piece(line)] for line in new], deadline), strict=True)
+        )
+        room = _MAX_PREFIX_TOKENS - _MAX_CLOSING_TOKENS - len(header)
+        with self._lock:
+            window = Window(room, self._first.get(user.namespace, ""))
+        start = window.start([name for name, _ in lines], [len(tokens[line]) for _, line in lines])
+        shown = [token for _, line in lines[start:] for token in tokens[line]][-room:]
+        kept = {line: tokens[line] for _, line in lines}
+        return Told(user.owner, user.generation, window, kept, [*header, *shown])
+
+    def _tokens(self, deadline: Deadline) -> list[list[int]]:
+        """Header, closing without a query, positive and negative answer; asked for once."""
+        if not self._fixed:
+            template = self._template
+            words = [[Piece(template.positive)], [Piece(template.negative)]]
+            self._fixed = self._engine.tokenize([template.header(), template.closing(""), *words], deadline)
+        return self._fixed

@@ -16,6 +16,7 @@ _ITEM_OF_EVENT = (
 
 def everything(db: Database, namespace: str) -> Forgotten:
     """Remove all rows of the namespace, inside the caller's transaction."""
+    _prefix(db, namespace)
     return Forgotten(
         events=_delete(db, "DELETE FROM events WHERE namespace = ?", namespace),
         items=_delete(db, "DELETE FROM items WHERE namespace = ?", namespace),
@@ -37,6 +38,7 @@ _SOME = {
 
 def some(db: Database, namespace: str, n_rows: int) -> Forgotten:
     """Remove at most ``n_rows`` rows of one kind; nothing only when the namespace has none left."""
+    _prefix(db, namespace)
     for kind, sql in _SOME.items():
         n_gone = _delete(db, sql, namespace, n_rows)
         if n_gone:
@@ -46,6 +48,7 @@ def some(db: Database, namespace: str, n_rows: int) -> Forgotten:
 
 def event(db: Database, namespace: str, event_id: str) -> Forgotten:
     """Remove one event and what it alone needed, inside the caller's transaction."""
+    _prefix(db, namespace)
     item_ids = [row[0] for row in db.conn.execute(_ITEM_OF_EVENT, (namespace, event_id)).fetchall()]
     events = _delete(db, "DELETE FROM events WHERE namespace = ? AND event_id = ?", namespace, event_id)
     items = vectors = listed = 0
@@ -57,6 +60,7 @@ def event(db: Database, namespace: str, event_id: str) -> Forgotten:
 
 def item(db: Database, namespace: str, item_id: str) -> Forgotten:
     """Remove all events about an item and what is known of it, inside the caller's transaction."""
+    _prefix(db, namespace)
     events = _delete(
         db,
         "DELETE FROM events WHERE item IN (SELECT id FROM items WHERE namespace = ? AND item_id = ?)",
@@ -83,6 +87,11 @@ def _unneeded(db: Database, namespace: str, item_id: str) -> tuple[int, int, int
         # Which of the item's texts a vector came from is not known here; those still needed are made again.
         vectors = _delete(db, "DELETE FROM vectors WHERE namespace = ? AND item_id = ?", namespace, item_id)
     return items, vectors, rankings.delete_listing(db, namespace, item_id)
+
+
+def _prefix(db: Database, namespace: str) -> None:
+    """Remove what a model made of the user's events, whichever: it is made again when it is needed."""
+    _delete(db, "DELETE FROM prefixes WHERE namespace = ?", namespace)
 
 
 def _delete(db: Database, sql: str, *values: object) -> int:

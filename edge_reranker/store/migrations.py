@@ -70,7 +70,21 @@ def _first(db: Database) -> None:
     )
 
 
+def _prefix(db: Database) -> None:
+    # At most one row: what the worker that reads candidates held last.
+    db.execute(
+        """CREATE TABLE prefixes (
+            namespace TEXT NOT NULL PRIMARY KEY,
+            fingerprint TEXT NOT NULL,
+            first_event TEXT NOT NULL,
+            token_ids BLOB NOT NULL,
+            state BLOB NOT NULL
+        ) STRICT"""
+    )
+
+
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
+MIGRATIONS(name="0002_prefixes")(_prefix)
 
 
 def migrate(db: Database, path: Path, migrations: Migrations = MIGRATIONS) -> None:

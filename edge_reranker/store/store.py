@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, rankings, vectors
+from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, vectors
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
@@ -21,7 +21,7 @@ from edge_reranker.store.open import inspect, make_database, make_private, open_
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, Ranking, Recorded
+from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -180,6 +180,14 @@ class Store:
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
         return self._read(lambda db: rankings.get(db, namespace, ranking_id))
+
+    def prefix_state(self) -> PrefixState | None:
+        """The model state that was kept last, unless its user's events were forgotten since."""
+        return self._read(prefixes.get)
+
+    def put_prefix_state(self, kept: PrefixState | None) -> None:
+        """Keep this one model state, or none, soon; ``flush`` waits. A failure is only counted."""
+        self._writer.post(lambda db: prefixes.clear(db) if kept is None else prefixes.put(db, kept))
 
     def counts(self, namespace: str) -> dict[str, int]:
         """Rows of the namespace by kind: events, items, vectors, rankings."""

@@ -52,22 +52,21 @@ def event(number: int, kind: EventType = EventType.LIKE) -> Event:
 
 @given(st.integers(0, 8))
 def test_a_new_event_only_adds_to_the_end_of_the_prefix(n: int) -> None:
-    before = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n))), "", 50)
-    after = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n + 1))), "", 50)
+    *before, closing = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n))), "")
+    after = TEMPLATE.prefix(Context(tuple(event(i) for i in range(n + 1))), "")
     assert after[: len(before)] == before
-    assert len(after) == len(before) + 1
+    assert after[len(before) + 1 :] == [closing]
 
 
 @given(items)
 def test_structure_never_holds_what_a_candidate_says(item: Item) -> None:
     suffix = TEMPLATE.suffix(item)
-    ours = [TEMPLATE.before_candidate, TEMPLATE.after_candidate]
-    assert [piece.text for piece in suffix if piece.structure] == ours
+    assert [piece.text for piece in suffix if piece.structure] == [TEMPLATE.after_candidate]
 
 
 def test_impressions_say_nothing_and_searches_are_words() -> None:
     context = Context(
         (event(1, EventType.IMPRESSION), Event("2", EventType.SEARCH, 2.0, query="space opera"))
     )
-    lines = [piece.text for piece in TEMPLATE.prefix(context, "heist", 50)]
-    assert lines[2:] == ["- searched for space opera\n", "Now they search for: heist\n"]
+    lines = [piece.text for piece in TEMPLATE.prefix(context, "heist")]
+    assert lines[2:] == ["- searched for space opera\n", "Now they search for: heist\n", "?"]
