@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-import llama_cpp
-
 from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report
+from benchmarks.peers import Sequential
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
 from edge_reranker.models import ModelCache
@@ -24,66 +23,34 @@ def main() -> bool:
     items = films()
     context = Context(tuple(Event(item.id, EventType.LIKE, 0.0, item) for item in items[:5]))
     engine = WorkerEngine(EngineSpec(path, "scorer"))
-    theirs = llama_cpp.Llama(
-        str(path), n_ctx=512, n_threads=2, n_threads_batch=2, logits_all=False, verbose=False
-    )
+    theirs = Sequential(path)
     try:
         assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
-        texts = [template.prefix(context, ""), *(template.suffix(item) for item in items[100:120])]
+        # "?" is part of every candidate here, as it was in earlier figures.
+        *before, closing = template.prefix(context, "")
+        texts = [before, *([closing, *template.suffix(item)] for item in items[100:120])]
         prefix, *suffixes = engine.tokenize(texts, Deadline())
-        yes, no = (
-            ids[0]
-            for ids in engine.tokenize([[Piece(template.positive)], [Piece(template.negative)]], Deadline())
-        )
+        words = [[Piece(template.positive)], [Piece(template.negative)]]
+        targets = [ids[0] for ids in engine.tokenize(words, Deadline())]
         other, *_ = engine.tokenize([[Piece("Something else entirely. " * 4)]], Deadline())
-        found: dict[str, list[float]] = {}
+        found: dict[str, Any] = {}
 
         def ours() -> None:
-            scored = engine.score(prefix, suffixes, [yes, no], Deadline())
-            found["ours"] = [float(row[0] - row[1]) for row in scored.logits]
+            found["ours"] = engine.score(prefix, suffixes, targets, Deadline()).logits
 
         def sequential() -> None:
-            """One `eval` of the prefix, then the cache is cut back to it before each candidate."""
-            scores = []
-            theirs.reset()
-            theirs.eval(prefix)
-            for suffix in suffixes:
-                theirs.n_tokens = len(prefix)
-                theirs.eval(suffix)
-                logits = _last_logits(theirs)
-                scores.append(float(logits[yes] - logits[no]))
-            found["sequential"] = scores
+            theirs.set_prefix(prefix)
+            theirs.after_prefix(prefix, suffixes, targets)
 
         def longest_match() -> None:
-            """As `Llama.generate` does: what a candidate shares with the one before is kept too."""
-            scores = []
-            theirs.reset()
-            theirs.eval(prefix)
-            before: list[int] = []
-            for suffix in suffixes:
-                # The last token is always evaluated: its logits are read.
-                pairs = zip(before, suffix[:-1], strict=False)
-                same = next(
-                    (at for at, (a, b) in enumerate(pairs) if a != b), min(len(before), len(suffix) - 1)
-                )
-                theirs.n_tokens = len(prefix) + same
-                theirs.eval(suffix[same:])
-                logits = _last_logits(theirs)
-                scores.append(float(logits[yes] - logits[no]))
-                before = suffix
-            found["longest_match"] = scores
+            theirs.set_prefix(prefix)
+            theirs.longest_match(prefix, suffixes, targets)
 
         def full() -> None:
-            scores = []
-            for suffix in suffixes:
-                theirs.reset()
-                theirs.eval(prefix + suffix)
-                logits = _last_logits(theirs)
-                scores.append(float(logits[yes] - logits[no]))
-            found["full"] = scores
+            found["full"] = theirs.full(prefix, suffixes, targets)
 
         def forget() -> None:
-            engine.score(other, [other], [yes], Deadline())  # ours must not find its context again
+            engine.score(other, [other], targets, Deadline())  # ours must not find its context again
 
         calls = {
             "forget": forget,
@@ -100,7 +67,8 @@ def main() -> bool:
     against_full, against_sequential, against_match = (
         ratio(spent["ours"], spent[name]) for name in ("full", "sequential", "longest_match")
     )
-    apart = max(abs(a - b) for a, b in zip(found["ours"], found["full"], strict=True))
+    ours_scores, full_scores = (each[:, 0] - each[:, 1] for each in (found["ours"], found["full"]))
+    apart = float(abs(ours_scores - full_scores).max())
     return report(
         "tier2",
         {
@@ -121,8 +89,3 @@ def main() -> bool:
             "same scores (within 0.3)": apart <= 0.3,
         },
     )
-
-
-def _last_logits(model: Any) -> Any:
-    """Read where llama.cpp put them: the class copies them out only when asked to keep all."""
-    return llama_cpp.llama_get_logits_ith(model._ctx.ctx, -1)
