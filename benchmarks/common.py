@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_reranker.cli import demo, options
+from edge_reranker.cli import demo, options, wiring
+from edge_reranker.config import Config
 from edge_reranker.evaluation import movielens
 from edge_reranker.types import Item
 from edge_reranker_client import Candidate, EdgeReranker, Event
@@ -57,6 +59,16 @@ def service(*, model: str = MODEL) -> Iterator[EdgeReranker]:
         config = options.load_config({"cache_dir": cache_dir(), "model": model})
         with demo.service(config, Path(name), stderr=subprocess.DEVNULL) as client:
             yield client
+
+
+def with_scorer(folder: Path) -> Path:
+    """The pack that ships, with a weight for tier 2, which it leaves at 0; its folder."""
+    pack = folder / "pack"
+    shutil.copytree(wiring.pack_folder(Config(folder, folder / "s", cache_dir(), MODEL)), pack)
+    manifest = json.loads((pack / "pack.json").read_text(encoding="utf-8"))
+    manifest["scorer"]["weight"] = 0.1
+    (pack / "pack.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return pack
 
 
 def timed_ms(call: Callable[[], object]) -> float:

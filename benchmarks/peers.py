@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,21 @@ import numpy as np
 Suffixes = Sequence[Sequence[int]]
 
 
+@llama.llama_log_callback  # type: ignore[untyped-decorator]
+def _discard(_level: int, _text: bytes, _user_data: object) -> None:
+    pass
+
+
+def quiet() -> None:
+    """llama.cpp says nothing from here on."""
+    llama.llama_log_set(_discard, ctypes.c_void_p(0))
+
+
 class OneDecode:
     """The practical limit: one llama_decode after a kept prefix, all tokens in one sequence."""
 
     def __init__(self, path: Path, n_ctx: int = 2_048) -> None:
+        quiet()
         self._model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = n_ctx

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edge_reranker.cli.wiring import encoder_engine
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
+from edge_reranker.engine import STATES
 from edge_reranker.errors import EngineError, InvalidArgument
 from edge_reranker.models import ModelCache
 from edge_reranker.models.pack import Encoder
@@ -31,7 +32,7 @@ def hidden_states(config: Config, encoder: Encoder, items: Sequence[Item]) -> np
     Raises Missing, ModelInvalid, EngineError, and InvalidArgument for an item that has no tokens.
     """
     file, _ = ModelCache(config.cache_dir).open(encoder.model, "encoder")
-    digest = hashlib.sha256(file.sha256.encode())
+    digest = hashlib.sha256(STATES.encode() + file.sha256.encode())
     for item in items:
         digest.update(item_text(item).encode() + b"\0")
     path = config.cache_dir / "hidden" / f"{digest.hexdigest()[:32]}.npy"

@@ -2,6 +2,7 @@
 
 from edge_reranker.engine.client import WorkerEngine
 from edge_reranker.engine.types import (
+    STATES,
     Encoded,
     Engine,
     EngineInfo,
@@ -15,6 +16,7 @@ from edge_reranker.engine.types import (
 )
 
 __all__ = [
+    "STATES",
     "Encoded",
     "Engine",
     "EngineInfo",

@@ -13,6 +13,7 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
+from edge_reranker.engine.states import LastStates
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
@@ -89,13 +90,16 @@ class LlamaModel:
         """Loads the file. Raises ModelInvalid if llama.cpp refuses it."""
         _start_backend()
         self._spec = spec
-        self._model: Any = llama.llama_model_load_from_file(
-            str(spec.path).encode(), llama.llama_model_default_params()
-        )
+        of_model = llama.llama_model_default_params()
+        # Weights are rearranged for the processor; mapped, the file would be in memory beside them.
+        of_model.load_mode = llama.LLAMA_LOAD_MODE_NONE
+        self._model: Any = llama.llama_model_load_from_file(str(spec.path).encode(), of_model)
         if not self._model:
             raise ModelInvalid(
                 f"{spec.path}: llama.cpp cannot load it; check it with `edge-reranker model verify`"
             )
+        self._n_embd = int(llama.llama_model_n_embd(self._model))
+        self._states = LastStates(self._n_embd)
         parameters = llama.llama_context_default_params()
         parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if spec.role == "encoder":
@@ -103,6 +107,9 @@ class LlamaModel:
             parameters.n_seq_max = 1
             parameters.embeddings = True
             parameters.pooling_type = llama.LLAMA_POOLING_TYPE_NONE
+            # 12 to 20 % faster for one sequence, which stands alone anyway.
+            parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            self._states.install(parameters)
         else:
             parameters.n_seq_max = spec.n_sequences + 1
             parameters.n_batch = parameters.n_ubatch = MAX_BATCH_TOKENS
@@ -121,7 +128,6 @@ class LlamaModel:
         if not self._context:
             raise ModelInvalid(f"{spec.path}: no memory for a context of {parameters.n_ctx} tokens")
         self._vocab = llama.llama_model_get_vocab(self._model)
-        self._n_embd = int(llama.llama_model_n_embd(self._model))
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
         unified = spec.role == "scorer" and spec.mode == "unified"
         self._decoder = Decoder(self._context, max_sequences=spec.n_sequences if unified else 1)
@@ -174,13 +180,13 @@ class LlamaModel:
         n_threads = n_threads or self._spec.n_threads
         llama.llama_set_n_threads(self._context, n_threads, n_threads)
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
+        self._states.expect(len(ids))
         self._decoder.begin()
         for position, token in enumerate(ids):
             self._decoder.add(token, position, (0,), read=True)
         self._decoder.decode()
-        states = llama.llama_get_embeddings(self._context)
-        rows = np.ctypeslib.as_array(states, shape=(len(ids), self._n_embd))
-        return np.asarray(rows.mean(axis=0, dtype=np.float32), np.float32)
+        states = self._states.take(self._context)
+        return np.asarray(states.mean(axis=0, dtype=np.float32), np.float32)
 
     @property
     def kv(self) -> Kv:

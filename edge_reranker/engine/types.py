@@ -17,6 +17,10 @@ from edge_reranker.types import ModelState, Piece
 # An item's own text never needs more, and llama.cpp reserves compute buffers for it.
 MAX_ENCODE_TOKENS = 512
 
+# How hidden states are made, besides by which model: what is kept of them names it, so that a change of their
+# last bits is no mixture of two.
+STATES = "mean, flash attention"
+
 FloatArray = npt.NDArray[np.float32]
 Role = Literal["encoder", "scorer"]
 Mode = Literal["isolated", "unified"]

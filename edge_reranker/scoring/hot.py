@@ -11,7 +11,7 @@ import numpy as np
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine, SavedPrefix
 from edge_reranker.errors import StoreError
-from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.tier2 import CrossScorer
 from edge_reranker.scoring.types import User
 from edge_reranker.store import Store
@@ -37,13 +37,11 @@ class HotPrefix:
         self._store = store
         self._epochs = epochs
         self._fingerprint = fingerprint
-        self._last: Owner | None = None
         self._saved: tuple[int, ...] = ()
         self._saved_at_s = -_SAVE_EVERY_S
 
     def prefill(self, user: User) -> bool:
         """Decodes a slice of the user's context; whether nothing is left to do. Saves it now and then."""
-        self._last = user.owner
         if not self._scorer.prefill(user):
             return False
         if time.monotonic() - self._saved_at_s > _SAVE_EVERY_S:
@@ -64,7 +62,6 @@ class HotPrefix:
         kept = self._store.prefix_state()
         if kept is None:
             return False
-        owner = self._epochs.owner(kept.namespace)
         ids = tuple(np.frombuffer(kept.token_ids, "<i4").tolist())
         if kept.fingerprint != self._fingerprint:
             self._store.put_prefix_state(None)  # it will be made again from the events
@@ -76,26 +73,24 @@ class HotPrefix:
             return False
         if not self._engine.restore_prefix(SavedPrefix(ids, kept.state), deadline):
             return False
-        self._last, self._saved = owner, ids
+        self._saved = ids
         return True
 
     def forget(self, namespace: str) -> None:
         """Drops what is kept of a user."""
-        if self._last is not None and self._last.namespace == namespace:
-            self._last, self._saved = None, ()
+        self._saved = ()  # another's will be saved once more, which harms nobody
 
     def save(self) -> None:
         """Keeps what the engine holds, unless it is another user's, forgotten, or kept already."""
-        owner = self._last
-        if owner is None:
+        told = self._scorer.last
+        if told is None:
             return
         self._saved_at_s = time.monotonic()
         saved = self._engine.save_prefix(Deadline.after_ms(_SAVE_MS))
-        told = self._scorer.told(owner)
-        if saved is None or not told.ids or saved.ids[: len(told.ids)] != tuple(told.ids):
+        if saved is None or saved.ids[: len(told.ids)] != tuple(told.ids):
             return
         if saved.ids != self._saved:
             ids = np.asarray(saved.ids, "<i4").tobytes()
-            kept = PrefixState(owner.namespace, self._fingerprint, told.window.first, ids, saved.state)
-            self._epochs.during(owner, lambda: self._store.put_prefix_state(kept))
+            kept = PrefixState(told.owner.namespace, self._fingerprint, told.window.first, ids, saved.state)
+            self._epochs.during(told.owner, lambda: self._store.put_prefix_state(kept))
             self._saved = saved.ids

@@ -65,6 +65,7 @@ class CrossScorer:
         self._fixed: list[list[int]] = []
         self._told: dict[str, Told] = {}
         self._first: dict[str, str] = {}
+        self._last = ""
         self._scores: OrderedDict[tuple[str, bytes, str], float] = OrderedDict()
 
     def score(
@@ -109,11 +110,11 @@ class CrossScorer:
         except EngineError:
             return True  # the next request will find the model as it is
 
-    def told(self, owner: Owner) -> Told:
-        """The user's context as last read; empty if none was, or it was forgotten since."""
+    @property
+    def last(self) -> Told | None:
+        """The context that the model was told last, unless it was forgotten since."""
         with self._lock:
-            told = self._told.get(owner.namespace)
-        return told if told is not None and told.owner == owner else Told(owner, -1, Window(1))
+            return self._told.get(self._last)
 
     def resume(self, namespace: str, first_event: str) -> None:
         """The context of this user begins with this event, as it did before a restart."""
@@ -161,6 +162,7 @@ class CrossScorer:
         if told is None or (told.owner, told.generation) != (user.owner, user.generation):
             told = self._tell(user, told, deadline)
             self._epochs.during(user.owner, lambda: self._keep(user.namespace, told))
+        self._last = user.namespace
         if not query:
             return [*told.ids, *self._tokens(deadline)[1]]
         (closing,) = self._engine.tokenize([self._template.closing(query)], deadline)
