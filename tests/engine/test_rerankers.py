@@ -88,6 +88,17 @@ def test_yes_less_no_orders_candidates_as_the_architecture_does(qwen3: Model) ->
     assert np.argsort(ours[:, yes] - ours[:, no]).tolist() == np.argsort(wanted).tolist()
 
 
+def test_a_file_that_llama_cpp_converted_for_its_own_ranking_answers_yes_and_no_all_the_same(
+    qwen3: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "converted.gguf"
+    converted = Model(path, write_qwen3(path, rank_head=True), "scorer")
+    try:
+        assert np.array_equal(answers(converted)[0], answers(qwen3)[0])
+    finally:
+        converted.engine.close()
+
+
 def test_a_rank_model_has_the_scores_that_the_architecture_gives_them(bert: Model) -> None:
     query, documents, sequences = pairs(bert)
     ranked = bert.engine.rank(query, documents, Deadline())
@@ -211,3 +222,5 @@ def test_a_model_in_the_wrong_role_is_told_the_right_one(tmp_path: Path) -> None
     assert "model add --role ranker" in problem(tmp_path / "bert.gguf", "scorer")
     write_qwen3(tmp_path / "qwen3.gguf")
     assert "model add --role scorer" in problem(tmp_path / "qwen3.gguf", "ranker")
+    write_qwen3(tmp_path / "converted.gguf", rank_head=True)
+    assert "model add --role scorer" in problem(tmp_path / "converted.gguf", "ranker")

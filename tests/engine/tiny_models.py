@@ -57,8 +57,12 @@ class _Random:
         return self._random.normal(mean, deviation, shape).astype(np.float32)
 
 
-def write_qwen3(path: Path, *, seed: int = 0) -> Weights:
-    """A causal model with grouped heads, norms on queries and keys, RoPE, and tied embeddings."""
+def write_qwen3(path: Path, *, seed: int = 0, rank_head: bool = False) -> Weights:
+    """A causal model with grouped heads, norms on queries and keys, RoPE, and tied embeddings.
+
+    ``rank_head`` adds what llama.cpp's converter makes of Qwen3-Reranker: two rows of the embeddings as a
+    classifier, and pooling by rank.
+    """
     tokens, types, merges = _qwen3_vocabulary()
     writer = gguf.GGUFWriter(path, "qwen3")
     writer.add_block_count(N_LAYER)
@@ -78,7 +82,13 @@ def write_qwen3(path: Path, *, seed: int = 0) -> Weights:
     writer.add_token_merges(merges)
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
     writer.add_add_bos_token(False)
-    return _finish(writer, _qwen3_weights(_Random(seed), len(tokens)))
+    weights = _qwen3_weights(_Random(seed), len(tokens))
+    if rank_head:
+        writer.add_pooling_type(gguf.PoolingType.RANK)
+        writer.add_classifier_output_labels(["yes", "no"])
+        rows = [tokens.index("yes"), tokens.index("no")]
+        weights["cls.output.weight"] = weights["token_embd.weight"][rows]
+    return _finish(writer, weights)
 
 
 def _qwen3_vocabulary() -> tuple[list[str], list[int], list[str]]:
