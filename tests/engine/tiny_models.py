@@ -5,6 +5,7 @@ Each writer returns the weights it wrote, by their names in the file, for ``refe
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import numpy.typing as npt
+
+from edge_reranker.prompt import TEMPLATES
 
 Array = npt.NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -92,7 +95,8 @@ def write_qwen3(path: Path, *, seed: int = 0, rank_head: bool = False) -> Weight
 
 
 def _qwen3_vocabulary() -> tuple[list[str], list[int], list[str]]:
-    merges = ["y e", "ye s", "n o"]
+    template = TEMPLATES["qwen3-reranker"]
+    merges = ["y e", "ye s", "n o", *_merges(template.start + template.question + template.after_candidate)]
     specials = {
         "<|endoftext|>": CONTROL,
         "<|im_start|>": CONTROL,
@@ -103,6 +107,15 @@ def _qwen3_vocabulary() -> tuple[list[str], list[int], list[str]]:
     plain = [*_byte_characters(), *(merge.replace(" ", "") for merge in merges)]
     types = [NORMAL] * len(plain) + list(specials.values())
     return [*plain, *specials], [int(kind) for kind in types], merges
+
+
+def _merges(text: str) -> list[str]:
+    """Merges that make words of a prompt, letter by letter, so that it does not take a token a byte."""
+    merges = {}
+    for word in re.findall(" ?[A-Za-z]+", text):
+        letters = word.replace(" ", "Ġ")  # how byte-level BPE writes a space
+        merges |= {f"{letters[:end]} {letters[end]}": None for end in range(1, len(letters))}
+    return [merge for merge in merges if merge not in ("y e", "ye s", "n o")]
 
 
 def _byte_characters() -> list[str]:
