@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.cli.wiring import open_device
+from edge_reranker.cli.wiring import make_tiers, open_device
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, Role, Stop, WorkerEngine
@@ -19,6 +19,7 @@ from edge_reranker.models import pack as packs
 from edge_reranker.prompt import TEMPLATES, item_pieces, plain
 from edge_reranker.ranking.profile import Taste, profile
 from edge_reranker.scoring import CrossScorer, Epochs, RankScorer, Scorer, TierScores, User
+from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Context, DegradedReason, Item, ModelState, Piece, RerankQuery
 from tests.engine.reference import bert_score, qwen3_logits
 from tests.engine.test_rerankers import BERT_SEED, BERT_TOLERANCE, QWEN3_TOLERANCE
@@ -137,6 +138,23 @@ def pack_with(folder: Path, **settings: object) -> Path:
     scorer = dataclasses.replace(pack.manifest.scorer, weight=3.0, **settings)  # type: ignore[arg-type]
     packs.save(packs.make(dataclasses.replace(pack.manifest, scorer=scorer), pack.head), folder)
     return folder
+
+
+def test_a_packs_instruction_is_what_its_scorer_is_asked(tmp_path: Path) -> None:
+    """The fake engine's scores follow from the tokens: another prompt, other scores."""
+    settings = {"template": "qwen3-reranker", "instruction": "Find what is funny"}
+    pack = packs.load(pack_with(tmp_path / "pack", **settings))
+    engine = FakeEngine()
+    with Store.open(tmp_path / "data", key_source="file") as store:
+        tiers = make_tiers(pack, store, None, engine)
+        assert tiers.tier2 is not None
+        assert tiers.background is not None
+        found = scored(tiers.tier2).scores
+        tiers.background.close()
+    template = TEMPLATES["qwen3-reranker"]
+    asked = scored(CrossScorer(engine, template.with_instruction("Find what is funny"))).scores
+    assert np.array_equal(found, asked)
+    assert not np.array_equal(found, scored(CrossScorer(engine, template)).scores)
 
 
 @pytest.mark.parametrize(("role", "template"), [("ranker", "default"), ("scorer", "qwen3-reranker")])

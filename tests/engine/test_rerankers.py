@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import EngineSpec, Role, Stop, WorkerEngine
+from edge_reranker.engine import EngineSpec, Role, Stop, WorkerEngine, frames
+from edge_reranker.engine.process import spawn
 from edge_reranker.engine.types import FloatArray
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.types import Piece
@@ -32,6 +33,7 @@ class Model:
     """A tiny file, its weights, and a worker that has loaded it."""
 
     def __init__(self, path: Path, weights: Weights, role: Role) -> None:
+        self.path = path
         self.weights = weights
         self.engine = WorkerEngine(EngineSpec(path, role))
         assert self.engine.wait_ready(Deadline.after_ms(60_000)), self.engine.problem
@@ -149,6 +151,27 @@ def test_ranking_stops_at_its_deadline_with_the_first_documents_scored(bert: Mod
     assert 0 < len(ranked.scores) < len(many)
     whole = np.tile(bert.engine.rank(query, documents, Deadline()).scores, 400)
     assert np.array_equal(ranked.scores, whole[: len(ranked.scores)])
+
+
+def test_the_worker_itself_stops_in_time_without_being_told(bert: Model) -> None:
+    """Spoken to directly: the service would cancel the rest, and so hide a worker that does not look."""
+    process = spawn()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    documents = [[8] * 110] * 2_000
+    replies = []
+    try:
+        frames.write(process.stdin.fileno(), frames.Open(str(bert.path), "ranker", 1, 1, 256, 0, "isolated"))
+        frames.write(process.stdin.fileno(), frames.Rank(1, [7], documents, budget_ms=100.0))
+        while not replies or not isinstance(replies[-1], frames.Done | frames.Failed):
+            body = frames.read(process.stdout.fileno())
+            assert body is not None, "the worker died"
+            replies.append(frames.response_decoder.decode(body))
+    finally:
+        process.kill()
+        process.communicate()
+    assert replies[-1] == frames.Done(1, Stop.DEADLINE)
+    assert 2 < len(replies) < len(documents)
 
 
 def test_nothing_to_rank_is_ranked_at_once(bert: Model) -> None:
