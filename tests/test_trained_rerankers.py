@@ -116,20 +116,66 @@ def test_a_rank_model_whose_worker_cannot_start_scores_nothing_and_says_why(tmp_
         engine.close()
 
 
-def test_qwen3s_score_is_the_logit_of_yes_less_that_of_no_after_its_whole_prompt(tmp_path: Path) -> None:
+@pytest.fixture
+def qwen3(tmp_path: Path) -> Iterator[tuple[WorkerEngine, Weights]]:
     weights = write_qwen3(tmp_path / "qwen3.gguf")
     engine = WorkerEngine(EngineSpec(tmp_path / "qwen3.gguf", "scorer"))
-    template = TEMPLATES["qwen3-reranker"].with_instruction("Find what is funny")
-    try:
-        found = scored(CrossScorer(engine, template))
-        prefix = template.prefix(user(1, 2).context, "", 12)
-        prompts = engine.tokenize([[*prefix, *template.suffix(each.item)] for each in CANDIDATES], Deadline())
-        (yes,), (no,) = engine.tokenize([[Piece("yes")], [Piece("no")]], Deadline())
-    finally:
-        engine.close()
-    wanted = [qwen3_logits(weights, ids)[[yes, no]] for ids in prompts]
+    assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
+    yield engine, weights
+    engine.close()
+
+
+def test_an_overlong_candidate_loses_the_end_of_its_text_and_is_still_asked_about(
+    qwen3: tuple[WorkerEngine, Weights],
+) -> None:
+    engine, weights = qwen3
+    template = TEMPLATES["qwen3-reranker"]
+    item = Item("long", "A title " * 12)
+    (found,) = CrossScorer(engine, template).score(user(1), RerankQuery((Candidate(item),)), [0], Deadline())
+    prefix, suffix, behind, (yes,), (no,) = engine.tokenize(
+        [
+            template.prefix(user(1).context, ""),
+            template.suffix(item),
+            [Piece(template.after_candidate, structure=True)],
+            [Piece("yes")],
+            [Piece("no")],
+        ],
+        Deadline(),
+    )
+    assert len(suffix) > 48, "the test's own premise: it is too long"
+    logits = qwen3_logits(weights, [*prefix, *suffix[: 48 - len(behind)], *behind])
+    assert found.scores[0] == pytest.approx(logits[yes] - logits[no], abs=2 * QWEN3_TOLERANCE)
+
+
+def test_an_instruction_in_many_tokens_leaves_room_for_what_the_user_did(
+    qwen3: tuple[WorkerEngine, Weights],
+) -> None:
+    template = TEMPLATES["qwen3-reranker"].with_instruction("ค้นหาภาพยนตร์ " * 17)
+    found = scored(CrossScorer(qwen3[0], template))
     assert found.reached.all()
-    assert np.abs(found.scores - [one - other for one, other in wanted]).max() < 2 * QWEN3_TOLERANCE
+    (other,) = CrossScorer(qwen3[0], template).score(user(3), QUERY, ORDER, Deadline())
+    assert not np.array_equal(found.scores, other.scores)
+
+
+def test_qwen3s_score_is_the_logit_of_yes_less_that_of_no_after_its_whole_prompt(
+    qwen3: tuple[WorkerEngine, Weights],
+) -> None:
+    engine, weights = qwen3
+    template = TEMPLATES["qwen3-reranker"].with_instruction("Find what is funny")
+    found = scored(CrossScorer(engine, template))
+    prefix = template.prefix(user(1, 2).context, "")
+    (yes,), (no,), *prompts = engine.tokenize(
+        [
+            [Piece("yes")],
+            [Piece("no")],
+            *([*prefix, *template.suffix(each.item)] for each in CANDIDATES),
+        ],
+        Deadline(),
+    )
+    wanted = [qwen3_logits(weights, ids) for ids in prompts]
+    assert found.reached.all()
+    away = found.scores - [logits[yes] - logits[no] for logits in wanted]
+    assert np.abs(away).max() < 2 * QWEN3_TOLERANCE
 
 
 def pack_with(folder: Path, **settings: object) -> Path:
@@ -142,7 +188,7 @@ def pack_with(folder: Path, **settings: object) -> Path:
 
 def test_a_packs_instruction_is_what_its_scorer_is_asked(tmp_path: Path) -> None:
     """The fake engine's scores follow from the tokens: another prompt, other scores."""
-    settings = {"template": "qwen3-reranker", "instruction": "Find what is funny"}
+    settings = {"template": "default", "instruction": "Find what is funny"}
     pack = packs.load(pack_with(tmp_path / "pack", **settings))
     engine = FakeEngine()
     with Store.open(tmp_path / "data", key_source="file") as store:
@@ -151,7 +197,7 @@ def test_a_packs_instruction_is_what_its_scorer_is_asked(tmp_path: Path) -> None
         assert tiers.background is not None
         found = scored(tiers.tier2).scores
         tiers.background.close()
-    template = TEMPLATES["qwen3-reranker"]
+    template = TEMPLATES["default"]
     asked = scored(CrossScorer(engine, template.with_instruction("Find what is funny"))).scores
     assert np.array_equal(found, asked)
     assert not np.array_equal(found, scored(CrossScorer(engine, template)).scores)
