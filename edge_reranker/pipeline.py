@@ -27,6 +27,7 @@ from edge_reranker.scoring import (
     Epochs,
     HotPrefix,
     PublicVectors,
+    RankScorer,
     TierScores,
     User,
     VectorCache,
@@ -71,7 +72,7 @@ class Tiers:
     weights: Weights | None = None
     without_model: Weights | None = None
     tier1: VectorScorer | None = None
-    tier2: CrossScorer | None = None
+    tier2: CrossScorer | RankScorer | None = None
     hot: HotPrefix | None = None
     vectors: VectorCache | None = None
     public: PublicVectors | None = None

@@ -206,7 +206,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model file on this device. ``role`` is "encoder" or "scorer"."""
+    """One model file on this device. ``role`` is "encoder", "scorer" or "ranker"."""
 
     name: str
     sha256: str

@@ -10,7 +10,9 @@ import msgspec
 
 from edge_reranker.cli import options
 from edge_reranker.models import ModelCache, ModelFile, pull_dataset
-from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, MODELS, find
+from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, MODELS, ROLES, find
+
+_ROLE_HELP = "encoder: vectors; scorer: answers yes or no; ranker: has a classifier, such as BERT's."
 
 
 def say(line: str) -> None:
@@ -66,7 +68,7 @@ def list_(as_json: bool, **flags: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--sha256", required=True, help="The hash that the file must have, hex.")
 @click.option("--name", help="Its name from now on; default: the file's name.")
-@click.option("--role", type=click.Choice(["encoder", "scorer"]), default="scorer", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="scorer", show_default=True, help=_ROLE_HELP)
 @click.option("--license", "license_", default="not stated", help="The model's licence.")
 @options.cache_dir
 def add(path: Path, sha256: str, name: str | None, role: str, license_: str, **flags: Any) -> None:
@@ -74,7 +76,7 @@ def add(path: Path, sha256: str, name: str | None, role: str, license_: str, **f
 
     \b
     Example:
-      edge-reranker model add reranker.gguf --sha256 9f86d081…
+      edge-reranker model add reranker.gguf --role ranker --sha256 9f86d081…
     """
     ModelCache(options.load_config(flags).cache_dir).add(
         path, sha256=sha256, name=name or path.stem.lower(), role=role, license_=license_, say=say

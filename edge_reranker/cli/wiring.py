@@ -19,7 +19,7 @@ from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInv
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS
-from edge_reranker.models.pack import Encoder
+from edge_reranker.models.pack import Encoder, ScorerSettings
 from edge_reranker.pipeline import Pipeline, Tiers
 from edge_reranker.prompt import TEMPLATES, Template
 from edge_reranker.ranking.fusion import Weights
@@ -31,6 +31,7 @@ from edge_reranker.scoring import (
     Epochs,
     HotPrefix,
     PublicVectors,
+    RankScorer,
     VectorCache,
     VectorScorer,
 )
@@ -69,15 +70,21 @@ def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
     return WorkerEngine(_spec(config, path, "encoder"))
 
 
-def scorer_engine(config: Config) -> WorkerEngine:
+def scorer_engine(config: Config, name: str, role: Role) -> WorkerEngine:
     """A worker that reads candidates. Raises Missing, ModelInvalid."""
-    _, path = ModelCache(config.cache_dir).open(config.model, "scorer")
-    return WorkerEngine(_spec(config, path, "scorer"))
+    _, path = ModelCache(config.cache_dir).open(name, role)
+    return WorkerEngine(_spec(config, path, role))
 
 
-def prefix_fingerprint(config: Config, template: Template) -> str:
+def scorer_role(config: Config, name: str) -> Role:
+    """How a model reads candidates: as a ranker if it is here as that, and not as a scorer too."""
+    roles = {file.role for file in ModelCache(config.cache_dir).files() if file.name == name}
+    return "ranker" if "ranker" in roles and "scorer" not in roles else "scorer"
+
+
+def prefix_fingerprint(config: Config, name: str, template: Template) -> str:
     """Names all that a decoded context depends on besides its tokens. Raises Missing, ModelInvalid."""
-    file, path = ModelCache(config.cache_dir).open(config.model, "scorer")
+    file, path = ModelCache(config.cache_dir).open(name, "scorer")
     spec = _spec(config, path, "scorer")
     parts = (file.sha256, template, spec.mode, spec.n_ctx_sequence, metadata.version("llama_cpp_python"))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -146,25 +153,37 @@ def _wire(config: Config, store: Store) -> Device:
         return Device(pipeline, store, (), (str(error),))
     manifest = pack.manifest
     encoder = cross = None
+    reader = manifest.scorer.model or config.model
+    role = scorer_role(config, reader)
     wanted = config.model != NO_MODEL
     if wanted and config.model != manifest.encoder.model:
         problems.append(f"pack {pack.id} reads {manifest.encoder.model}, not {config.model}: no vectors")
     elif wanted:
         encoder = _start(lambda: encoder_engine(config, manifest.encoder), problems)
     if wanted and manifest.scorer.weight:
-        cross = _start(lambda: scorer_engine(config), problems)
+        cross = _start(lambda: scorer_engine(config, reader, role), problems)
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
-    fingerprint = prefix_fingerprint(config, TEMPLATES[manifest.scorer.template]) if cross else ""
+    as_scorer, as_ranker = (cross, None) if role == "scorer" else (None, cross)
     tiers = make_tiers(
-        pack, store, encoder, cross, without_encoder=without, model=config.model, fingerprint=fingerprint
+        pack,
+        store,
+        encoder,
+        as_scorer,
+        ranker=as_ranker,
+        without_encoder=without,
+        model=config.model,
+        fingerprint=prefix_fingerprint(config, reader, _template(manifest.scorer)) if as_scorer else "",
     )
     if tiers.hot is not None:
         tiers.hot.start()
-    engines = {"encoder": encoder, "scorer": cross}
+    engines: dict[tuple[str, str], WorkerEngine | None] = {
+        (config.model, "encoder"): encoder,
+        (reader, role): cross,
+    }
     models = [
         (
             Model(file.name, file.sha256, file.size_bytes, file.role, ModelState.AVAILABLE, file.license),
-            engines.get(file.role) if file.name == config.model else None,
+            engines.get((file.name, file.role)),
         )
         for file in ModelCache(config.cache_dir).files()
     ]
@@ -178,21 +197,28 @@ def make_tiers(
     encoder: Engine | None,
     scorer: Engine | None,
     *,
+    ranker: Engine | None = None,
     without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     model: str = "",
     fingerprint: str = "",
 ) -> Tiers:
-    """The tiers of a pack over the engines that there are; ``fingerprint`` is the scorer's, see HotPrefix."""
+    """The tiers of a pack over the engines that there are; tier 2 has a scorer or a ranker.
+
+    ``fingerprint`` is the scorer's, see HotPrefix.
+    """
     towers = Towers.of(pack.head)
     epochs = Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
     public = PublicVectors(store, pack.id, epochs)
     background = BackgroundEncoder(vectors, public)
     manifest = pack.manifest
-    tier2 = hot = None
+    tier2: CrossScorer | RankScorer | None = None
+    hot = None
     if scorer is not None and manifest.scorer.weight:
-        tier2 = CrossScorer(scorer, TEMPLATES[manifest.scorer.template], epochs=epochs)
-        hot = HotPrefix(tier2, scorer, store, epochs, fingerprint)
+        tier2 = cross = CrossScorer(scorer, _template(manifest.scorer), epochs=epochs)
+        hot = HotPrefix(cross, scorer, store, epochs, fingerprint)
+    elif ranker is not None and manifest.scorer.weight:
+        tier2 = RankScorer(ranker)
     return Tiers(
         pack_id=pack.id,
         model=model if encoder is not None else "",
@@ -208,6 +234,11 @@ def make_tiers(
         epochs=epochs,
         background=background,
     )
+
+
+def _template(settings: ScorerSettings) -> Template:
+    template = TEMPLATES[settings.template]
+    return template.with_instruction(settings.instruction) if settings.instruction else template
 
 
 def _with_scorer(weights: Weights, weight: float) -> Weights:

@@ -19,11 +19,13 @@ from edge_reranker.engine.process import spawn
 from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
+    MAX_RANK_TOKENS,
     Encoded,
     EngineInfo,
     EngineSpec,
     FloatArray,
     Prefilled,
+    Ranked,
     SavedPrefix,
     Scored,
     Stop,
@@ -233,6 +235,36 @@ class WorkerEngine:
             if isinstance(reply, kind):
                 return reply
         return None
+
+    def rank(self, query: Sequence[int], documents: Sequence[Sequence[int]], deadline: Deadline) -> Ranked:
+        """See Engine."""
+        room = (self._info.n_ctx_sequence if self._info else MAX_RANK_TOKENS) - len(query)
+        for index, ids in enumerate(documents):
+            if len(ids) > room:
+                raise InvalidArgument(
+                    f"documents[{index}]",
+                    f"{len(ids)} tokens; beside a query of {len(query)} there is room for {max(0, room)}",
+                )
+        scores: list[FloatArray] = []
+        stop = Stop.DEADLINE
+        try:
+            with self._turn(deadline, background=False):
+                request_id = self._ask(
+                    lambda id_: frames.Rank(
+                        id_, list(query), [list(ids) for ids in documents], _budget_ms(deadline)
+                    ),
+                    deadline,
+                )
+                for reply in self._listen(request_id, deadline):
+                    if isinstance(reply, frames.Rows):
+                        scores.append(np.frombuffer(reply.data, dtype="<f4"))
+                    elif isinstance(reply, frames.Done):
+                        stop = Stop(reply.stop)
+        except EngineBusy:
+            stop = Stop.BUSY
+        except EngineDied:
+            stop = Stop.DIED
+        return Ranked(np.concatenate([np.zeros(0, np.float32), *scores]), stop)
 
     def close(self) -> None:
         """Stops the worker. Idempotent."""

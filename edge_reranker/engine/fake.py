@@ -15,6 +15,7 @@ from edge_reranker.engine.types import (
     EngineInfo,
     FloatArray,
     Prefilled,
+    Ranked,
     SavedPrefix,
     Scored,
     Stop,
@@ -114,6 +115,17 @@ class FakeEngine:
         self.prefix = tuple(prefix)
         self.decoded += new
         return new
+
+    def rank(self, query: Sequence[int], documents: Sequence[Sequence[int]], deadline: Deadline) -> Ranked:
+        """See Engine."""
+        scores: list[FloatArray] = []
+        stop = self.fail_with or Stop.DONE
+        for document in documents if self.fail_with is None else ():
+            if not self._step(deadline):
+                stop = Stop.DEADLINE
+                break
+            scores.append(self._noise([*query, *document], 1))
+        return Ranked(np.concatenate([np.zeros(0, np.float32), *scores]), stop)
 
     def close(self) -> None:
         """See Engine."""

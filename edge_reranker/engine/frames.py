@@ -12,6 +12,7 @@ import struct
 import msgspec
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.engine.types import Role
 
 _LENGTH = struct.Struct("<I")
 # Far above any honest message (1,000 rows of 4,096 floats), far below what would hurt.
@@ -22,7 +23,7 @@ class Open(msgspec.Struct, tag=True):
     """First message to a worker: what to load."""
 
     path: str
-    role: str
+    role: Role
     n_threads: int
     n_sequences: int
     n_ctx_sequence: int
@@ -75,6 +76,15 @@ class Restore(msgspec.Struct, tag=True):
     id: int
     prefix: list[int]
     state: bytes
+
+
+class Rank(msgspec.Struct, tag=True):
+    """A query and documents for a rank model, without its separators."""
+
+    id: int
+    query: list[int]
+    documents: list[list[int]]
+    budget_ms: float
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -132,7 +142,7 @@ class Failed(msgspec.Struct, tag=True):
     message: str
 
 
-Question = Tokenize | Encode | Score | Prefill | Save | Restore
+Question = Tokenize | Encode | Score | Prefill | Save | Restore | Rank
 Request = Open | Question | Cancel
 Response = Opened | Tokens | Rows | Done | State | Failed
 

@@ -13,6 +13,7 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
+from edge_reranker.engine.ranker import Ranker, configure
 from edge_reranker.engine.states import LastStates
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
@@ -110,6 +111,8 @@ class LlamaModel:
             # 12 to 20 % faster for one sequence, which stands alone anyway.
             parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
             self._states.install(parameters)
+        elif spec.role == "ranker":
+            configure(parameters, self._model)
         else:
             parameters.n_seq_max = spec.n_sequences + 1
             parameters.n_batch = parameters.n_ubatch = MAX_BATCH_TOKENS
@@ -133,7 +136,22 @@ class LlamaModel:
         self._decoder = Decoder(self._context, max_sequences=spec.n_sequences if unified else 1)
         self._kv: Kv | None = None
         if spec.role == "scorer":
+            if not self._decoder.memory:
+                raise ModelInvalid(
+                    f"{spec.path}: it reads whole texts and predicts no token, so it cannot answer yes or "
+                    "no; a rank model is added with `edge-reranker model add --role ranker`"
+                )
             self._kv = (Unified if unified else Isolated)(self._decoder, spec.n_sequences)
+        self._ranker: Ranker | None = None
+        if spec.role == "ranker":
+            self._ranker = Ranker(spec.path, self._model, self._decoder)
+
+    @property
+    def ranker(self) -> Ranker:
+        """What a model in the role of a ranker does."""
+        if self._ranker is None:
+            raise RuntimeError(f"a {self._spec.role} does not rank")
+        return self._ranker
 
     @property
     def info(self) -> EngineInfo:
@@ -145,7 +163,7 @@ class LlamaModel:
             n_embd=self._n_embd,
             n_vocab=self._n_vocab,
             n_layer=int(llama.llama_model_n_layer(self._model)),
-            n_ctx_sequence=self._spec.n_ctx_sequence,
+            n_ctx_sequence=self._ranker.room if self._ranker else self._spec.n_ctx_sequence,
             system=llama.llama_print_system_info().decode(errors="replace"),
         )
 

@@ -16,13 +16,15 @@ from edge_reranker.types import ModelState, Piece
 
 # An item's own text never needs more, and llama.cpp reserves compute buffers for it.
 MAX_ENCODE_TOKENS = 512
+# Query, document and separators together; what BERT was trained on.
+MAX_RANK_TOKENS = 512
 
 # How hidden states are made, besides by which model: what is kept of them names it, so that a change of their
 # last bits is no mixture of two.
 STATES = "mean, flash attention"
 
 FloatArray = npt.NDArray[np.float32]
-Role = Literal["encoder", "scorer"]
+Role = Literal["encoder", "scorer", "ranker"]
 Mode = Literal["isolated", "unified"]
 
 
@@ -56,7 +58,10 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the loaded model is."""
+    """What the loaded model is.
+
+    ``n_ctx_sequence`` is the room for prefix and candidate, or for a ranker's query and document.
+    """
 
     description: str
     n_embd: int
@@ -101,6 +106,14 @@ class SavedPrefix:
 
     ids: tuple[int, ...]
     state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Scores of the first ``len(scores)`` documents asked for, float32 [n_done]; higher is better."""
+
+    scores: FloatArray
+    stop: Stop
 
 
 class Engine(Protocol):
@@ -159,6 +172,13 @@ class Engine(Protocol):
         """Makes a saved prefix the one that is decoded; False when it is not taken, or there is one already.
 
         The state must come from ``save_prefix`` of the same model, adapter and version of llama.cpp.
+        """
+
+    def rank(self, query: Sequence[int], documents: Sequence[Sequence[int]], deadline: Deadline) -> Ranked:
+        """A rank model's score of each document for the query, in the order given, while time remains.
+
+        The model's own separators are put around both. A score has the same bits whatever stands beside it.
+        Raises InvalidArgument for an overlong pair.
         """
 
     def close(self) -> None:

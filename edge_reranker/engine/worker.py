@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import resource
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -113,6 +114,7 @@ class Worker:
         self._out = fd_out
         self._encode_pace = Pace()
         self._score_pace = Pace()
+        self._rank_pace = Pace()
         self._background_threads = 1
         self._model: LlamaModel
         self._inbox: Inbox
@@ -132,7 +134,7 @@ class Worker:
             self._model = LlamaModel(
                 EngineSpec(
                     path=Path(first.path),
-                    role="encoder" if first.role == "encoder" else "scorer",
+                    role=first.role,
                     n_threads=first.n_threads,
                     n_sequences=first.n_sequences,
                     n_ctx_sequence=first.n_ctx_sequence,
@@ -163,6 +165,9 @@ class Worker:
             if role == "encoder":
                 self._model.encode(ids)
                 pace = self._encode_pace
+            elif role == "ranker":
+                self._model.ranker.score(ids, [])
+                pace = self._rank_pace
             else:
                 self._model.kv.set_prefix(ids)
                 self._model.kv.clear()
@@ -198,6 +203,8 @@ class Worker:
             return self._score(request)
         if isinstance(request, frames.Prefill):
             return self._prefill(request)
+        if isinstance(request, frames.Rank):
+            return frames.Done(request.id, self._rank(request))
         kv = self._model.kv
         if isinstance(request, frames.Restore):
             # What was decoded since the start is newer.
@@ -250,6 +257,19 @@ class Worker:
         if decoded:
             pace.measured(cost(decoded), (time.monotonic() - start) * 1000.0)
         return frames.Done(request.id, Stop.DEADLINE if kv.missing(request.prefix) else Stop.DONE, decoded)
+
+    def _rank(self, request: frames.Rank) -> Stop:
+        budget = Budget(request.budget_ms, self._inbox.cancelled)
+        for index, ids in enumerate(request.documents):
+            units = cost(len(request.query) + len(ids))
+            if not budget.allows(_SAFETY * self._rank_pace.predict_ms(units)):
+                self._rank_pace.refused()
+                return Stop.DEADLINE
+            start = time.monotonic()
+            score = self._model.ranker.score(request.query, ids)
+            self._rank_pace.measured(units, (time.monotonic() - start) * 1000.0)
+            self._send(frames.Rows(request.id, [index], struct.pack("<f", score)))
+        return Stop.DONE
 
     def _send(self, message: frames.Response) -> None:
         frames.write(self._out, message)

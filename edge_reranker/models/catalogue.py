@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge_reranker.errors import NotFound
 
 DEFAULT_MODEL = "smollm2-135m"
+ROLES = ("encoder", "scorer", "ranker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ CARD_FILE = "CARD.md"
 
 # A pack may come from anywhere; nothing larger is read into memory.
 MAX_BYTES = 16 * 1024 * 1024
+MAX_INSTRUCTION_CHARS = 240
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 Float16 = NDArray[np.float16]
@@ -74,10 +75,16 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class ScorerSettings:
-    """Tier 2: the template it renders, and the weight it starts with."""
+    """Tier 2: the template it renders, and the weight it starts with.
+
+    ``model`` is the one that reads, if not the service's own; ``instruction`` says what it looks for, if not
+    what the template does. What is not set is not in the manifest, so it changes no pack's id.
+    """
 
     template: str = "default"
     weight: float = 0.0
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    instruction: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +254,9 @@ def _check_settings(manifest: Manifest, where: Path) -> None:
     weights = [*taste.event_weights.values(), manifest.scorer.weight]
     if not np.isfinite(weights).all() or min(taste.event_weights.values(), default=0.0) < 0:
         raise _invalid(where, "event_weights and scorer.weight must be finite, event_weights not negative")
+    instruction = manifest.scorer.instruction
+    if instruction is not msgspec.UNSET and not 0 < len(instruction.strip()) <= MAX_INSTRUCTION_CHARS:
+        raise _invalid(where, f"scorer.instruction must have 1 to {MAX_INSTRUCTION_CHARS} characters")
     if not (taste.half_life_days > 0 and taste.fresh_half_life_days > 0 and taste.max_events > 0):
         raise _invalid(where, "half_life_days, fresh_half_life_days and max_events must be above 0")
 

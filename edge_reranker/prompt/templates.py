@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_reranker.prompt.normalise import clean
 from edge_reranker.types import Context, Event, EventType, Item, Piece
@@ -12,6 +12,7 @@ from edge_reranker.types import Context, Event, EventType, Item, Piece
 MAX_LINE_CHARS = 96
 MAX_QUERY_CHARS = 64
 MAX_CANDIDATE_CHARS = 48
+MAX_INSTRUCTION_CHARS = 240
 _YEAR_BEHIND = re.compile(r" \(\d{4}\)$")
 
 _VERBS: Mapping[EventType, str] = {
@@ -33,7 +34,8 @@ class Template:
 
     The suffix is short because every candidate pays for it: what can be said once is said in ``question``,
     and nothing closes the context, so a new event costs its own tokens only. ``positive`` and ``negative``
-    are the answers whose logits are compared.
+    are the answers whose logits are compared. ``instructed`` is the question for an instruction of one's
+    own; ``tags`` tells whether a candidate's tags are read too.
     """
 
     name: str
@@ -43,6 +45,13 @@ class Template:
     after_candidate: str
     positive: str
     negative: str
+    instructed: str = "{instruction}\n"
+    tags: bool = False
+
+    def with_instruction(self, instruction: str) -> Template:
+        """The same, asking something else. The instruction is data, like everything that a pack says."""
+        said = clean(instruction, MAX_INSTRUCTION_CHARS)
+        return replace(self, question=self.instructed.replace("{instruction}", said))
 
     def prefix(self, context: Context, query: str) -> list[Piece]:
         """Header, then events oldest to newest, so that a new event only adds to the end."""
@@ -65,7 +74,7 @@ class Template:
     def suffix(self, item: Item) -> list[Piece]:
         """One candidate, and the point where the answer is read."""
         return [
-            Piece(" " + _name(item)),
+            Piece(" " + ((self.tags and _short(item)) or _name(item))),
             Piece(self.after_candidate, structure=True),
         ]
 
@@ -91,6 +100,16 @@ def _line(event: Event) -> str:
     return f"- {verb} {about}\n" if about else ""
 
 
+def plain(context: Context, query: str, max_events: int) -> list[Piece]:
+    """What the user did, oldest first, and what they search for, all of it data: a rank model's query."""
+    lines = [line for event in context.events if (line := _line(event))][-max_events:]
+    if query:
+        lines.append(clean(query, MAX_LINE_CHARS))
+    return [Piece(line) for line in lines]
+
+
+_QWEN3_QUESTION = "<Instruct>: {instruction}\n<Query>: This person, oldest first:\n"
+
 TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
@@ -102,6 +121,22 @@ TEMPLATES: Mapping[str, Template] = {
             after_candidate=":",
             positive=" Yes",
             negative=" No",
+        ),
+        # As Qwen3-Reranker was trained; only the instruction and the words of the query are ours.
+        Template(
+            name="qwen3-reranker",
+            start="<|im_start|>system\n"
+            "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+            'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
+            question=_QWEN3_QUESTION.replace(
+                "{instruction}", "Given what one person did, find what they would like next"
+            ),
+            before_candidate="<Document>:",
+            after_candidate="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+            positive="yes",
+            negative="no",
+            instructed=_QWEN3_QUESTION,
+            tags=True,
         ),
     )
 }

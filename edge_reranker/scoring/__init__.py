@@ -4,6 +4,7 @@ from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.hot import HotPrefix
 from edge_reranker.scoring.public import PublicVectors
+from edge_reranker.scoring.rank import RankScorer
 from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer
 from edge_reranker.scoring.types import Scorer, TierScores, User
@@ -15,6 +16,7 @@ __all__ = [
     "Epochs",
     "HotPrefix",
     "PublicVectors",
+    "RankScorer",
     "Scorer",
     "TierScores",
     "User",

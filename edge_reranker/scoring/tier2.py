@@ -15,23 +15,18 @@ from edge_reranker.engine import Engine, Stop
 from edge_reranker.errors import EngineDied, EngineError
 from edge_reranker.prompt import Template, Window
 from edge_reranker.scoring.epochs import Epochs, Owner
-from edge_reranker.scoring.types import TierScores, User
+from edge_reranker.scoring.types import REASONS, TierScores, User
 from edge_reranker.types import DegradedReason, Piece, RerankQuery
 
 # Together they fill an engine's sequence of 256, which is also the step in which llama.cpp pads it.
 _MAX_PREFIX_TOKENS = 208
-_MAX_CLOSING_TOKENS = 32
+_MAX_HEADER_TOKENS = 128  # of these
+_MAX_CLOSING_TOKENS = 32  # and these
 _MAX_SUFFIX_TOKENS = 48
 _AFTERWARDS_MS = 2.0
 _MAX_SCORES = 4_096
 _MAX_USERS = 64
 _PREFILL_MS = 10_000.0
-_REASONS = {
-    Stop.DONE: DegradedReason.UNSPECIFIED,
-    Stop.DEADLINE: DegradedReason.DEADLINE,
-    Stop.BUSY: DegradedReason.MODEL_BUSY,
-    Stop.DIED: DegradedReason.MODEL_UNAVAILABLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +128,14 @@ class CrossScorer:
         self, prefix: list[int], texts: Sequence[Sequence[Piece]], deadline: Deadline
     ) -> tuple[list[float | None], DegradedReason]:
         """The model's scores, None where it did not get to, and why."""
-        suffixes = [ids[-_MAX_SUFFIX_TOKENS:] for ids in self._engine.tokenize(texts, deadline)]
-        _, _, positive, negative = self._tokens(deadline)
+        _, _, positive, negative, behind = self._tokens(deadline)
+        suffixes = [_cut(ids, len(behind)) for ids in self._engine.tokenize(texts, deadline)]
         result = self._engine.score(prefix, suffixes, [positive[0], negative[0]], deadline)
         scores = [
             float(row[0] - row[1]) if reached else None
             for row, reached in zip(result.logits, result.reached, strict=True)
         ]
-        return scores, _REASONS[result.stop]
+        return scores, REASONS[result.stop]
 
     def _known(self, keys: set[tuple[str, bytes, str]]) -> dict[tuple[str, bytes, str], float]:
         with self._lock:
@@ -193,9 +188,21 @@ class CrossScorer:
         return Told(user.owner, user.generation, window, kept, [*header, *shown])
 
     def _tokens(self, deadline: Deadline) -> list[list[int]]:
-        """Header, closing without a query, positive and negative answer; asked for once."""
+        """Header, closing without a query, both answers, what stands behind a candidate; asked for once."""
         if not self._fixed:
             template = self._template
             words = [[Piece(template.positive)], [Piece(template.negative)]]
-            self._fixed = self._engine.tokenize([template.header(), template.closing(""), *words], deadline)
+            words.append([Piece(template.after_candidate, structure=True)])
+            header, *others = self._engine.tokenize(
+                [template.header(), template.closing(""), *words], deadline
+            )
+            # An instruction of a pack's own, in a script of many tokens a letter, must leave room for events.
+            self._fixed = [header[:_MAX_HEADER_TOKENS], *others]
         return self._fixed
+
+
+def _cut(ids: list[int], n_behind: int) -> list[int]:
+    """A candidate within the limit: the end of its own text goes, not what stands behind it."""
+    n_over = max(0, len(ids) - _MAX_SUFFIX_TOKENS)
+    end = len(ids) - n_behind
+    return ids[: end - n_over] + ids[end:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.engine import Stop
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+# What an engine that stopped early means for the answer.
+REASONS: Mapping[Stop, DegradedReason] = {
+    Stop.DONE: DegradedReason.UNSPECIFIED,
+    Stop.DEADLINE: DegradedReason.DEADLINE,
+    Stop.BUSY: DegradedReason.MODEL_BUSY,
+    Stop.DIED: DegradedReason.MODEL_UNAVAILABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import Encoded, Engine, Stop
+from edge_reranker.engine import Encoded, Engine
 from edge_reranker.errors import EngineBusy, EngineDied, StoreError
 from edge_reranker.prompt import NO_TEXT, content_hash, item_pieces
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.types import REASONS
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, DegradedReason, Item
 
@@ -25,13 +26,6 @@ Vector = npt.NDArray[np.float16]
 MAX_ITEM_TOKENS = 96
 _F16_MAX = float(np.finfo(np.float16).max)
 _MAX_REMEMBERED = 50_000  # 128 bytes each and the dictionary's share: about 20 MB
-
-_REASONS = {
-    Stop.DONE: DegradedReason.UNSPECIFIED,
-    Stop.DEADLINE: DegradedReason.DEADLINE,
-    Stop.BUSY: DegradedReason.MODEL_BUSY,
-    Stop.DIED: DegradedReason.MODEL_UNAVAILABLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +156,10 @@ class VectorCache:
         encoded: Encoded = self._encoder.encode([ids for _, ids in pairs], deadline, background=background)
         done = [item for item, _ in pairs[: len(encoded.vectors)]]
         if not done:
-            return {}, _REASONS[encoded.stop]
+            return {}, REASONS[encoded.stop]
         vectors = list(self._towers.item_vectors(encoded.vectors))
         self.take(owner, done, vectors)
-        return dict(zip((item.hash for item in done), vectors, strict=True)), _REASONS[encoded.stop]
+        return dict(zip((item.hash for item in done), vectors, strict=True)), REASONS[encoded.stop]
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""

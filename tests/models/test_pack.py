@@ -207,3 +207,25 @@ def test_a_pack_of_a_later_format_says_so(saved: Path) -> None:
     edit(saved, lambda manifest: manifest.update(format=2))
     with pytest.raises(PackInvalid, match="format 2, this version reads 1"):
         packs.load(saved)
+
+
+def test_a_scorers_model_and_instruction_come_back_and_are_part_of_the_id(tmp_path: Path) -> None:
+    scorer = packs.ScorerSettings("qwen3-reranker", 2.0, model="mine", instruction="Find what is funny")
+    pack = packs.make(replace(MANIFEST, scorer=scorer), head())
+    packs.save(pack, tmp_path / "p")
+    assert packs.load(tmp_path / "p").manifest.scorer == scorer
+    other = replace(scorer, instruction="Find what is sad")
+    assert packs.make(replace(MANIFEST, scorer=other), head()).id != pack.id
+
+
+def test_what_a_pack_does_not_say_of_its_scorer_is_not_in_its_manifest(saved: Path) -> None:
+    manifest = json.loads((saved / packs.MANIFEST_FILE).read_text())
+    assert manifest["scorer"] == {"template": "default", "weight": 0.0}
+    assert not packs.load(saved).manifest.scorer.instruction
+
+
+@pytest.mark.parametrize("instruction", ["", "  ", "x" * 241])
+def test_an_instruction_that_says_nothing_or_too_much_is_refused(instruction: str) -> None:
+    scorer = packs.ScorerSettings(instruction=instruction)
+    with pytest.raises(PackInvalid, match=r"scorer\.instruction must have 1 to 240 characters"):
+        packs.make(replace(MANIFEST, scorer=scorer), head())

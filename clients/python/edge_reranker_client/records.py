@@ -150,7 +150,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model file on the device; ``role`` is "encoder" or "scorer", ``state`` a name such as "READY"."""
+    """A model file on the device; ``role`` is "encoder", "scorer" or "ranker", ``state`` such as "READY"."""
 
     name: str
     sha256: str
