@@ -17,12 +17,12 @@ from edge_reranker.errors import EngineDied
 from edge_reranker.types import ModelState
 
 _BACKOFF_FIRST_S = 0.1
-_BACKOFF_LAST_S = 5.0
+# Even a worker that always dies is back within five seconds, loading included, and takes a tenth of a core.
+_BACKOFF_LAST_S = 2.0
 _BACKOFF_UNLOADABLE_S = 60.0
 _HEALTHY_S = 30.0
 # A worker that has not answered this long after it was cancelled is stuck in native code.
 _STUCK_S = 5.0
-_LOOK_AFTER_S = 1.0
 
 
 class Supervisor:
@@ -47,6 +47,7 @@ class Supervisor:
         self._closed = False
         # What was sent and is not over, and since when nobody waits for it (None: somebody does).
         self._open: dict[int, float | None] = {}
+        self._timer: threading.Timer | None = None
         self._write_lock = threading.Lock()
         self.restarts = 0
         self._thread = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
@@ -113,6 +114,7 @@ class Supervisor:
             if request_id not in self._open:
                 return  # it ended in this very moment
             self._open[request_id] = time.monotonic()
+            self._watch(_STUCK_S)
         with contextlib.suppress(OSError, ValueError):
             self._send(frames.Cancel(request_id), Deadline.after_ms(0))
 
@@ -121,6 +123,8 @@ class Supervisor:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            if self._timer is not None:
+                self._timer.cancel()
         self._kill()
         self._thread.join(timeout=10)
 
@@ -140,9 +144,22 @@ class Supervisor:
 
     def _kill_if_stuck(self) -> None:
         with self._changed:
+            self._timer = None
             oldest = min((since for since in self._open.values() if since is not None), default=None)
-        if oldest is not None and time.monotonic() - oldest > _STUCK_S:
-            self._kill()
+            if oldest is None:
+                return
+            left_s = oldest + _STUCK_S - time.monotonic()
+            if left_s > 0:
+                self._watch(left_s)
+                return
+        self._kill()
+
+    def _watch(self, after_s: float) -> None:
+        """Looks later whether the worker came round; while all is well, nothing wakes up for it."""
+        if self._timer is None and not self._closed:
+            self._timer = threading.Timer(after_s, self._kill_if_stuck)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _supervise(self) -> None:
         backoff_s = _BACKOFF_FIRST_S
@@ -187,13 +204,11 @@ class Supervisor:
                     spec.n_ctx_sequence,
                     spec.memory_limit_bytes,
                     spec.mode,
+                    spec.nice,
                 ),
             )
             os.set_blocking(process.stdin.fileno(), False)
             while True:
-                if not frames.waiting(process.stdout.fileno(), _LOOK_AFTER_S):
-                    self._kill_if_stuck()
-                    continue
                 body = frames.read(process.stdout.fileno())
                 if body is None:
                     return

@@ -125,6 +125,7 @@ class Worker:
             return
         if first.memory_limit_bytes:
             resource.setrlimit(resource.RLIMIT_AS, (first.memory_limit_bytes,) * 2)
+        _be_nice(first.nice)
         try:
             # Imported under the memory limit, and only here: nothing else in the service loads llama.cpp.
             from edge_reranker.engine.llama import LlamaModel
@@ -253,6 +254,15 @@ class Worker:
 
     def _send(self, message: frames.Response) -> None:
         frames.write(self._out, message)
+
+
+def _be_nice(nice: int) -> None:
+    """Gives way to other programs, at least as far as the service does itself."""
+    nice = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
+    tasks = Path("/proc/self/task")
+    # To Linux, niceness is a thread's: numpy has some by now, and the model's inherit it from this one.
+    for task in [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]:
+        os.setpriority(os.PRIO_PROCESS, task, nice)
 
 
 def main() -> None:
