@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("quality", "request", "overhead", "tier2", "deadlines", "client_import", "contention")
+NAMES = (
+    "quality",
+    "request",
+    "overhead",
+    "tier2",
+    "deadlines",
+    "client_import",
+    "contention",
+    "idle",
+    "survival",
+)
 
 
 def main() -> None:
