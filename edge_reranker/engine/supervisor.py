@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -17,7 +18,7 @@ from edge_reranker.errors import EngineDied
 from edge_reranker.types import ModelState
 
 _BACKOFF_FIRST_S = 0.1
-# Even a worker that always dies is back within five seconds, loading included, and takes a tenth of a core.
+# A worker that always dies is back within five seconds, loading included, and takes a tenth of a core.
 _BACKOFF_LAST_S = 2.0
 _BACKOFF_UNLOADABLE_S = 60.0
 _HEALTHY_S = 30.0
@@ -43,6 +44,7 @@ class Supervisor:
         self._state = ModelState.LOADING
         self._info: EngineInfo | None = None
         self._problem = ""
+        self._refused = False  # the worker itself said that it cannot load the model
         self._changed = threading.Condition()
         self._closed = False
         # What was sent and is not over, and since when nobody waits for it (None: somebody does).
@@ -162,9 +164,10 @@ class Supervisor:
             self._timer.start()
 
     def _supervise(self) -> None:
-        backoff_s = _BACKOFF_FIRST_S
+        pause_s = _BACKOFF_FIRST_S / 2
         while not self._closed:
             started = time.monotonic()
+            self._refused = False
             try:
                 self._run_worker()
             except (OSError, ValueError) as error:
@@ -176,14 +179,15 @@ class Supervisor:
                 self._lost()
                 self._changed.notify_all()
                 if loaded and time.monotonic() - started > _HEALTHY_S:
-                    backoff_s = _BACKOFF_FIRST_S
-                if self._problem and not loaded:
+                    pause_s = _BACKOFF_FIRST_S
+                elif self._refused:
                     # What cannot be loaded now will hardly load in a moment: no process every few seconds.
-                    backoff_s = _BACKOFF_UNLOADABLE_S
-                if self._changed.wait_for(lambda: self._closed, timeout=backoff_s):
+                    pause_s = _BACKOFF_UNLOADABLE_S
+                else:
+                    pause_s = min(_BACKOFF_LAST_S if loaded else _BACKOFF_UNLOADABLE_S, pause_s * 2)
+                if self._changed.wait_for(lambda: self._closed, timeout=pause_s):
                     return
                 self._state = ModelState.LOADING
-            backoff_s = min(_BACKOFF_LAST_S, backoff_s * 2)
             self.restarts += 1
 
     def _run_worker(self) -> None:
@@ -215,7 +219,13 @@ class Supervisor:
                 self._take_in(frames.response_decoder.decode(body))
         finally:
             process.kill()
-            process.wait()
+            code = process.wait()
+            if self._state != ModelState.READY and not self._refused and not self._closed:
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                self._unloadable(
+                    f"{self._spec.path}: the worker ended while loading it ({how}); check it with "
+                    "`edge-reranker model verify`"
+                )
             # Under the lock, so that nobody writes to a descriptor that has become another file's.
             with self._write_lock:
                 self._process = None
@@ -223,6 +233,10 @@ class Supervisor:
                     if stream is not None:
                         with contextlib.suppress(OSError):
                             stream.close()
+
+    def _unloadable(self, why: str) -> None:
+        limit_mb = self._spec.memory_limit_bytes // (1024 * 1024)
+        self._problem = f"{why}; or raise memory_limit_mb, which is {limit_mb}" if limit_mb else why
 
     def _take_in(self, message: frames.Response) -> None:
         if isinstance(message, frames.Opened):
@@ -240,7 +254,8 @@ class Supervisor:
                 self._changed.notify_all()
             return
         if isinstance(message, frames.Failed) and message.id == 0:
-            self._problem = message.message
+            self._refused = True
+            self._unloadable(message.message)
             return
         if not isinstance(message, frames.Rows):
             with self._changed:

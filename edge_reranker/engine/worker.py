@@ -140,8 +140,14 @@ class Worker:
                     mode="unified" if first.mode == "unified" else "isolated",
                 )
             )
-        except (EdgeRerankerError, OSError, MemoryError) as error:
-            self._send(frames.Failed(0, str(error) or type(error).__name__))
+        except MemoryError:
+            self._send(frames.Failed(0, f"{first.path}: no memory to load it; close other programs"))
+            return
+        except EdgeRerankerError as error:
+            self._send(frames.Failed(0, str(error)))
+            return
+        except (ImportError, OSError, RuntimeError) as error:  # of the library's: not there, or no memory
+            self._send(frames.Failed(0, f"{first.path}: llama.cpp cannot be started: {error}"))
             return
         # Half of the processors stay free for the service and for whatever else the user does.
         self._background_threads = max(1, first.n_threads // 2)
