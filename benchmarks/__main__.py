@@ -16,6 +16,8 @@ NAMES = (
     "deadlines",
     "concurrent",
     "memory",
+    "idle",
+    "survival",
     "client_import",
     "contention",
 )

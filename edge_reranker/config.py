@@ -22,7 +22,8 @@ class Config:
 
     ``model`` is a catalogue name, or "none" to run the tiers that need no model. ``pack`` is a folder;
     empty means the pack that ships. ``key_source`` is "auto" (the OS keyring, else a key file) or "file".
-    ``n_threads`` 0 means as many as there are processors, four at most.
+    ``n_threads`` 0 means as many as there are physical cores within the CPU quota, four at most. ``nice`` is
+    what the model's processes add to be behind other programs.
     """
 
     data_dir: Path
@@ -35,6 +36,7 @@ class Config:
     margin_ms: float = 3.0
     key_source: str = "auto"
     memory_limit_mb: int = 0
+    nice: int = 0
 
 
 def load(
@@ -136,6 +138,7 @@ _MOST: dict[str, int | float] = {
     "default_budget_ms": 60_000.0,
     "margin_ms": 60_000.0,
     "memory_limit_mb": 1024 * 1024,
+    "nice": 19,
 }
 _ALLOWED = {
     "data_dir": "a path",

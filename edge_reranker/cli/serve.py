@@ -25,6 +25,7 @@ from edge_reranker.deadline import Deadline
     "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
 )
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@click.option("--nice", type=int, help="Niceness of the model, 0 to 19: how far other programs go first.")
 @click.option("--budget-ms", "default_budget_ms", type=float, help="Time a request gets that asks for none.")
 @click.option("--key-source", help='"auto": the OS keyring, else a key file. "file": a key file.')
 @click.option("--reflection", is_flag=True, help="Offer gRPC reflection, for development.")

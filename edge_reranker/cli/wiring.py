@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -14,7 +13,7 @@ import numpy as np
 
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import Engine, EngineSpec, Role, WorkerEngine
+from edge_reranker.engine import Engine, EngineSpec, Role, WorkerEngine, device
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
@@ -50,11 +49,8 @@ def pack_folder(config: Config) -> Path:
 
 
 def n_threads(config: Config) -> int:
-    """Threads for the model: as configured, or the processors this process may use, four at most."""
-    return config.n_threads or min(4, len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1)
-
-
-_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+    """Threads for the model: as configured, or as many as the device has cores for."""
+    return config.n_threads or device.n_threads()
 
 
 def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
@@ -96,6 +92,7 @@ def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
         role=role,
         n_threads=n_threads(config),
         memory_limit_bytes=config.memory_limit_mb * 1024 * 1024,
+        nice=config.nice,
     )
 
 

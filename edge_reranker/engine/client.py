@@ -1,13 +1,10 @@
-"""The service's side of a worker: starts it, talks to it, and brings it back when it dies."""
+"""The service's side of a worker: one call at a time, its replies, and what they mean."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
 import queue
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -15,7 +12,7 @@ import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import frames
-from edge_reranker.engine.process import spawn
+from edge_reranker.engine.supervisor import Supervisor
 from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
@@ -33,15 +30,6 @@ from edge_reranker.engine.types import (
 from edge_reranker.errors import EngineBusy, EngineDied, EngineError, InvalidArgument
 from edge_reranker.types import ModelState, Piece
 
-_BACKOFF_FIRST_S = 0.1
-_BACKOFF_LAST_S = 5.0
-_BACKOFF_UNLOADABLE_S = 60.0
-_HEALTHY_S = 30.0
-# A worker that has not answered this long after it was cancelled is stuck in native code.
-_STUCK_S = 5.0
-_LOOK_AFTER_S = 1.0
-
-
 _Reply = frames.Response | None
 T = TypeVar("T")
 
@@ -53,57 +41,46 @@ class WorkerEngine:
         """Starts the worker in the background; ``wait_ready`` waits for it."""
         self._spec = spec
         self._turns = Turns()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._state = ModelState.LOADING
-        self._info: EngineInfo | None = None
-        self._problem = ""
-        self._changed = threading.Condition()
-        self._closed = False
-        self._last_id = 0
+        self._ids = itertools.count(1)
         self._replies: dict[int, queue.SimpleQueue[_Reply]] = {}
-        self._outstanding: set[int] = set()  # sent to this worker, not over
-        self._abandoned: dict[int, float] = {}  # of those, what nobody waits for any more, and since when
-        self._write_lock = threading.Lock()
-        self.restarts = 0
-        self._supervisor = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
-        self._supervisor.start()
+        self._supervisor = Supervisor(spec, self._take_in, self._fail_all)
 
     @property
     def state(self) -> ModelState:
         """What the model is doing."""
-        return self._state
+        return self._supervisor.state
 
     @property
     def info(self) -> EngineInfo | None:
         """What the model is; None until it has been loaded once."""
-        return self._info
+        return self._supervisor.info
 
     @property
     def problem(self) -> str:
         """Why the worker could not load its model; empty when it did."""
-        return self._problem
+        return self._supervisor.problem
 
     @property
     def pid(self) -> int | None:
         """The worker's process id while there is one."""
-        process = self._process
-        return process.pid if process else None
+        return self._supervisor.pid
+
+    @property
+    def restarts(self) -> int:
+        """How often the worker was started again."""
+        return self._supervisor.restarts
 
     def wait_ready(self, deadline: Deadline) -> bool:
         """Waits until the model answers, at most until the deadline; whether it does."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or self._state == ModelState.READY, timeout=deadline.remaining_s()
-            )
-            return self._state == ModelState.READY
+        return self._supervisor.wait_ready(deadline)
 
     def wait_settled(self, deadline: Deadline) -> bool:
         """Waits until the worker has loaded its model or failed to; whether it answers."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or self._state != ModelState.LOADING, timeout=deadline.remaining_s()
-            )
-            return self._state == ModelState.READY
+        return self._supervisor.wait_settled(deadline)
+
+    def close(self) -> None:
+        """Stops the worker. Idempotent."""
+        self._supervisor.close()
 
     def tokenize(self, texts: Sequence[Sequence[Piece]], deadline: Deadline) -> list[list[int]]:
         """See Engine."""
@@ -149,7 +126,7 @@ class WorkerEngine:
             stop = Stop.BUSY
         except EngineDied:
             stop = Stop.DIED
-        width = self._info.n_embd if self._info else 0
+        width = self.info.n_embd if self.info else 0
         return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), width), stop)
 
     def score(
@@ -238,7 +215,7 @@ class WorkerEngine:
 
     def rank(self, query: Sequence[int], documents: Sequence[Sequence[int]], deadline: Deadline) -> Ranked:
         """See Engine."""
-        room = (self._info.n_ctx_sequence if self._info else MAX_RANK_TOKENS) - len(query)
+        room = (self.info.n_ctx_sequence if self.info else MAX_RANK_TOKENS) - len(query)
         for index, ids in enumerate(documents):
             if len(ids) > room:
                 raise InvalidArgument(
@@ -266,14 +243,6 @@ class WorkerEngine:
             stop = Stop.DIED
         return Ranked(np.concatenate([np.zeros(0, np.float32), *scores]), stop)
 
-    def close(self) -> None:
-        """Stops the worker. Idempotent."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._kill()
-        self._supervisor.join(timeout=10)
-
     # One call at a time: a turn, one request, its replies.
 
     @contextlib.contextmanager
@@ -287,37 +256,19 @@ class WorkerEngine:
         finally:
             self._turns.give_back()
 
-    def _ask(self, make: Callable[[int], frames.Request], deadline: Deadline) -> int:
+    def _ask(self, make: Callable[[int], frames.Question], deadline: Deadline) -> int:
         """Sends one request; its replies go to a queue of its own, so none is taken for another's."""
-        with self._changed:
-            if self._state != ModelState.READY:
-                raise EngineDied("the model's worker is not running; it is being restarted")
-            self._last_id += 1
-            request_id = self._last_id
-            self._replies[request_id] = queue.SimpleQueue()
-            self._outstanding.add(request_id)
+        request_id = next(self._ids)
+        self._replies[request_id] = queue.SimpleQueue()
+        sent = False
         try:
-            if self._send(make(request_id), deadline):
-                return request_id
-        except (OSError, ValueError) as error:
-            self._kill()  # a message cut off in the middle, or a pipe without an end
-            self._drop(request_id)
-            raise EngineDied("the model's worker has gone; it is being restarted") from error
-        self._drop(request_id)
-        raise EngineBusy("the model's worker does not take requests; allow the request more time")
-
-    def _send(self, message: frames.Request, deadline: Deadline) -> bool:
-        with self._write_lock:
-            process = self._process
-            if process is None or process.stdin is None:
-                raise OSError("no worker")
-            limit = Deadline.after_ms(_STUCK_S * 1000.0)
-            return frames.write_by(process.stdin.fileno(), message, deadline.sooner(limit))
-
-    def _drop(self, request_id: int) -> None:
-        with self._changed:
-            self._replies.pop(request_id, None)
-            self._outstanding.discard(request_id)
+            sent = self._supervisor.ask(make(request_id), deadline)
+        finally:
+            if not sent:
+                del self._replies[request_id]
+        if not sent:
+            raise EngineBusy("the model's worker does not take requests; allow the request more time")
+        return request_id
 
     def _listen(self, request_id: int, deadline: Deadline) -> Iterator[frames.Response]:
         """Replies to one request, until it is over, time is up, or the worker died (EngineDied)."""
@@ -337,124 +288,18 @@ class WorkerEngine:
                 yield reply
         finally:
             if not over:
-                self._cancel(request_id)
-            with self._changed:
-                self._replies.pop(request_id, None)
-
-    def _cancel(self, request_id: int) -> None:
-        with self._changed:
-            if request_id not in self._outstanding:
-                return  # it ended in this very moment
-            self._abandoned[request_id] = time.monotonic()
-        with contextlib.suppress(OSError, ValueError):
-            self._send(frames.Cancel(request_id), Deadline.after_ms(0))
-
-    def _kill_if_stuck(self) -> None:
-        with self._changed:
-            oldest = min(self._abandoned.values(), default=None)
-        if oldest is not None and time.monotonic() - oldest > _STUCK_S:
-            self._kill()
-
-    # The supervisor: one thread that starts the worker, reads from it, and starts it again.
-
-    def _supervise(self) -> None:
-        backoff_s = _BACKOFF_FIRST_S
-        while not self._closed:
-            started = time.monotonic()
-            try:
-                self._run_worker()
-            except (OSError, ValueError) as error:
-                self._problem = f"the model's worker could not be started: {type(error).__name__}"
-            with self._changed:
-                loaded = self._state == ModelState.READY
-                self._state = ModelState.FAILED
-                self._outstanding.clear()
-                self._abandoned.clear()
-                for replies in self._replies.values():
-                    replies.put(None)
-                self._changed.notify_all()
-                if loaded and time.monotonic() - started > _HEALTHY_S:
-                    backoff_s = _BACKOFF_FIRST_S
-                if self._problem and not loaded:
-                    # What cannot be loaded now will hardly load in a moment: no process every few seconds.
-                    backoff_s = _BACKOFF_UNLOADABLE_S
-                if self._changed.wait_for(lambda: self._closed, timeout=backoff_s):
-                    return
-                self._state = ModelState.LOADING
-            backoff_s = min(_BACKOFF_LAST_S, backoff_s * 2)
-            self.restarts += 1
-
-    def _run_worker(self) -> None:
-        """Starts one worker and reads from it until it ends."""
-        process = spawn()
-        self._process = process
-        try:
-            if self._closed or process.stdin is None or process.stdout is None:
-                return
-            spec = self._spec
-            frames.write(
-                process.stdin.fileno(),
-                frames.Open(
-                    str(spec.path),
-                    spec.role,
-                    spec.n_threads,
-                    spec.n_sequences,
-                    spec.n_ctx_sequence,
-                    spec.memory_limit_bytes,
-                    spec.mode,
-                ),
-            )
-            os.set_blocking(process.stdin.fileno(), False)
-            while True:
-                if not frames.waiting(process.stdout.fileno(), _LOOK_AFTER_S):
-                    self._kill_if_stuck()
-                    continue
-                body = frames.read(process.stdout.fileno())
-                if body is None:
-                    return
-                self._take_in(frames.response_decoder.decode(body))
-        finally:
-            process.kill()
-            process.wait()
-            # Under the lock, so that nobody writes to a descriptor that has become another file's.
-            with self._write_lock:
-                self._process = None
-                for stream in (process.stdin, process.stdout):
-                    if stream is not None:
-                        with contextlib.suppress(OSError):
-                            stream.close()
+                self._supervisor.abandon(request_id)
+            del self._replies[request_id]
 
     def _take_in(self, message: frames.Response) -> None:
-        if isinstance(message, frames.Opened):
-            with self._changed:
-                self._info = EngineInfo(
-                    message.description,
-                    message.n_embd,
-                    message.n_vocab,
-                    message.n_layer,
-                    message.n_ctx_sequence,
-                    message.system,
-                )
-                self._problem = ""
-                self._state = ModelState.READY
-                self._changed.notify_all()
-            return
-        if isinstance(message, frames.Failed) and message.id == 0:
-            self._problem = message.message
-            return
-        with self._changed:
-            if not isinstance(message, frames.Rows):
-                self._outstanding.discard(message.id)
-                self._abandoned.pop(message.id, None)
+        if not isinstance(message, frames.Opened):
             replies = self._replies.get(message.id)
-        if replies is not None:
-            replies.put(message)
+            if replies is not None:
+                replies.put(message)
 
-    def _kill(self) -> None:
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(OSError):
-                process.kill()
+    def _fail_all(self) -> None:
+        for replies in list(self._replies.values()):
+            replies.put(None)
 
 
 def _budget_ms(deadline: Deadline) -> float:

@@ -29,6 +29,7 @@ class Open(msgspec.Struct, tag=True):
     n_ctx_sequence: int
     memory_limit_bytes: int
     mode: str
+    nice: int
 
 
 class Tokenize(msgspec.Struct, tag=True):
@@ -188,11 +189,6 @@ def read(fd: int) -> bytes | None:
     if length > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {length} bytes")
     return _read_exactly(fd, length)
-
-
-def waiting(fd: int, timeout_s: float = 0.0) -> bool:
-    """Whether a message (or the end) can be read now, or within ``timeout_s``."""
-    return bool(select.select([fd], [], [], timeout_s)[0])
 
 
 def _read_exactly(fd: int, size: int) -> bytes | None:

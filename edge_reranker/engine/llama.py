@@ -129,7 +129,9 @@ class LlamaModel:
         parameters.abort_callback_data = ctypes.cast(self._abort, ctypes.c_void_p)
         self._context: Any = llama.llama_init_from_model(self._model, parameters)
         if not self._context:
-            raise ModelInvalid(f"{spec.path}: no memory for a context of {parameters.n_ctx} tokens")
+            raise ModelInvalid(
+                f"{spec.path}: no memory for a context of {parameters.n_ctx} tokens; close other programs"
+            )
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
         unified = spec.role == "scorer" and spec.mode == "unified"

@@ -45,6 +45,7 @@ class EngineSpec:
     ``mode`` "isolated" gives a candidate a KV stream of its own, so that its score has the same bits
     whatever stands beside it; "unified" is faster and gives that up.
     ``memory_limit_bytes`` caps the worker's address space; 0 means no cap.
+    ``nice`` is the worker's niceness, 0 to 19.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class EngineSpec:
     n_ctx_sequence: int = 256
     memory_limit_bytes: int = 0
     mode: Mode = "isolated"
+    nice: int = 0
 
 
 @dataclass(frozen=True, slots=True)

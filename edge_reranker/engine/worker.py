@@ -127,6 +127,7 @@ class Worker:
             return
         if first.memory_limit_bytes:
             resource.setrlimit(resource.RLIMIT_AS, (first.memory_limit_bytes,) * 2)
+        _be_nice(first.nice)
         try:
             # Imported under the memory limit, and only here: nothing else in the service loads llama.cpp.
             from edge_reranker.engine.llama import LlamaModel
@@ -141,8 +142,14 @@ class Worker:
                     mode="unified" if first.mode == "unified" else "isolated",
                 )
             )
-        except (EdgeRerankerError, OSError, MemoryError) as error:
-            self._send(frames.Failed(0, str(error) or type(error).__name__))
+        except MemoryError:
+            self._send(frames.Failed(0, f"{first.path}: no memory to load it; close other programs"))
+            return
+        except EdgeRerankerError as error:
+            self._send(frames.Failed(0, str(error)))
+            return
+        except (ImportError, OSError, RuntimeError) as error:  # of the library's: not there, or no memory
+            self._send(frames.Failed(0, f"{first.path}: llama.cpp cannot be started: {error}"))
             return
         # Half of the processors stay free for the service and for whatever else the user does.
         self._background_threads = max(1, first.n_threads // 2)
@@ -273,6 +280,15 @@ class Worker:
 
     def _send(self, message: frames.Response) -> None:
         frames.write(self._out, message)
+
+
+def _be_nice(nice: int) -> None:
+    """Gives way to other programs, at least as far as the service does itself."""
+    nice = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
+    tasks = Path("/proc/self/task")
+    # To Linux, niceness is a thread's: numpy has some by now, and the model's inherit it from this one.
+    for task in [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]:
+        os.setpriority(os.PRIO_PROCESS, task, nice)
 
 
 def main() -> None:

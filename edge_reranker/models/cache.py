@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +13,11 @@ import msgspec
 
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, NotFound
 from edge_reranker.models.catalogue import MODELS, Source, Variant, find
+from edge_reranker.models.gguf_header import check_header
 from edge_reranker.models.pull import Say, atomic, fetch, sha256_of
 
 _MANIFEST = "model.json"
-_HEADER = struct.Struct("<4sIQQ")  # magic, version, tensors, metadata pairs
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MAX_HEADER_COUNT = 1_000_000
 
 
 class ModelFile(msgspec.Struct, frozen=True):
@@ -160,22 +158,6 @@ def pull_dataset(root: Path, source: Source, say: Say) -> Path:
     folder = root / "data" / source.name
     fetch(source, folder, say)
     return folder
-
-
-def check_header(path: Path) -> None:
-    """Refuses what cannot be a GGUF file before native code parses it. Raises ModelInvalid."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER.size)
-    except OSError as error:
-        raise ModelInvalid(f"{path}: {error.strerror}") from error
-    if len(head) < _HEADER.size:
-        raise ModelInvalid(f"{path}: {len(head)} bytes, too short for a GGUF file")
-    magic, version, n_tensors, n_pairs = _HEADER.unpack(head)
-    if magic != b"GGUF":
-        raise ModelInvalid(f"{path}: not a GGUF file")
-    if version not in (2, 3) or not 0 < n_tensors < _MAX_HEADER_COUNT or not 0 < n_pairs < _MAX_HEADER_COUNT:
-        raise ModelInvalid(f"{path}: GGUF version {version} with {n_tensors} tensors is not supported")
 
 
 def _check(file: ModelFile, path: Path) -> None:

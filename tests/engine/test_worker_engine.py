@@ -248,6 +248,18 @@ def test_closing_leaves_no_process(encoder_path: Path) -> None:
         os.kill(pid, 0)
 
 
+def test_the_whole_worker_has_the_niceness_it_was_given(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder", nice=7))
+    try:
+        assert engine.wait_ready(Deadline.after_ms(60_000))
+        tasks = [int(task.name) for task in Path(f"/proc/{engine.pid}/task").iterdir()]
+        assert {os.getpriority(os.PRIO_PROCESS, task) for task in tasks} == {7}
+        assert len(tasks) > 2, "the test's own premise: the model has threads"
+        assert os.getpriority(os.PRIO_PROCESS, 0) < 7, "the service keeps its own"
+    finally:
+        engine.close()
+
+
 def test_the_worker_inherits_neither_environment_nor_sockets(encoder: WorkerEngine) -> None:
     pid = encoder.pid
     environment = Path(f"/proc/{pid}/environ").read_bytes()

@@ -24,8 +24,11 @@ def silent(_line: str) -> None:
 
 
 def gguf(path: Path, body: bytes = b"weights" * 100) -> str:
-    """A file with a GGUF header; returns its SHA-256."""
-    data = struct.pack("<4sIQQ", b"GGUF", 3, 2, 5) + body
+    """A sound GGUF file with one tensor; returns its SHA-256."""
+    data = struct.pack("<4sIQQ", b"GGUF", 3, 1, 1)
+    data += struct.pack("<Q20sIQ5s", 20, b"general.architecture", 8, 5, b"llama")
+    data += struct.pack("<Q1sIQIQ", 1, b"t", 1, len(body), 24, 0)
+    data += bytes(-len(data) % 32) + body
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
