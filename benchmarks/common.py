@@ -17,6 +17,8 @@ import platformdirs
 
 from edge_reranker.cli import demo, options, wiring
 from edge_reranker.config import Config
+from edge_reranker.deadline import Deadline
+from edge_reranker.engine import Scored, Stop, WorkerEngine
 from edge_reranker.evaluation import movielens
 from edge_reranker.types import Item
 from edge_reranker_client import Candidate, EdgeReranker, Event
@@ -69,6 +71,13 @@ def with_scorer(folder: Path) -> Path:
     manifest["scorer"]["weight"] = 0.1
     (pack / "pack.json").write_text(json.dumps(manifest), encoding="utf-8")
     return pack
+
+
+def scored(engine: WorkerEngine, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Scored:
+    """Scores of all, for certain: an engine reports what went wrong instead of raising it."""
+    answer = engine.score(prefix, suffixes, [1, 2], Deadline())
+    assert answer.stop == Stop.DONE, answer.stop
+    return answer
 
 
 def timed_ms(call: Callable[[], object]) -> float:

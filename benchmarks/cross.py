@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report
+from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report, scored
 from benchmarks.peers import OneDecode, Sequential
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
@@ -41,7 +41,7 @@ def main() -> bool:
             limit.set_prefix(prefix)
 
             def score(engine: WorkerEngine, n: int = 50) -> Callable[[], object]:
-                return lambda: engine.score(prefix, suffixes[:n], _TARGETS, Deadline())
+                return lambda: scored(engine, prefix, suffixes[:n])
 
             fast = {
                 "limit": lambda: limit.decode(flat),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.common import AFTER_MODEL_S, cache_dir, films, ratio, report, timed_ms, with_scorer
+from benchmarks.common import AFTER_MODEL_S, cache_dir, films, ratio, report, scored, timed_ms, with_scorer
 from benchmarks.peers import OneDecode
 from edge_reranker.cli.wiring import Device, open_device
 from edge_reranker.config import Config
@@ -72,12 +72,12 @@ def _event_costs() -> dict[str, list[float]]:
                 while engine.prefill([*told, *closing], Deadline()).stop == Stop.DEADLINE:
                     pass
                 event_ms = (time.perf_counter() - start) * 1000.0
-            scored = engine.score([*told, *closing], suffixes, [1, 2], Deadline())
+            answer = scored(engine, [*told, *closing], suffixes)
             if n > 0:  # the first ones make the worker's speed known
                 spent["event"].append(event_ms)
                 spent["own_tokens"].append(own_ms)
                 spent["n_tokens"].append(len(own))
-                spent["prefix_tokens"].append(scored.prefix_tokens)
+                spent["prefix_tokens"].append(answer.prefix_tokens)
             before = told
     finally:
         engine.close()

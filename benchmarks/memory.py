@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import cache_dir, candidates, films, liked, report, service, with_scorer
+from benchmarks.common import cache_dir, candidates, films, liked, report, scored, service, with_scorer
 from benchmarks.cross import prompt
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
@@ -36,7 +36,7 @@ def main() -> bool:
     try:
         assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
         prefix, suffixes = prompt(engine)
-        engine.score(prefix, suffixes, [1, 2], Deadline())
+        scored(engine, prefix, suffixes)
         saved = engine.save_prefix(Deadline())
         assert saved is not None
         assert engine.pid is not None

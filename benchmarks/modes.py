@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report
+from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, ratio, report, scored
 from benchmarks.cross import prompt
 from benchmarks.peers import OneDecode
 from edge_reranker.deadline import Deadline
@@ -17,7 +17,6 @@ from edge_reranker.types import Piece
 _LENGTHS = (4, 8, 16, 32)
 _CANDIDATES = (5, 20, 50, 100)
 _ROUNDS = 5
-_TARGETS = [1, 2]
 
 
 def main() -> bool:
@@ -54,8 +53,8 @@ def _table(path: Path, quantisation: str) -> bool:
             flat = [token for suffix in suffixes for token in suffix]
             calls = {
                 "limit": lambda flat=flat: limit.decode(flat),
-                "isolated": lambda given=suffixes: isolated.score(prefix, given, _TARGETS, Deadline()),
-                "unified": lambda given=suffixes: unified.score(prefix, given, _TARGETS, Deadline()),
+                "isolated": lambda given=suffixes: scored(isolated, prefix, given),
+                "unified": lambda given=suffixes: scored(unified, prefix, given),
             }
             interleaved(calls, 1)
             spent = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)

@@ -127,13 +127,13 @@ def _in_trie_order(suffixes: Suffixes, indices: Iterable[int]) -> list[int]:
 
 def _node(suffixes: Suffixes, ordered: Sequence[int], above: int, limits: Limits) -> list[Batch]:
     """The cheapest batches of suffixes in one node of the trie; of its tokens, ``above`` are decoded."""
-    depth = _shared(suffixes, ordered)
+    shared = depth = _shared(suffixes, ordered)
     whole = _batches(suffixes, ordered, above, depth, limits)
     if above < depth:
         apart = _batches(suffixes, ordered, above, above, limits)
         if total_cost(apart) <= total_cost(whole):
             whole, depth = apart, above
-    inner = [child for child in _children(suffixes, ordered, depth) if _may_pay(suffixes, child, depth)]
+    inner = [child for child in _children(suffixes, ordered, shared) if _may_pay(suffixes, child, depth)]
     if not inner:
         return whole
     taken = {index for child in inner for index in child}
@@ -144,9 +144,11 @@ def _node(suffixes: Suffixes, ordered: Sequence[int], above: int, limits: Limits
     return parts if total_cost(parts) < total_cost(whole) else whole
 
 
-def _children(suffixes: Suffixes, ordered: Sequence[int], depth: int) -> Iterator[list[int]]:
-    longer = (index for index in ordered if len(suffixes[index]) > depth)
-    for _, run in itertools.groupby(longer, key=lambda index: suffixes[index][depth]):
+def _children(suffixes: Suffixes, ordered: Sequence[int], shared: int) -> Iterator[list[int]]:
+    """The nodes below one that is ``shared`` tokens deep, without suffixes that share no more for want of
+    length; each child is smaller than the whole, either way."""
+    longer = (index for index in ordered if len(suffixes[index]) > shared + MIN_TOKENS)
+    for _, run in itertools.groupby(longer, key=lambda index: suffixes[index][shared]):
         yield list(run)
 
 

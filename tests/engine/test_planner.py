@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -25,7 +26,7 @@ Plan = Callable[[Sequence[Sequence[int]], Limits, float], list[Batch]]
 both = pytest.mark.parametrize("planner", [plan, plan_unified])
 
 # Two token ids, so that many suffixes share their beginnings, and some are equal.
-suffix_lists = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=40)
+suffix_lists = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=60)
 limits = st.builds(Limits, st.integers(1, 20), st.integers(12, 128))
 affordable = st.one_of(st.just(math.inf), st.floats(0, 300))
 
@@ -52,6 +53,23 @@ def test_no_batch_passes_its_limits(
     for batch in planner(suffixes, limits, affordable):
         assert 1 <= len(batch.indices) <= limits.max_sequences
         assert batch.n_tokens <= limits.max_tokens
+
+
+@both
+@pytest.mark.parametrize("length", [3, 4, 8, 32])
+@pytest.mark.parametrize("n", [5, 100, 1_000])
+def test_many_suffixes_of_one_length_are_planned_in_no_time(planner: Plan, length: int, n: int) -> None:
+    source = random.Random(length)
+    suffixes = [[source.randrange(4) for _ in range(length)] for _ in range(n)]
+    begun = time.perf_counter()
+    batches = planner(suffixes, Limits(20, 512), math.inf)
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(n))
+    assert time.perf_counter() - begun < 2.0, "seconds for what takes milliseconds"
+
+
+def test_a_short_suffix_does_not_keep_the_others_from_sharing() -> None:
+    suffixes = [[7] * 12 + [index, 1] for index in range(12)] + [[7, 7, 7]]
+    assert {batch.shared for batch in plan(suffixes, Limits(20, 512), math.inf)} >= {12}
 
 
 @both

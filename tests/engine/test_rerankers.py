@@ -161,7 +161,9 @@ def test_the_worker_itself_stops_in_time_without_being_told(bert: Model) -> None
     documents = [[8] * 110] * 2_000
     replies = []
     try:
-        frames.write(process.stdin.fileno(), frames.Open(str(bert.path), "ranker", 1, 1, 256, 0, "isolated"))
+        frames.write(
+            process.stdin.fileno(), frames.Open(str(bert.path), "ranker", 1, 1, 256, 0, "isolated", 0)
+        )
         frames.write(process.stdin.fileno(), frames.Rank(1, [7], documents, budget_ms=100.0))
         while not replies or not isinstance(replies[-1], frames.Done | frames.Failed):
             body = frames.read(process.stdout.fileno())

@@ -196,7 +196,7 @@ def test_a_cancelled_decode_ends_at_once_and_the_next_answer_is_a_fresh_workers(
         return replies
 
     try:
-        frames.write(to, frames.Open(str(scorer_path), "scorer", 2, 20, 256, 0, "isolated"))
+        frames.write(to, frames.Open(str(scorer_path), "scorer", 2, 20, 256, 0, "isolated", 0))
         assert isinstance(frames.response_decoder.decode(frames.read(fro) or b""), frames.Opened)
         score(1, long)
         begun = time.monotonic()
