@@ -23,7 +23,8 @@ class Config:
     ``model`` is a catalogue name, or "none" to run the tiers that need no model. ``pack`` is a folder;
     empty means the pack that ships. ``key_source`` is "auto" (the OS keyring, else a key file) or "file".
     ``n_threads`` 0 means as many as there are physical cores within the CPU quota, four at most. ``nice`` is
-    what the model's processes add to be behind other programs.
+    what the model's processes add to be behind other programs. ``mode`` is how tier 2 lays candidates out,
+    "isolated" or "unified"; see EngineSpec.
     """
 
     data_dir: Path
@@ -37,6 +38,7 @@ class Config:
     key_source: str = "auto"
     memory_limit_mb: int = 0
     nice: int = 0
+    mode: str = "isolated"
 
 
 def load(
@@ -107,7 +109,7 @@ def _convert(name: str, value: Any, *, parse: bool) -> Any:
         raise TypeError
     if name in ("data_dir", "socket", "cache_dir", "pack"):
         return _path(name, str(value))
-    if not value or (name == "key_source" and value not in ("auto", "file")):
+    if not value or (name in _CHOICES and value not in _CHOICES[name]):
         raise ValueError
     return str(value)
 
@@ -131,6 +133,7 @@ def _path(name: str, value: str) -> Path | str:
     return str(path) if name == "pack" else path
 
 
+_CHOICES = {"key_source": ("auto", "file"), "mode": ("isolated", "unified")}
 # Numbers go from 0 to these. More threads than this abort llama.cpp (GGML_MAX_N_THREADS); calls never work
 # longer than a minute; a limit of more than a tebibyte is none.
 _MOST: dict[str, int | float] = {
@@ -146,7 +149,7 @@ _ALLOWED = {
     "cache_dir": "a path",
     "pack": "a path",
     "model": "a model's name",
-    "key_source": '"auto" or "file"',
+    **{name: " or ".join(f'"{choice}"' for choice in choices) for name, choices in _CHOICES.items()},
     **{
         name: f"a {'whole ' if isinstance(most, int) else ''}number from 0 to {most:,.0f}"
         for name, most in _MOST.items()

@@ -51,6 +51,7 @@ def test_the_cache_has_a_variable_of_its_own(tmp_path: Path) -> None:
         ("n_threads = 513", "513 .* is not a whole number from 0 to 512"),
         ("memory_limit_mb = 1_048_577", "is not a whole number from 0 to 1,048,576"),
         ("key_source = 'safe'", '"auto" or "file"'),
+        ("mode = 'fast'", '"isolated" or "unified"'),
         ("key_source = ''", "key_source: '' .* is not"),
         ("model = ''", "model: '' .* is not a model's name"),
         ("socket = ''", "socket: '' .* is not a path"),

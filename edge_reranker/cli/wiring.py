@@ -93,6 +93,7 @@ def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
         n_threads=n_threads(config),
         memory_limit_bytes=config.memory_limit_mb * 1024 * 1024,
         nice=config.nice,
+        mode="unified" if config.mode == "unified" else "isolated",
     )
 
 
