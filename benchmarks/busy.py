@@ -18,7 +18,7 @@ _HOGS = (0, 2, 4)
 def main() -> bool:
     """The same lists with no, two and four busy loops beside the service, at its own niceness."""
     figures: dict[str, object] = {"n_requests": _REQUESTS}
-    bounds = {}
+    bounds: dict[str, bool] = {}
     for n_hogs in _HOGS:
         times = Times()
         with service() as client:
