@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, cost
+from edge_reranker.engine.threads import Threads
 from edge_reranker.engine.types import EngineSpec, Stop
 from edge_reranker.errors import EdgeRerankerError
 from edge_reranker.types import Piece
@@ -116,6 +117,7 @@ class Worker:
         self._score_pace = Pace()
         self._rank_pace = Pace()
         self._background_threads = 1
+        self._threads = Threads(1)
         self._model: LlamaModel
         self._inbox: Inbox
 
@@ -153,6 +155,7 @@ class Worker:
             return
         # Half of the processors stay free for the service and for whatever else the user does.
         self._background_threads = max(1, first.n_threads // 2)
+        self._threads = Threads(first.n_threads)
         self._warm_up(first.role)
         info = self._model.info
         self._send(
@@ -225,10 +228,13 @@ class Worker:
             if not budget.allows(_SAFETY * self._encode_pace.predict_ms(cost(len(ids)))):
                 self._encode_pace.refused()
                 return Stop.DEADLINE
-            start = time.monotonic()
-            vector = self._model.encode(ids, n_threads=self._background_threads if request.background else 0)
+            n_threads = self._background_threads if request.background else self._threads.choose()
+            start, cpu_start = time.monotonic(), time.process_time()
+            vector = self._model.encode(ids, n_threads=n_threads)
             if not request.background:
-                self._encode_pace.measured(cost(len(ids)), (time.monotonic() - start) * 1000.0)
+                ms, cpu_ms = (time.monotonic() - start) * 1000.0, (time.process_time() - cpu_start) * 1000.0
+                self._encode_pace.measured(cost(len(ids)), ms)
+                self._threads.measured(n_threads, cost(len(ids)), ms, cpu_ms)
             self._send(frames.Rows(request.id, [index], vector.tobytes()))
         return Stop.DONE
 

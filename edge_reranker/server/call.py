@@ -78,6 +78,30 @@ class Budget:
         return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0), cancelled)
 
 
+_MOST_LATENESS_MS = 50.0
+_KEPT_LATENESS = 0.97  # from one answer to the next: halved after 23
+
+
+class Lateness:
+    """How long after their deadline answers are ready, because other programs hold the processors.
+
+    The worst of late is planned for, and slowly forgotten (docs/decisions/0007). Threads may share one: at
+    worst a measurement is lost.
+    """
+
+    def __init__(self) -> None:
+        self._ms = 0.0
+
+    def before(self, due: Deadline) -> Deadline:
+        """The deadline to work by so that ``due`` is met; half of the time is left in any case."""
+        return due.less_ms(min(self._ms, max(0.0, due.remaining_ms() / 2)))
+
+    def ended(self, deadline: Deadline) -> None:
+        """Takes in that an answer which was to be ready by ``deadline`` is so now."""
+        late_ms = since_ms(deadline.at_s)
+        self._ms = max(_KEPT_LATENESS * self._ms, min(_MOST_LATENESS_MS, late_ms))
+
+
 def timed(ranking: Ranking, queue_ms: float) -> Ranking:
     """The ranking with the time before the core's work added to its timings."""
     timings = dataclasses.replace(
