@@ -196,7 +196,10 @@ class Worker:
         except Aborted:
             self._model.forget()
             answer = frames.Done(request.id, Stop.DEADLINE)
-        except (EdgeRerankerError, ValueError, RuntimeError) as error:
+        except (EdgeRerankerError, ValueError) as error:
+            answer = frames.Failed(request.id, str(error))
+        except RuntimeError as error:  # of a decode: what it left in the cache is not known
+            self._model.forget()
             answer = frames.Failed(request.id, str(error))
         self._inbox.end()
         # Also when the abort came too late for a decode: the next request must not meet it.
