@@ -13,6 +13,7 @@ NAMES = (
     "deadlines",
     "client_import",
     "contention",
+    "busy",
     "idle",
     "survival",
 )
