@@ -16,6 +16,7 @@ NAMES = (
     "busy",
     "idle",
     "survival",
+    "mutants",
 )
 
 
