@@ -1,4 +1,4 @@
-"""Requests with 50 to 500 ms beside programs that keep every processor busy: in time, with a lower plan."""
+"""Requests with 50 to 500 ms beside programs that keep processors busy: in time, with a lower plan."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.common import films, liked, percentile, report, service
 from benchmarks.deadlines import Times, usual_lists
 
 _REQUESTS = 160
-_HOGS = (0, 2, 4)
+_HOGS = (0, 1, 2, 4)
 
 
 def main() -> bool:
-    """The same lists with no, two and four busy loops beside the service, at its own niceness."""
+    """The same lists with none to four busy loops beside the service, at its own niceness."""
     figures: dict[str, object] = {"n_requests": _REQUESTS}
     bounds: dict[str, bool] = {}
     for n_hogs in _HOGS:
@@ -32,6 +32,7 @@ def main() -> bool:
         figures[f"{n_hogs}_hogs_in_time"] = sum(ms <= 0 for ms in late) / _REQUESTS
         figures[f"{n_hogs}_hogs_p99_over_deadline_ms"] = percentile(late, 0.99)
         figures[f"{n_hogs}_hogs_worst_over_deadline_ms"] = max(late)
+        bounds[f"{n_hogs} hogs: 90 % in time"] = sum(ms <= 0 for ms in late) >= 0.9 * _REQUESTS
         coverage = [share for each in times.coverage.values() for share in each]
         figures[f"{n_hogs}_hogs_mean_coverage"] = sum(coverage) / len(coverage)
     return report("busy", figures, bounds)

@@ -36,7 +36,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         with _cancelling() as cancelled:
             response, deadline = await self._workers.run(lambda: self._rerank(call, request, cancelled))
             # Here, not in the thread: on a busy device the way back is what takes long.
-            self._lateness.ended(deadline)
+            self._lateness.ended(deadline, call)
             return response
 
     async def RerankStream(

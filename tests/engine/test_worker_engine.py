@@ -248,6 +248,28 @@ def test_closing_leaves_no_process(encoder_path: Path) -> None:
         os.kill(pid, 0)
 
 
+def test_an_engine_that_has_nothing_to_do_wakes_up_nobody(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    try:
+        assert engine.wait_ready(Deadline.after_ms(60_000))
+        assert engine.encode([[1, 2, 3]], Deadline()).stop == Stop.DONE
+        supervisors = [each.native_id for each in threading.enumerate() if each.name == "engine-supervisor"]
+        tasks = [Path(f"/proc/self/task/{native_id}/status") for native_id in supervisors]
+        tasks += [task / "status" for task in Path(f"/proc/{engine.pid}/task").iterdir()]
+        time.sleep(0.2)
+        before = sum(sleeps(task) for task in tasks)
+        time.sleep(2.5)
+        assert sum(sleeps(task) for task in tasks) == before
+    finally:
+        engine.close()
+
+
+def sleeps(status: Path) -> int:
+    """How often a thread went to sleep of its own will: as often it woke up."""
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("voluntary")]
+    return int(line.split()[1])
+
+
 def test_the_whole_worker_has_the_niceness_it_was_given(encoder_path: Path) -> None:
     engine = WorkerEngine(EngineSpec(encoder_path, "encoder", nice=7))
     try:
