@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from edge_reranker.engine.process import spawn
 from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
+    Adapter,
     Encoded,
     EngineInfo,
     EngineSpec,
@@ -25,7 +27,7 @@ from edge_reranker.engine.types import (
     Scored,
     Stop,
 )
-from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument
+from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument, ModelInvalid
 from edge_reranker.types import ModelState, Piece
 
 _BACKOFF_FIRST_S = 0.1
@@ -37,7 +39,7 @@ _STUCK_S = 5.0
 _LOOK_AFTER_S = 1.0
 
 
-_Reply = frames.Tokens | frames.Rows | frames.Done | frames.Failed | None
+_Reply = frames.Tokens | frames.Rows | frames.Done | frames.Failed | frames.Refused | None
 
 
 class WorkerEngine:
@@ -115,10 +117,24 @@ class WorkerEngine:
                     return reply.ids
         raise EngineBusy("the model did not tokenize in time; allow the request more time")
 
+    def load_adapter(self, path: Path, deadline: Deadline) -> None:
+        """See Engine."""
+        with self._turn(deadline, background=False):
+            request_id = self._ask(lambda id_: frames.LoadAdapter(id_, str(path)), deadline)
+            for _ in self._listen(request_id, deadline):
+                return
+        raise EngineBusy("the model did not load its adapter in time; allow more time")
+
     def encode(
-        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        deadline: Deadline,
+        *,
+        background: bool = False,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """See Engine."""
+        wanted = _wire(adapter)
         for index, ids in enumerate(sequences):
             if not 1 <= len(ids) <= MAX_ENCODE_TOKENS:
                 raise InvalidArgument(
@@ -130,7 +146,7 @@ class WorkerEngine:
             with self._turn(deadline, background=background):
                 request_id = self._ask(
                     lambda id_: frames.Encode(
-                        id_, [list(ids) for ids in sequences], _budget_ms(deadline), background
+                        id_, [list(ids) for ids in sequences], _budget_ms(deadline), background, wanted
                     ),
                     deadline,
                 )
@@ -141,7 +157,7 @@ class WorkerEngine:
                         stop = Stop(reply.stop)
         except EngineBusy:
             stop = Stop.BUSY
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             stop = Stop.DIED
         width = self._info.n_embd if self._info else 0
         return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), width), stop)
@@ -152,8 +168,11 @@ class WorkerEngine:
         suffixes: Sequence[Sequence[int]],
         targets: Sequence[int],
         deadline: Deadline,
+        *,
+        adapter: Adapter | None = None,
     ) -> Scored:
         """See Engine."""
+        wanted = _wire(adapter)
         room = self._spec.n_ctx_sequence - len(prefix)
         for index, suffix in enumerate(suffixes):
             if not 1 <= len(suffix) <= room:
@@ -173,6 +192,7 @@ class WorkerEngine:
                         [list(ids) for ids in suffixes],
                         list(targets),
                         _budget_ms(deadline),
+                        wanted,
                     ),
                     deadline,
                 )
@@ -187,7 +207,7 @@ class WorkerEngine:
                         stop = Stop(reply.stop)
         except EngineBusy:
             stop = Stop.BUSY
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             stop = Stop.DIED
         return Scored(logits, reached, stop)
 
@@ -256,7 +276,9 @@ class WorkerEngine:
                     return
                 if reply is None:
                     raise EngineDied("the model's worker died; it is being restarted")
-                over = isinstance(reply, frames.Tokens | frames.Done | frames.Failed)
+                over = isinstance(reply, frames.Tokens | frames.Done | frames.Failed | frames.Refused)
+                if isinstance(reply, frames.Refused):
+                    raise ModelInvalid(reply.message)
                 if isinstance(reply, frames.Failed):
                     raise EngineDied(f"the model's worker could not do it: {reply.message}")
                 yield reply
@@ -379,6 +401,10 @@ class WorkerEngine:
         if process is not None:
             with contextlib.suppress(OSError):
                 process.kill()
+
+
+def _wire(adapter: Adapter | None) -> tuple[str, float] | None:
+    return None if adapter is None else (str(adapter.path), adapter.scale)
 
 
 def _budget_ms(deadline: Deadline) -> float:

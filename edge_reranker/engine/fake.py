@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine.types import Encoded, EngineInfo, FloatArray, Scored, Stop
+from edge_reranker.engine.types import Adapter, Encoded, EngineInfo, FloatArray, Scored, Stop
+from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import ModelState, Piece
 
 
 class FakeEngine:
-    """Tokens are bytes; vectors and logits follow from a hash of the tokens alone.
+    """Tokens are bytes; vectors and logits follow from a hash of the tokens and the adapter alone.
 
     ``ms_per_sequence`` makes it as slow as a device, so that deadlines can be tested; ``fail_with`` makes
     every call stop with that reason.
@@ -46,8 +48,18 @@ class FakeEngine:
         """Bytes of each text."""
         return [[byte for piece in text for byte in piece.text.encode()] for text in texts]
 
+    def load_adapter(self, path: Path, deadline: Deadline) -> None:
+        """Any file will do. Raises ModelInvalid when there is none."""
+        if not path.is_file():
+            raise ModelInvalid(f"{path}: there is no such adapter")
+
     def encode(
-        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        deadline: Deadline,
+        *,
+        background: bool = False,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """See Engine."""
         rows: list[FloatArray] = []
@@ -56,7 +68,7 @@ class FakeEngine:
             if not self._step(deadline):
                 stop = Stop.DEADLINE
                 break
-            rows.append(self._noise(ids, self._n_embd))
+            rows.append(self._noise(ids, self._n_embd, adapter))
             self.encoded += 1
         return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), self._n_embd), stop)
 
@@ -66,6 +78,8 @@ class FakeEngine:
         suffixes: Sequence[Sequence[int]],
         targets: Sequence[int],
         deadline: Deadline,
+        *,
+        adapter: Adapter | None = None,
     ) -> Scored:
         """See Engine."""
         logits = np.zeros((len(suffixes), len(targets)), dtype=np.float32)
@@ -75,7 +89,7 @@ class FakeEngine:
             if not self._step(deadline):
                 stop = Stop.DEADLINE
                 break
-            logits[index] = self._noise([*prefix, *suffix], len(targets))
+            logits[index] = self._noise([*prefix, *suffix], len(targets), adapter)
             reached[index] = True
         return Scored(logits, reached, stop)
 
@@ -89,7 +103,8 @@ class FakeEngine:
         return True
 
     @staticmethod
-    def _noise(ids: Sequence[int], width: int) -> FloatArray:
-        digest = hashlib.sha256(repr(list(ids)).encode()).digest()
+    def _noise(ids: Sequence[int], width: int, adapter: Adapter | None) -> FloatArray:
+        suffix = repr(adapter) if adapter is not None and adapter.scale else ""
+        digest = hashlib.sha256((repr(list(ids)) + suffix).encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         return generator.standard_normal(width).astype(np.float32)

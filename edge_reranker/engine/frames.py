@@ -43,6 +43,7 @@ class Encode(msgspec.Struct, tag=True):
     sequences: list[list[int]]
     budget_ms: float
     background: bool
+    adapter: tuple[str, float] | None = None  # path and scale
 
 
 class Score(msgspec.Struct, tag=True):
@@ -53,6 +54,14 @@ class Score(msgspec.Struct, tag=True):
     suffixes: list[list[int]]
     targets: list[int]
     budget_ms: float
+    adapter: tuple[str, float] | None = None
+
+
+class LoadAdapter(msgspec.Struct, tag=True):
+    """Load the adapter at ``path``; requests name the one they want."""
+
+    id: int
+    path: str
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -101,8 +110,15 @@ class Failed(msgspec.Struct, tag=True):
     message: str
 
 
-Request = Open | Tokenize | Encode | Score | Cancel
-Response = Opened | Tokens | Rows | Done | Failed
+class Refused(msgspec.Struct, tag=True):
+    """Request ``id`` names a file that is not what it should be."""
+
+    id: int
+    message: str
+
+
+Request = Open | Tokenize | Encode | Score | LoadAdapter | Cancel
+Response = Opened | Tokens | Rows | Done | Failed | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

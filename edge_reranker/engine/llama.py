@@ -12,8 +12,9 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
+from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.planner import MIN_TOKENS, Batch
-from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
+from edge_reranker.engine.types import MAX_ENCODE_TOKENS, Adapter, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
 
@@ -115,6 +116,7 @@ class LlamaModel:
         self._n_embd = int(llama.llama_model_n_embd(self._model))
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
         self._batch = llama.llama_batch_init(MAX_BATCH_TOKENS, 0, 1)
+        self._adapters = Adapters(self._model, self._context)
         self._prefix: list[int] = []
         self._copied = 0  # streams 1 to this one hold the prefix
 
@@ -262,6 +264,21 @@ class LlamaModel:
             self._copied = 0
             raise RuntimeError(f"the state of {len(self._prefix)} tokens could not be copied")
         self._copied = n
+
+    def use_adapter(self, adapter: Adapter | None) -> None:
+        """What is decoded from here on is decoded with ``adapter``; None: by the bare model.
+
+        Raises ModelInvalid, and then all is as it was.
+        """
+        if self._adapters.use(adapter):
+            # The prefix's keys and values were made with the other one.
+            llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
+            self._prefix = []
+            self._copied = 0
+
+    def load_adapter(self, path: Path) -> None:
+        """Loads an adapter for later. Raises ModelInvalid."""
+        self._adapters.load(path)
 
     def _begin(self) -> None:
         self._batch.n_tokens = 0

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import cost, plan, shared_length
-from edge_reranker.engine.types import EngineSpec, Stop
-from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.engine.types import Adapter, EngineSpec, Stop
+from edge_reranker.errors import EdgeRerankerError, ModelInvalid
 from edge_reranker.types import Piece
 
 if TYPE_CHECKING:
@@ -113,9 +113,16 @@ class Worker:
                 ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
                 self._send(frames.Tokens(request.id, ids))
             elif isinstance(request, frames.Encode):
+                self._model.use_adapter(_adapter(request.adapter))
                 self._send(frames.Done(request.id, self._encode(request)))
+            elif isinstance(request, frames.LoadAdapter):
+                self._model.load_adapter(Path(request.path))
+                self._send(frames.Done(request.id, Stop.DONE))
             else:
+                self._model.use_adapter(_adapter(request.adapter))
                 self._send(frames.Done(request.id, self._score(request)))
+        except ModelInvalid as error:
+            self._send(frames.Refused(request.id, str(error)))
         except (EdgeRerankerError, ValueError, RuntimeError) as error:
             self._send(frames.Failed(request.id, str(error)))
         self._last_answered = request.id
@@ -193,6 +200,10 @@ class Worker:
 
     def _send(self, message: frames.Response) -> None:
         frames.write(self._out, message)
+
+
+def _adapter(wanted: tuple[str, float] | None) -> Adapter | None:
+    return None if wanted is None else Adapter(Path(wanted[0]), wanted[1])
 
 
 def main() -> None:
