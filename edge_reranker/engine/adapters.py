@@ -42,16 +42,17 @@ class Adapters:
         self._loaded: OrderedDict[_File, Any] = OrderedDict()
         self._used: tuple[_File, float] | None = None
 
-    def __len__(self) -> int:
-        return len(self._loaded)
+    @property
+    def loaded(self) -> list[Path]:
+        """The files in memory, the least recently used first."""
+        return [Path(file.path) for file in self._loaded]
 
     def use(self, adapter: Adapter | None) -> bool:
         """Makes ``adapter`` (None: the bare model) the one in effect; whether that is a change.
 
         Raises ModelInvalid for a file that is no adapter for this model; then nothing has changed.
         """
-        # Scale 0 is the bare model to the bit, whatever the file holds: 0 times infinity is not 0.
-        wanted = (_file(adapter.path), adapter.scale) if adapter is not None and adapter.scale else None
+        wanted = None if adapter is None else (_file(adapter.path), adapter.scale)
         if wanted == self._used:
             return False
         if wanted is None:

@@ -135,15 +135,22 @@ def test_scale_0_is_the_bare_model_even_if_the_file_holds_infinity(tiny: Tiny) -
     assert not np.isfinite(tiny.numbers(Adapter(path))).all()
 
 
-def test_the_adapters_in_memory_are_bounded(tmp_path: Path) -> None:
+def test_the_adapters_in_memory_are_bounded_and_the_one_in_effect_stays(tmp_path: Path) -> None:
     from edge_reranker.engine.llama import LlamaModel
 
     model = LlamaModel(EngineSpec(gguf_files.write_llama(tmp_path / "base.gguf", WEIGHTS), "encoder"))
-    for seed in range(MAX_LOADED + 2):
-        shapes = {"blk.0.attn_q.weight": (gguf_files.N_EMBD, gguf_files.N_EMBD)}
-        path = gguf_files.write_lora(tmp_path / f"{seed}.gguf", gguf_files.lora(shapes, seed=seed))
-        model.use_adapter(Adapter(path)) if seed % 2 else model.load_adapter(path)
-        assert len(model._adapters) == min(seed + 1, MAX_LOADED)
+    shapes = {"blk.0.attn_q.weight": (gguf_files.N_EMBD, gguf_files.N_EMBD)}
+    paths = [
+        gguf_files.write_lora(tmp_path / f"{seed}.gguf", gguf_files.lora(shapes, seed=seed))
+        for seed in range(MAX_LOADED + 2)
+    ]
+    model.use_adapter(Adapter(paths[0]))
+    for path in paths[1:]:
+        model.load_adapter(path)
+    assert model._adapters.loaded == [paths[0], *paths[3:]]
+    for path in paths:
+        model.use_adapter(Adapter(path))
+    assert model._adapters.loaded == paths[2:]
 
 
 def test_a_file_that_was_replaced_is_another_adapter(tiny: Tiny) -> None:
