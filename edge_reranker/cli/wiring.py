@@ -13,12 +13,12 @@ import numpy as np
 
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import Engine, EngineSpec, Role, WorkerEngine
+from edge_reranker.engine import Adapted, Adapter, Engine, EngineSpec, Role, WorkerEngine
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS
-from edge_reranker.models.pack import Encoder
+from edge_reranker.models.pack import AdapterFile, Encoder
 from edge_reranker.pipeline import Pipeline, Tiers
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking.fusion import Weights
@@ -71,6 +71,15 @@ def scorer_engine(config: Config) -> WorkerEngine:
     """A worker that reads candidates. Raises Missing, ModelInvalid."""
     _, path = ModelCache(config.cache_dir).open(config.model, "scorer")
     return WorkerEngine(_spec(config, path, "scorer"))
+
+
+def adapter_of(pack: Pack, file: AdapterFile | None) -> Adapter | None:
+    """The engine's record of one of a pack's adapters."""
+    return None if file is None or pack.folder is None else Adapter(pack.folder / file.file, file.scale)
+
+
+def _with(engine: Engine | None, adapter: Adapter | None) -> Engine | None:
+    return engine if engine is None or adapter is None else Adapted(engine, adapter)
 
 
 def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
@@ -167,12 +176,14 @@ def make_tiers(
     model: str = "",
 ) -> Tiers:
     """The tiers of a pack over the engines that there are."""
+    manifest = pack.manifest
+    encoder = _with(encoder, adapter_of(pack, manifest.encoder.adapter))
+    scorer = _with(scorer, adapter_of(pack, manifest.scorer.adapter))
     towers = Towers.of(pack.head)
     epochs = Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
     public = PublicVectors(store, pack.id, epochs)
     background = BackgroundEncoder(vectors, public)
-    manifest = pack.manifest
     return Tiers(
         pack_id=pack.id,
         model=model if encoder is not None else "",
