@@ -216,6 +216,19 @@ class Model:
     license: str
 
 
+class KnownPair(NamedTuple):
+    """Two texts of which a sound model prefers ``near`` to ``far`` after, or beside, ``text``.
+
+    ``margin`` is by how much when it was recorded: a difference of logits of the first tokens (scorer) or of
+    cosines (encoder).
+    """
+
+    text: str
+    near: str
+    far: str
+    margin: float
+
+
 class Piece(NamedTuple):
     """A stretch of a prompt: ``structure`` comes from a template, the rest is data.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_reranker.errors import NotFound
+from edge_reranker.types import KnownPair
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -20,11 +21,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is made of a model for one role: its first ``n_blocks`` blocks (None: all), requantised."""
+    """What is made of a model for one role: its first ``n_blocks`` blocks (None: all), requantised.
+
+    ``known`` is what its self-test must find again; measured by tests/engine/test_selftest.py.
+    """
 
     role: str
     quantisation: str
     n_blocks: int | None = None
+    known: KnownPair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,20 @@ MODELS: Mapping[str, Source] = {
             license="Apache-2.0",
             variants=(
                 # docs/decisions/0001: closest to the source at nearly the speed of Q4_0.
-                Variant("encoder", "Q8_0", n_blocks=10),
-                Variant("scorer", "Q4_0"),
+                Variant(
+                    "encoder",
+                    "Q8_0",
+                    n_blocks=10,
+                    known=KnownPair(
+                        "A cop hunts a bank robber in Los Angeles.",
+                        near="A detective chases a thief through the city.",
+                        far="Bake the cake with butter and sugar.",
+                        margin=0.1026,
+                    ),
+                ),
+                Variant(
+                    "scorer", "Q4_0", known=KnownPair("The capital of France is", " Paris", " London", 3.439)
+                ),
             ),
         ),
     )
@@ -83,6 +100,12 @@ DATASETS: Mapping[str, Source] = {
         ),
     )
 }
+
+
+def known_pair(name: str, role: str) -> KnownPair | None:
+    """What a catalogue model's self-test must find again; None for any other model."""
+    variants = MODELS[name].variants if name in MODELS else ()
+    return next((variant.known for variant in variants if variant.role == role), None)
 
 
 def find(sources: Mapping[str, Source], name: str) -> Source:
