@@ -206,7 +206,10 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model file on this device. ``role`` is "encoder" or "scorer"."""
+    """One model file on this device. ``role`` is "encoder" or "scorer".
+
+    ``tokens_per_s`` is what its last self-test measured; 0 when it had none.
+    """
 
     name: str
     sha256: str
@@ -214,6 +217,7 @@ class Model:
     role: str
     state: ModelState
     license: str
+    tokens_per_s: float = 0.0
 
 
 class KnownPair(NamedTuple):

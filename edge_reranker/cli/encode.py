@@ -50,7 +50,7 @@ def encode(file: TextIO, **flags: Any) -> None:
     if not items:
         return
     encoder = pack.manifest.encoder
-    hidden = hidden_states(config, encoder, items, adapter_of(pack, encoder.adapter))
+    hidden = hidden_states(config, encoder, items, adapter_of(pack, "encoder"))
     for item, vector in zip(items, Towers.of(pack.head).item_vectors(hidden), strict=True):
         found = types_pb2.Candidate(id=item.id, vector=vector.tolist(), vector_space=pack.id)
         click.echo(protojson.dump(found))

@@ -77,6 +77,6 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     encoder = pack.manifest.encoder
-    hidden = hidden_states(config, encoder, data.items, adapter_of(pack, encoder.adapter))
+    hidden = hidden_states(config, encoder, data.items, adapter_of(pack, "encoder"))
     report = run.evaluate(data, pack, hidden)
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())

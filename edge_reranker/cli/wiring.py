@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapted, Adapter, Engine, EngineSpec, Role, WorkerEngine
-from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
+from edge_reranker.engine.selftest import self_test
+from edge_reranker.errors import (
+    EngineBusy,
+    EngineError,
+    FailedPrecondition,
+    InvalidArgument,
+    Missing,
+    ModelInvalid,
+    NotFound,
+    PackInvalid,
+)
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
-from edge_reranker.models.catalogue import MODELS
-from edge_reranker.models.pack import AdapterFile, Encoder
-from edge_reranker.pipeline import Pipeline, Tiers
+from edge_reranker.models.catalogue import MODELS, known_pair
+from edge_reranker.models.pack import Encoder
+from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.profile import Taste
@@ -29,6 +40,8 @@ from edge_reranker.scoring import (
     CrossScorer,
     Epochs,
     PublicVectors,
+    Serving,
+    Tiers,
     VectorCache,
     VectorScorer,
 )
@@ -73,8 +86,9 @@ def scorer_engine(config: Config) -> WorkerEngine:
     return WorkerEngine(_spec(config, path, "scorer"))
 
 
-def adapter_of(pack: Pack, file: AdapterFile | None) -> Adapter | None:
-    """The engine's record of one of a pack's adapters."""
+def adapter_of(pack: Pack, role: str) -> Adapter | None:
+    """The adapter that a pack brings for a role, as engines know it."""
+    file = pack.manifest.encoder.adapter if role == "encoder" else pack.manifest.scorer.adapter
     return None if file is None or pack.folder is None else Adapter(pack.folder / file.file, file.scale)
 
 
@@ -97,18 +111,27 @@ class Device:
 
     pipeline: Pipeline
     store: Store
-    engines: tuple[WorkerEngine, ...]
+    engines: Mapping[str, WorkerEngine]
     problems: tuple[str, ...]
+    adapters: Mapping[str, Adapter] = dataclasses.field(default_factory=dict)
 
     def settle(self, deadline: Deadline) -> tuple[str, ...]:
-        """Waits until each model has loaded or failed to; all problems there are."""
-        failed = [worker.problem for worker in self.engines if not worker.wait_settled(deadline)]
-        return self.problems + tuple(problem or "the model is still loading" for problem in failed)
+        """Waits until each model and adapter has loaded or failed to; all problems there are."""
+        problems = []
+        for role, worker in self.engines.items():
+            if not worker.wait_settled(deadline):
+                problems.append(worker.problem or "the model is still loading")
+            elif role in self.adapters:
+                try:
+                    worker.load_adapter(self.adapters[role].path, deadline)
+                except (ModelInvalid, EngineError) as error:
+                    problems.append(str(error))
+        return self.problems + tuple(problems)
 
     def close(self) -> None:
         """Stops everything, the store last. Idempotent."""
         self.pipeline.close()
-        for worker in self.engines:
+        for worker in self.engines.values():
             worker.close()
         self.store.close()
 
@@ -135,14 +158,22 @@ def _known_models(config: Config) -> set[str]:
 
 
 def _wire(config: Config, store: Store) -> Device:
-    problems: list[str] = []
     try:
         pack = load_pack(pack_folder(config))
         if pack.manifest.scorer.template not in TEMPLATES:
             raise PackInvalid(f"pack {pack.id}: no template is called {pack.manifest.scorer.template!r}")
     except PackInvalid as error:
-        pipeline = Pipeline(store, Tiers())
-        return Device(pipeline, store, (), (str(error),))
+        problem = str(error)
+
+        def refuse(name: str, before: Tiers, deadline: Deadline) -> Serving:
+            raise PackInvalid(problem)
+
+        return Device(Pipeline(store, Tiers(), load=refuse), store, {}, (problem,))
+
+    def load(name: str, before: Tiers, deadline: Deadline) -> Serving:
+        return load_model(dataclasses.replace(config, model=name), pack, store, before, deadline)
+
+    problems: list[str] = []
     manifest = pack.manifest
     encoder = cross = None
     wanted = config.model != NO_MODEL
@@ -154,16 +185,68 @@ def _wire(config: Config, store: Store) -> Device:
         cross = _start(lambda: scorer_engine(config), problems)
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
     tiers = make_tiers(pack, store, encoder, cross, without_encoder=without, model=config.model)
-    engines = {"encoder": encoder, "scorer": cross}
-    models = [
-        (
-            Model(file.name, file.sha256, file.size_bytes, file.role, ModelState.AVAILABLE, file.license),
-            engines.get(file.role) if file.name == config.model else None,
+    found = {"encoder": encoder, "scorer": cross}
+    engines = {role: engine for role, engine in found.items() if engine is not None}
+    pipeline = Pipeline(store, tiers, models=_models(config, engines), load=load)
+    adapters = {role: adapter for role in engines if (adapter := adapter_of(pack, role)) is not None}
+    return Device(pipeline, store, engines, tuple(problems), adapters)
+
+
+def _models(
+    config: Config, engines: Mapping[str, Engine], speeds: Mapping[str, float] = MappingProxyType({})
+) -> tuple[tuple[Model, Engine | None], ...]:
+    """The model files on this device, those in use with their engine and its tokens per second."""
+    found = []
+    for file in ModelCache(config.cache_dir).files():
+        used = engines.get(file.role) if file.name == config.model else None
+        speed = speeds.get(file.role, 0.0) if used is not None else 0.0
+        state = ModelState.AVAILABLE
+        model = Model(file.name, file.sha256, file.size_bytes, file.role, state, file.license, speed)
+        found.append((model, used))
+    return tuple(found)
+
+
+def load_model(config: Config, pack: Pack, store: Store, before: Tiers, deadline: Deadline) -> Serving:
+    """Starts ``config.model`` beside what serves and tries it out; nothing is left running when it fails.
+
+    Raises NotFound, FailedPrecondition (Missing, a pack that reads another model), ModelInvalid, EngineBusy.
+    """
+    name, manifest = config.model, pack.manifest
+    if name not in _known_models(config):
+        raise NotFound(f"{name!r} is neither in the catalogue nor added; see `edge-reranker model list`")
+    if name != manifest.encoder.model:
+        raise FailedPrecondition(
+            f"pack {pack.id} reads {manifest.encoder.model}, not {name}; "
+            f"start the service with a --pack that was made for {name}"
         )
-        for file in ModelCache(config.cache_dir).files()
-    ]
-    running = tuple(worker for worker in engines.values() if worker is not None)
-    return Device(Pipeline(store, tiers, models=models), store, running, tuple(problems))
+    engines: dict[str, WorkerEngine] = {}
+    try:
+        engines["encoder"] = encoder_engine(config, manifest.encoder)
+        if manifest.scorer.weight:
+            engines["scorer"] = scorer_engine(config)
+        speeds = {role: _tried(engine, role, name, pack, deadline) for role, engine in engines.items()}
+        tiers = make_tiers(pack, store, engines["encoder"], engines.get("scorer"), model=name, before=before)
+        return Serving(tiers, _models(config, engines, speeds))
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
+
+
+def _tried(engine: WorkerEngine, role: str, name: str, pack: Pack, deadline: Deadline) -> float:
+    """Tokens per second of a model that passed its self-test, bare and with the pack's adapter."""
+    what = f"{name} {role}"
+    if not engine.wait_settled(deadline):
+        if deadline.passed:
+            raise EngineBusy(f"{what} did not load in time; allow more time")
+        raise ModelInvalid(engine.problem or f"{what}: its worker died while loading it; pull it again")
+    kind: Role = "encoder" if role == "encoder" else "scorer"
+    report = self_test(engine, kind, what, deadline, known_pair(name, role))
+    adapter = adapter_of(pack, role)
+    if adapter is not None:
+        engine.load_adapter(adapter.path, deadline)
+        report = self_test(Adapted(engine, adapter), kind, f"{what} with {adapter.path.name}", deadline)
+    return report.tokens_per_s
 
 
 def make_tiers(
@@ -174,16 +257,20 @@ def make_tiers(
     *,
     without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     model: str = "",
+    before: Tiers | None = None,
 ) -> Tiers:
-    """The tiers of a pack over the engines that there are."""
+    """The tiers of a pack over the engines that there are.
+
+    What does not depend on the model goes on from the tiers ``before``: a forget reaches the work of both.
+    """
     manifest = pack.manifest
-    encoder = _with(encoder, adapter_of(pack, manifest.encoder.adapter))
-    scorer = _with(scorer, adapter_of(pack, manifest.scorer.adapter))
+    encoder = _with(encoder, adapter_of(pack, "encoder"))
+    scorer = _with(scorer, adapter_of(pack, "scorer"))
     towers = Towers.of(pack.head)
-    epochs = Epochs()
+    epochs = before.epochs if before is not None else Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
-    public = PublicVectors(store, pack.id, epochs)
-    background = BackgroundEncoder(vectors, public)
+    public = (before and before.public) or PublicVectors(store, pack.id, epochs)
+    background = (before and before.background) or BackgroundEncoder(vectors, public)
     return Tiers(
         pack_id=pack.id,
         model=model if encoder is not None else "",

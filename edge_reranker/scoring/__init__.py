@@ -5,6 +5,7 @@ from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer
+from edge_reranker.scoring.tiers import Serving, Tiers
 from edge_reranker.scoring.types import Scorer, TierScores, User
 from edge_reranker.scoring.vectors import VectorCache
 
@@ -14,7 +15,9 @@ __all__ = [
     "Epochs",
     "PublicVectors",
     "Scorer",
+    "Serving",
     "TierScores",
+    "Tiers",
     "User",
     "VectorCache",
     "VectorScorer",

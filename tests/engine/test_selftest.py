@@ -65,9 +65,10 @@ def test_a_model_without_a_record_is_tried_for_finite_numbers_and_speed(role: Ro
 def test_weights_that_are_not_finite_are_noticed(role: Role, value: str, tmp_path: Path) -> None:
     weights = gguf_files.llama_weights()
     weights["blk.1.ffn_down.weight"][3, 5] = np.float32(value)
-    with worker(gguf_files.write_llama(tmp_path / "bad.gguf", weights), role) as engine:
-        with pytest.raises(ModelInvalid, match="tiny encoder failed its self-test: its numbers are not fini"):
-            self_test(engine, role, "tiny encoder", Deadline())
+    path = gguf_files.write_llama(tmp_path / "bad.gguf", weights)
+    wanted = "tiny encoder failed its self-test: its numbers are not finite"
+    with worker(path, role) as engine, pytest.raises(ModelInvalid, match=wanted):
+        self_test(engine, role, "tiny encoder", Deadline())
 
 
 @ROLES
