@@ -213,7 +213,7 @@ def load_model(config: Config, pack: Pack, store: Store, before: Tiers, deadline
     """
     name, manifest = config.model, pack.manifest
     if name not in _known_models(config):
-        raise NotFound(f"{name!r} is neither in the catalogue nor added; see `edge-reranker model list`")
+        raise NotFound(f"{name[:64]!r} is neither in the catalogue nor added; see `edge-reranker model list`")
     if name != manifest.encoder.model:
         raise FailedPrecondition(
             f"pack {pack.id} reads {manifest.encoder.model}, not {name}; "

@@ -150,7 +150,10 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model file on the device; ``role`` is "encoder" or "scorer", ``state`` a name such as "READY"."""
+    """One model file on the device; ``role`` is "encoder" or "scorer", ``state`` a name such as "READY".
+
+    ``tokens_per_s`` is what its last self-test measured; 0 when it had none.
+    """
 
     name: str
     sha256: str
@@ -158,3 +161,4 @@ class Model:
     role: str
     state: str
     license: str
+    tokens_per_s: float = 0.0
