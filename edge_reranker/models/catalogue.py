@@ -64,11 +64,12 @@ MODELS: Mapping[str, Source] = {
                     "encoder",
                     "Q8_0",
                     n_blocks=10,
+                    # By its letters the far one is nearer, so that random weights do not pass.
                     known=KnownPair(
-                        "A cop hunts a bank robber in Los Angeles.",
-                        near="A detective chases a thief through the city.",
-                        far="Bake the cake with butter and sugar.",
-                        margin=0.1026,
+                        "Paris, Berlin, Madrid",
+                        near="Rome, Vienna, London",
+                        far="pairs, barley, mad ride",
+                        margin=0.0901,
                     ),
                 ),
                 Variant(
