@@ -19,8 +19,8 @@ from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, cost
 from edge_reranker.engine.threads import Threads
-from edge_reranker.engine.types import EngineSpec, Stop
-from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.engine.types import Adapter, EngineSpec, Stop
+from edge_reranker.errors import EdgeRerankerError, ModelInvalid
 from edge_reranker.types import Piece
 
 if TYPE_CHECKING:
@@ -192,10 +192,12 @@ class Worker:
 
         self._inbox.begin(request.id)
         try:
-            answer = self._answer_to(request)
+            answer: frames.Response = self._answer_to(request)
         except Aborted:
             self._model.forget()
             answer = frames.Done(request.id, Stop.DEADLINE)
+        except ModelInvalid as error:
+            answer = frames.Refused(request.id, str(error))
         except (EdgeRerankerError, ValueError) as error:
             answer = frames.Failed(request.id, str(error))
         except RuntimeError as error:  # of a decode: what it left in the cache is not known
@@ -210,6 +212,11 @@ class Worker:
         if isinstance(request, frames.Tokenize):
             ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
             return frames.Tokens(request.id, ids)
+        if isinstance(request, frames.LoadAdapter):
+            self._model.load_adapter(Path(request.path))
+            return frames.Done(request.id, Stop.DONE)
+        if isinstance(request, frames.Encode | frames.Score | frames.Prefill | frames.Restore):
+            self._model.use_adapter(_adapter(request.adapter))
         if isinstance(request, frames.Encode):
             return frames.Done(request.id, self._encode(request))
         if isinstance(request, frames.Score):
@@ -298,6 +305,10 @@ def _be_nice(nice: int) -> None:
     # To Linux, niceness is a thread's: numpy has some by now, and the model's inherit it from this one.
     for task in [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]:
         os.setpriority(os.PRIO_PROCESS, task, nice)
+
+
+def _adapter(wanted: tuple[str, float] | None) -> Adapter | None:
+    return None if wanted is None else Adapter(Path(wanted[0]), wanted[1])
 
 
 def main() -> None:
