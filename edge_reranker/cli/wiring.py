@@ -124,7 +124,10 @@ def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Everything that runs behind the server; ``engines`` and ``adapters`` by role. ``problems`` says what is missing, for ``doctor``."""
+    """Everything that runs behind the server, engines and adapters by role.
+
+    ``problems`` says what is missing, for ``doctor``.
+    """
 
     pipeline: Pipeline
     store: Store

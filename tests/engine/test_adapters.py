@@ -68,7 +68,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("scale", [1.0, -0.5])
 def test_an_adapter_computes_what_merged_weights_compute(tiny: Tiny, scale: float) -> None:
-    """To 1e-4 of a vector, to 0.01 of a logit (of up to 15): the cache rounds to half precision."""
+    """To 1e-3 of a vector, to 0.01 of a logit (of up to 15): cache and flash attention round to halves."""
     path = gguf_files.write_lora(tiny.folder / "all.gguf", PAIRS, alpha=ALPHA)
     factor = np.float32(scale * ALPHA / gguf_files.RANK)
     merged = {
@@ -83,7 +83,7 @@ def test_an_adapter_computes_what_merged_weights_compute(tiny: Tiny, scale: floa
     finally:
         engine.close()
     found = tiny.numbers(Adapter(path, scale))
-    assert np.abs(found - wanted).max() < (1e-4 if tiny.role == "encoder" else 0.01)
+    assert np.abs(found - wanted).max() < (1e-3 if tiny.role == "encoder" else 0.01)
     assert np.abs(found - tiny.numbers()).max() > 1.0, "the test's own premise: the adapter changes much"
 
 

@@ -142,7 +142,8 @@ def test_scoring_stops_at_its_deadline_with_the_first_candidates_reached(scorer:
     assert result.stop == Stop.DEADLINE
     n = int(result.reached.sum())
     assert 0 < n < len(suffixes)
-    assert result.reached[: n // 20 * 20].all(), "whole waves are reached in order"
+    assert result.reached[0], "what matters most is in the first batch"
+    assert not result.reached[len(suffixes) // 2 :].any(), "half a second is for the head of the request"
 
 
 def test_an_overlong_or_empty_suffix_is_refused(scorer: WorkerEngine) -> None:
