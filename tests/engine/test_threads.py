@@ -38,7 +38,7 @@ def test_a_device_that_was_busy_gets_all_threads_again_soon() -> None:
 def test_what_was_fast_in_another_hour_is_measured_again() -> None:
     threads = Threads(2)
     for _ in range(40):
-        decode(threads, {2: 30, 1: 39}, held=True)
+        decode(threads, {2: 50, 1: 100}, held=True)
     for _ in range(5):
         decode(threads, {2: 14, 1: 27}, held=False)
     used = [decode(threads, {2: 57, 1: 27}, held=True) for _ in range(40)]

@@ -196,6 +196,23 @@ def test_a_frozen_worker_holds_nobody_past_the_deadline_and_is_replaced(encoder_
         engine.close()
 
 
+def test_a_worker_that_ignores_a_cancel_is_replaced(encoder_path: Path) -> None:
+    engine = WorkerEngine(EngineSpec(encoder_path, "encoder"))
+    try:
+        assert engine.wait_ready(Deadline.after_ms(60_000))
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        assert engine.encode([[1, 2, 3]], Deadline.after_ms(100)).stop == Stop.DEADLINE
+        until = time.monotonic() + 15
+        while engine.pid in (pid, None):
+            assert time.monotonic() < until, "the frozen worker was not replaced"
+            time.sleep(0.05)
+        assert engine.wait_ready(Deadline.after_ms(5_000))
+    finally:
+        engine.close()
+
+
 def test_requests_that_run_out_of_time_never_get_the_worker_killed(encoder: WorkerEngine) -> None:
     pid, ids = encoder.pid, tokens(encoder, *TITLES)
     until = time.monotonic() + 7  # longer than a worker may be stuck
