@@ -136,7 +136,7 @@ def test_a_context_that_grew_gives_the_same_scores_as_one_read_at_once(scorer: W
 
 def test_scoring_stops_at_its_deadline_with_the_first_candidates_reached(scorer: WorkerEngine) -> None:
     (prefix,) = tokens(scorer, "This person liked Casino. " * 10)
-    suffixes = tokens(scorer, *TITLES) * 60
+    suffixes = tokens(scorer, *(f"{number} {title}" for number in range(60) for title in TITLES))
     scorer.score(prefix, suffixes[:20], [1], Deadline())
     result = scorer.score(prefix, suffixes, [1], Deadline.after_ms(500))
     assert result.stop == Stop.DEADLINE
