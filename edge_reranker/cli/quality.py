@@ -38,7 +38,7 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     Example:
       edge-reranker train --out packs/movielens-smollm2
     """
-    from edge_reranker.cli.hidden import hidden_states
+    from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.evaluation import movielens
     from edge_reranker.training import recipe
     from edge_reranker.training.head import require_torch
@@ -46,7 +46,7 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     config = options.load_config({**flags, "model": DEFAULT_MODEL})
     require_torch()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = hidden_states(config, recipe.SMOLLM2, data.items)
+    hidden = kept_hidden_states(config, recipe.SMOLLM2, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
     trained = recipe.train(data, hidden, out, seed=seed, command=command)
     click.echo(trained.report.as_text())
@@ -69,12 +69,13 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
       edge-reranker data pull movielens-100k
       edge-reranker evaluate
     """
-    from edge_reranker.cli.hidden import hidden_states
+    from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import pack_folder
     from edge_reranker.evaluation import movielens, run
 
     config = options.load_config(flags)
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    report = run.evaluate(data, pack, hidden_states(config, pack.manifest.encoder, data.items))
+    hidden = kept_hidden_states(config, pack.manifest.encoder, data.items)
+    report = run.evaluate(data, pack, hidden)
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())
