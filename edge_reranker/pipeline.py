@@ -143,7 +143,8 @@ class Pipeline:
             before_ms = watch.spent_ms("fusion")
             last = self._ranking(ranking_id, query, answer, watch)
             self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
-            yield last
+            # More may follow, so nothing counts as missing yet.
+            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)
@@ -276,20 +277,19 @@ class Pipeline:
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
         self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
-        if not user.profile:
-            # A search by somebody unknown: the words decide, and no tier above has anything to add.
-            yield answer
-            return
+        # For a search by somebody unknown the words decide, and no tier above has anything to add.
+        above = ((1, tiers.tier1), (2, tiers.tier2)) if user.profile else ()
+        due = [(number, scorer) for number, scorer in above if scorer is not None]
+        answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer
-        for number, scorer in ((1, tiers.tier1), (2, tiers.tier2)):
-            if scorer is None:
-                continue
+        for number, scorer in due:
             before, reason = matrix, answer.reason
             for result in scorer.score(user, query, answer.order.tolist(), deadline):
                 watch.lap(f"tier{number}")
                 matrix = with_column(before, scorer.column, result.scores, result.reached)
                 answer = self._fused(matrix, answer, number, result, reason)
+                if number != due[-1][0]:
+                    answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
                 yield answer
 
@@ -312,6 +312,7 @@ class Pipeline:
             tier=np.where(result.reached, tier, before.tier),
             coverage=float(result.reached.mean()),
             reason=result.reason or reason,
+            weighed=True,
         )
 
     def _ranking(self, ranking_id: str, query: RerankQuery, answer: _Answer, watch: _Watch) -> Ranking:
@@ -324,8 +325,8 @@ class Pipeline:
             coverage=answer.coverage,
             degraded_reason=answer.reason,
             timings=watch.timings(),
-            model=self._tiers.model,
-            pack=self._tiers.pack_id,
+            model=self._tiers.model if answer.tier.any() else "",
+            pack=self._tiers.pack_id if answer.weighed else "",
             final=False,
         )
 
@@ -360,12 +361,16 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is."""
+    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
+
+    ``weighed`` says that the order is by the pack's weights, not the server's.
+    """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
+    weighed: bool = False
 
     def because(self, reason: DegradedReason, coverage: float) -> _Answer:
         return _Answer(self.order, self.tier, coverage, reason)
