@@ -50,7 +50,8 @@ class Transport:
     """Makes calls to one service; safe to use from several threads.
 
     An UNAVAILABLE call is made again, three times at most, when it is safe: when it is idempotent, or when it
-    never reached the service.
+    never reached the service. So is an idempotent one that was one too many at once; `Rerank` is not, because
+    its caller has an order already and waits for this one.
     """
 
     def __init__(self, socket: Path, token: str | None, token_file: Path, timeout_s: float) -> None:
@@ -85,8 +86,9 @@ class Transport:
                     request, timeout=max(0.0, until_s - time.monotonic()), metadata=self._metadata()
                 )
             except grpc.RpcError as error:
-                again = idempotent or _never_sent(error)
-                if pause_s is None or not again or not _unavailable(error):
+                again = _unavailable(error) and _never_sent(error)
+                again |= idempotent and (_unavailable(error) or _one_too_many(error))
+                if pause_s is None or not again:
                     raise self._error(error, request) from None
                 pause_s *= random.uniform(0.7, 1.0)
                 if time.monotonic() + pause_s >= until_s:
@@ -185,6 +187,10 @@ def _fits_a_header(token: object) -> bool:
 
 def _unavailable(error: grpc.RpcError) -> bool:
     return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+
+
+def _one_too_many(error: grpc.RpcError) -> bool:
+    return kind_of(error) == Overloaded.__name__  # without a kind, it is a message that is too large
 
 
 def _never_sent(error: grpc.RpcError) -> bool:
