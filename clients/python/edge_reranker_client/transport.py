@@ -163,11 +163,11 @@ class Transport:
 
 
 def given_path(name: str, given: object) -> Path:
-    """The path that an argument names; raises InvalidArgument for what is none."""
+    """The path that an argument names, "~" being the home folder; raises InvalidArgument for what is none."""
     try:
         if given and b"\0" not in os.fsencode(given):  # type: ignore[arg-type]
-            return Path(given)  # type: ignore[arg-type]
-    except explain.ODD:
+            return Path(given).expanduser()  # type: ignore[arg-type]
+    except (*explain.ODD, RuntimeError):  # the last: nobody is called so
         pass
     raise explain.bad(name, given, "a path")
 
