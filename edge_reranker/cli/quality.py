@@ -21,8 +21,10 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
 
 @click.command()
 @options.cache_dir
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of MovieLens-100K.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder the pack is written to.")
+@options.data_set
+@click.option(
+    "--out", type=options.Given(path_type=Path), required=True, help="Folder the pack is written to."
+)
 @click.option(
     "--seed",
     type=int,
@@ -55,10 +57,8 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
 
 @click.command()
 @options.cache_dir
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of MovieLens-100K.")
-@click.option(
-    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
-)
+@options.data_set
+@options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @options.as_json
 def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
