@@ -22,6 +22,7 @@ class Given(click.Path):
     """A path; "" is refused, which Python takes for the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails for an empty one."""
         if value == "":
             self.fail("an empty path; leave the option out, or name a path", param, ctx)
         return super().convert(value, param, ctx)

@@ -244,6 +244,25 @@ def test_client_outlives_a_restart_of_the_service(tmp_path: Path) -> None:
             assert client.record([Event("LIKE", Item("a"))]) == Recorded(1, 0)
 
 
+def test_closed_client_says_so(served: Running) -> None:
+    client = EdgeReranker(data_dir=served.data_dir, owner=True)
+    assert client.healthy()
+    client.rerank([{"id": "a"}])
+    client.close()
+    for call in (
+        lambda: client.rerank([{"id": "a"}]),
+        lambda: list(client.rerank_stream([{"id": "a"}])),
+        lambda: client.record([Event("LIKE", Item("a"))]),
+        lambda: list(client.events()),
+        client.models,
+        client.warmup,
+    ):
+        with pytest.raises(edge_reranker_client.FailedPrecondition, match="this client is closed"):
+            call()
+    assert not client.healthy()
+    client.close()
+
+
 def test_call_ends_by_its_timeout_whatever_the_service_does(tmp_path: Path) -> None:
     core = FakeCore(before=lambda deadline: time.sleep(1.0))
     with running(tmp_path, core), EdgeReranker(data_dir=tmp_path, timeout_s=0.2) as client:

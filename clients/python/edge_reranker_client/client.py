@@ -215,7 +215,7 @@ class EdgeReranker:
         return answer
 
     def close(self) -> None:
-        """Ends the connection; calls in flight are cancelled."""
+        """Ends the connection; calls in flight are cancelled, later ones raise FailedPrecondition."""
         self._transport.close()
 
     def __enter__(self) -> EdgeReranker:
