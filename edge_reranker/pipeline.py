@@ -181,11 +181,13 @@ class Pipeline:
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
-        # after the store, so that nothing is read back in between; also when the store failed half-way.
+        # after the store, so that nothing is read back in between; also when the store failed half-way. And
+        # the epoch once more: what began meanwhile may have read what was about to go.
         self._tiers.epochs.end(namespace)
         try:
             return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         finally:
+            self._tiers.epochs.end(namespace)
             self._forget_in_memory(namespace)
             # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
             self._prefill_soon(namespace)
@@ -253,7 +255,7 @@ class Pipeline:
         if not user.profile and not query.query:
             # Nobody is known yet: so much more time to get ready for what they pick of this.
             if tiers.public is not None:
-                tiers.public.remember(user.namespace, query.candidates, deadline)
+                tiers.public.remember(user.owner, query.candidates, deadline)
             if tiers.background is not None:
                 tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
@@ -355,8 +357,8 @@ class Pipeline:
         public = self._tiers.public
         if public is None:
             return {}
-        spaces = public.remember(user.namespace, query.candidates, deadline)
-        return public.history(user.namespace, spaces, user.profile)
+        spaces = public.remember(user.owner, query.candidates, deadline)
+        return public.history(user.owner, spaces, user.profile)
 
 
 @dataclass(frozen=True, slots=True)

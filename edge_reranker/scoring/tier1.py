@@ -51,7 +51,7 @@ class VectorScorer:
         start = time.perf_counter()
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(user.owner, candidates, keyed)
-        found = self._vectors.known(user.namespace, keyed)
+        found = self._vectors.known(user.owner, keyed)
         self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         user_vector, history_reason = self._user_vector(user, deadline)
         missing = self._missing([keyed[index] for index in order], found)
@@ -91,7 +91,7 @@ class VectorScorer:
         if kept is not None and kept[0] == user.generation:
             return kept[1], DegradedReason.UNSPECIFIED
         history = self._vectors.keyed(user.profile.items)
-        found = self._vectors.known(user.namespace, history)
+        found = self._vectors.known(user.owner, history)
         missing = self._missing(history, found)
         reason = DegradedReason.UNSPECIFIED
         if missing:
