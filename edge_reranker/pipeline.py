@@ -130,7 +130,8 @@ class Pipeline:
             before_ms = watch.spent_ms("fusion")
             last = self._ranking(tiers, ranking_id, query, answer, watch)
             self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
-            yield last
+            # More may follow, so nothing counts as missing yet.
+            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)
@@ -167,11 +168,13 @@ class Pipeline:
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
-        # after the store, so that nothing is read back in between; also when the store failed half-way.
+        # after the store, so that nothing is read back in between; also when the store failed half-way. And
+        # the epoch once more: what began meanwhile may have read what was about to go.
         self._current.value.tiers.epochs.end(namespace)
         try:
             return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         finally:
+            self._current.value.tiers.epochs.end(namespace)
             self._forget_in_memory(namespace)
             # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
             self._prefill_soon(namespace)
@@ -277,7 +280,7 @@ class Pipeline:
         if not user.profile and not query.query:
             # Nobody is known yet: so much more time to get ready for what they pick of this.
             if tiers.public is not None:
-                tiers.public.remember(user.namespace, query.candidates, deadline)
+                tiers.public.remember(user.owner, query.candidates, deadline)
             if tiers.background is not None:
                 tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
@@ -301,20 +304,19 @@ class Pipeline:
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
         self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 1.0)
-        if not user.profile:
-            # A search by somebody unknown: the words decide, and no tier above has anything to add.
-            yield answer
-            return
+        # For a search by somebody unknown the words decide, and no tier above has anything to add.
+        above = ((1, tiers.tier1), (2, tiers.tier2)) if user.profile else ()
+        due = [(number, scorer) for number, scorer in above if scorer is not None]
+        answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer
-        for number, scorer in ((1, tiers.tier1), (2, tiers.tier2)):
-            if scorer is None:
-                continue
+        for number, scorer in due:
             before, reason = matrix, answer.reason
             for result in scorer.score(user, query, answer.order.tolist(), deadline):
                 watch.lap(f"tier{number}")
                 matrix = with_column(before, scorer.column, result.scores, result.reached)
                 answer = self._fused(tiers, matrix, answer, number, result, reason)
+                if number != due[-1][0]:
+                    answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
                 yield answer
 
@@ -337,6 +339,7 @@ class Pipeline:
             tier=np.where(result.reached, tier, before.tier),
             coverage=float(result.reached.mean()),
             reason=result.reason or reason,
+            weighed=True,
         )
 
     def _ranking(
@@ -351,8 +354,8 @@ class Pipeline:
             coverage=answer.coverage,
             degraded_reason=answer.reason,
             timings=watch.timings(),
-            model=tiers.model,
-            pack=tiers.pack_id,
+            model=tiers.model if answer.tier.any() else "",
+            pack=tiers.pack_id if answer.weighed else "",
             final=False,
         )
 
@@ -381,18 +384,22 @@ class Pipeline:
         public = tiers.public
         if public is None:
             return {}
-        spaces = public.remember(user.namespace, query.candidates, deadline)
-        return public.history(user.namespace, spaces, user.profile)
+        spaces = public.remember(user.owner, query.candidates, deadline)
+        return public.history(user.owner, spaces, user.profile)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is."""
+    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
+
+    ``weighed`` says that the order is by the pack's weights, not the server's.
+    """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
+    weighed: bool = False
 
     def because(self, reason: DegradedReason, coverage: float) -> _Answer:
         return _Answer(self.order, self.tier, coverage, reason)

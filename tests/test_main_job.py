@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from edge_reranker.cli.hidden import hidden_states
+from edge_reranker.cli.hidden import kept_hidden_states
 from edge_reranker.cli.wiring import DEFAULT_PACK
 from edge_reranker.config import Config
 from edge_reranker.evaluation import lists, movielens, protocol, run
@@ -57,7 +57,7 @@ def test_the_service_gives_the_order_that_was_evaluated(
     client, _ = served
     pack = load_pack(PACK)
     config = Config(Path(), Path(), cache_dir, pack.manifest.encoder.model)
-    hidden = hidden_states(config, pack.manifest.encoder, films.items)
+    hidden = kept_hidden_states(config, pack.manifest.encoder, films.items)
     split = protocol.split(films)
     lister = run.lister(films, split, pack, hidden)
     weights = fusion.Weights.of(pack.manifest.fusion)

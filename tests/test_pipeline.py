@@ -198,6 +198,44 @@ def test_a_stream_gets_better_informed_with_each_answer(tmp_path: Path) -> None:
     assert len({answer.ranking_id for answer in answers}) == 1
 
 
+def test_before_the_last_answer_nothing_is_called_missing(tmp_path: Path) -> None:
+    """A stream's early answers cover what the deepest tier has reached by then: first nothing, then some."""
+    with pipeline(tmp_path, encoder=FakeEngine(ms_per_sequence=10.0)) as whole:
+        whole.record("a", liked(5))
+        answers = list(whole.rerank_stream("a", RerankQuery(films(60)), Deadline.after_ms(250)))
+    *early, last = answers
+    assert early[0].coverage == 0.0
+    assert 0 < early[-1].coverage < 1
+    assert {answer.degraded_reason for answer in early} == {DegradedReason.UNSPECIFIED}
+    assert last.degraded_reason == DegradedReason.DEADLINE
+    assert 0 < last.coverage < 1
+
+
+def test_coverage_is_that_of_the_deepest_tier_due(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine(), scorer=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        answers = list(whole.rerank_stream("a", RerankQuery(films(30)), LONG))
+        search = list(whole.rerank_stream("nobody", RerankQuery(films(30), query="film"), LONG))
+    read = [any(result.tier == 2 for result in answer.results) for answer in answers]
+    assert [answer.coverage > 0 for answer in answers] == read
+    assert {answer.coverage for answer in search} == {1.0}, "words decide, and no tier above is due"
+
+
+def test_an_answer_names_the_model_and_the_pack_only_if_they_had_a_say(tmp_path: Path) -> None:
+    pack = small_pack()
+    with pipeline(tmp_path / "whole", encoder=FakeEngine(), pack=pack) as whole:
+        nobody = whole.rerank("a", RerankQuery(films(9)), LONG)
+        search = whole.rerank("a", RerankQuery(films(9), query="film"), LONG)
+        whole.record("a", liked(5))
+        first, *_, last = whole.rerank_stream("a", RerankQuery(films(9)), LONG)
+        late = whole.rerank("a", RerankQuery(films(9)), Deadline.after_ms(-50))
+    with pipeline(tmp_path / "dead", encoder=FakeEngine(fail_with=Stop.DIED), pack=pack) as dead:
+        dead.record("a", liked(5))
+        without = dead.rerank("a", RerankQuery(films(9)), LONG)
+    named = [(answer.model, answer.pack) for answer in (nobody, search, first, last, late, without)]
+    assert named == [("", ""), ("", pack.id), ("", pack.id), ("fake", pack.id), ("", ""), ("", pack.id)]
+
+
 def test_tier_two_takes_no_part_while_the_pack_gives_it_no_weight(tmp_path: Path) -> None:
     pack = small_pack(scorer_weight=0.0)
     with pipeline(tmp_path, encoder=FakeEngine(), scorer=FakeEngine(), pack=pack) as whole:

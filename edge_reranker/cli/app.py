@@ -92,6 +92,8 @@ def run() -> None:
     """Runs the command line and exits with its code."""
     # A command that is told to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.stdin is None:  # it was closed before the start
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
         code = _run()
     except BrokenPipeError:  # while an error was being told

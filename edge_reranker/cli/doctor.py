@@ -127,8 +127,12 @@ def _store(config: Config) -> Finding:
             problems = inspect_store(config.data_dir, key_source=config.key_source)
     except AlreadyRunning:
         return Finding("store", True, "held by the service; stop that to have every page checked")
-    except (EdgeRerankerError, OSError) as error:
+    except EdgeRerankerError as error:
         return Finding("store", False, str(error), str(error))  # it says what to do by itself
+    except OSError as error:
+        problem = f"{error.filename or config.data_dir}: {error.strerror}"
+        way_out = f"see to it that you can write to {config.data_dir}"
+        return Finding("store", False, problem, way_out)
     if not problems:
         made = database.exists()
         return Finding(

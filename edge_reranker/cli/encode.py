@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -15,11 +14,9 @@ from edge_reranker.v1 import types_pb2
 
 
 @click.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@options.input_file
 @options.cache_dir
-@click.option(
-    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
-)
+@options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 def encode(file: TextIO, **flags: Any) -> None:
     """Turn items from FILE (- is standard input), one JSON candidate a line, into candidates with vectors.

@@ -22,7 +22,7 @@ _PAGE = 200  # at 217 KB, the most that the caps allow an event, it fits too
 
 
 @click.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@options.input_file
 @options.data_dir
 @options.as_json
 def record(file: TextIO, as_json: bool, **flags: Any) -> None:

@@ -1,4 +1,4 @@
-"""Hidden states of a catalogue, made by the encoder that serves, and kept for the next time."""
+"""Hidden states of a catalogue, made by the encoder that serves; those of a data set are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import numpy as np
@@ -24,38 +25,69 @@ from edge_reranker.scoring.vectors import MAX_ITEM_TOKENS
 from edge_reranker.types import Item
 
 _CHUNK = 32
+_MAX_KEPT = 4  # of 4 MB each for MovieLens-100K and the default model: one per encoder that was measured
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+Float32 = npt.NDArray[np.float32]
+
+
+def kept_hidden_states(
+    config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None = None
+) -> Float32:
+    """``hidden_states`` from the cache if they are there and whole; else made, and kept if that works.
+
+    Worth it for a data set that is measured again and again: MovieLens-100K takes 21 of the 25 seconds of
+    `edge-reranker evaluate` on two cores.
+    """
+    file, _ = ModelCache(config.cache_dir).open(encoder.model, "encoder")
+    key = hashlib.sha256(STATES.encode() + file.sha256.encode())
+    if encoder.adapter is not None:
+        key.update(f"{encoder.adapter.sha256} {encoder.adapter.scale}".encode() + b"\0")
+    for item in items:
+        key.update(item_text(item).encode() + b"\0")
+    path = config.cache_dir / "hidden" / key.hexdigest()[:32]
+    states = _kept(path)
+    if states is None:
+        states = hidden_states(config, encoder, items, adapter)
+        try:
+            _keep(path, states)
+        except OSError as error:
+            click.echo(f"{path.parent}: not kept for the next time: {error.strerror}", err=True)
+    return states
+
+
+def _kept(path: Path) -> Float32 | None:
+    """What ``_keep`` wrote; None if nothing did, or if it is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, array = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(array).digest() != digest:
+        return None
+    return np.asarray(np.load(io.BytesIO(array), allow_pickle=False), np.float32)
+
+
+def _keep(path: Path, states: Float32) -> None:
+    """Keeps them behind their digest; the oldest files beyond ``_MAX_KEPT`` go. Raises OSError."""
+    array = io.BytesIO()
+    np.save(array, states, allow_pickle=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as part:
+        part.write_bytes(hashlib.sha256(array.getvalue()).digest() + array.getvalue())
+    for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-_MAX_KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def hidden_states(
     config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None = None
-) -> npt.NDArray[np.float32]:
+) -> Float32:
     """Mean-pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
 
     ``adapter`` is the pack's for its encoder.
 
     Raises Missing, ModelInvalid, EngineError, and InvalidArgument for an item that has no tokens.
     """
-    file, _ = ModelCache(config.cache_dir).open(encoder.model, "encoder")
-    digest = hashlib.sha256(STATES.encode() + file.sha256.encode())
-    if encoder.adapter is not None:
-        digest.update(f"{encoder.adapter.sha256} {encoder.adapter.scale}".encode() + b"\0")
-    for item in items:
-        digest.update(item_text(item).encode() + b"\0")
-    path = config.cache_dir / "hidden" / f"{digest.hexdigest()[:32]}.npy"
-    if path.is_file():
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    states = _encode(config, encoder, items, adapter)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, states, allow_pickle=False)
-    with atomic(path) as part:
-        part.write_bytes(buffer.getvalue())
-    return states
-
-
-def _encode(
-    config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None
-) -> npt.NDArray[np.float32]:
     worker = encoder_engine(config, encoder)
     try:
         if not worker.wait_ready(Deadline.after_ms(120_000)):

@@ -18,10 +18,11 @@ from edge_reranker_client import EdgeReranker, discovery
 _Command = Callable[..., Any]
 
 
-class _Given(click.Path):
+class Given(click.Path):
     """A path; "" is refused, which Python takes for the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails for an empty one."""
         if value == "":
             self.fail("an empty path; leave the option out, or name a path", param, ctx)
         return super().convert(value, param, ctx)
@@ -30,10 +31,10 @@ class _Given(click.Path):
 def data_dir(command: _Command) -> _Command:
     """Adds --data-dir and --socket."""
     for option in (
-        click.option("--socket", type=_Given(path_type=Path), help="Unix socket of the service."),
+        click.option("--socket", type=Given(path_type=Path), help="Unix socket of the service."),
         click.option(
             "--data-dir",
-            type=_Given(path_type=Path, file_okay=False),
+            type=Given(path_type=Path, file_okay=False),
             help="Where events, key and tokens are kept.",
         ),
     ):
@@ -45,9 +46,28 @@ def cache_dir(command: _Command) -> _Command:
     """Adds --cache-dir."""
     return click.option(
         "--cache-dir",
-        type=_Given(path_type=Path, file_okay=False),
+        type=Given(path_type=Path, file_okay=False),
         help="Where models and data sets are kept.",
     )(command)
+
+
+def pack(command: _Command) -> _Command:
+    """Adds --pack."""
+    return click.option(
+        "--pack", type=Given(path_type=Path), help="Folder of a pack; default: the one that ships."
+    )(command)
+
+
+def data_set(command: _Command) -> _Command:
+    """Adds --data."""
+    return click.option(
+        "--data", "data_folder", type=Given(path_type=Path), help="Folder of MovieLens-100K."
+    )(command)
+
+
+def input_file(command: _Command) -> _Command:
+    """Adds FILE: UTF-8, with or without a byte order mark."""
+    return click.argument("file", type=click.File(encoding="utf-8-sig"))(command)
 
 
 def config_file(command: _Command) -> _Command:
@@ -55,7 +75,7 @@ def config_file(command: _Command) -> _Command:
     return click.option(
         "--config",
         "config_file",
-        type=_Given(path_type=Path, dir_okay=False),
+        type=Given(path_type=Path, dir_okay=False),
         help="TOML file with settings.",
     )(command)
 

@@ -21,8 +21,10 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
 
 @click.command()
 @options.cache_dir
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of MovieLens-100K.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder the pack is written to.")
+@options.data_set
+@click.option(
+    "--out", type=options.Given(path_type=Path), required=True, help="Folder the pack is written to."
+)
 @click.option(
     "--seed",
     type=int,
@@ -38,7 +40,7 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     Example:
       edge-reranker train --out packs/movielens-smollm2
     """
-    from edge_reranker.cli.hidden import hidden_states
+    from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.evaluation import movielens
     from edge_reranker.training import recipe
     from edge_reranker.training.head import require_torch
@@ -46,7 +48,7 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     config = options.load_config({**flags, "model": DEFAULT_MODEL})
     require_torch()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = hidden_states(config, recipe.SMOLLM2, data.items)
+    hidden = kept_hidden_states(config, recipe.SMOLLM2, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
     trained = recipe.train(data, hidden, out, seed=seed, command=command)
     click.echo(trained.report.as_text())
@@ -55,10 +57,8 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
 
 @click.command()
 @options.cache_dir
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), help="Folder of MovieLens-100K.")
-@click.option(
-    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
-)
+@options.data_set
+@options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @options.as_json
 def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
@@ -69,14 +69,13 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
       edge-reranker data pull movielens-100k
       edge-reranker evaluate
     """
-    from edge_reranker.cli.hidden import hidden_states
+    from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import adapter_of, pack_folder
     from edge_reranker.evaluation import movielens, run
 
     config = options.load_config(flags)
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    encoder = pack.manifest.encoder
-    hidden = hidden_states(config, encoder, data.items, adapter_of(pack, "encoder"))
+    hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
     report = run.evaluate(data, pack, hidden)
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())

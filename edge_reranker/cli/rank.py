@@ -12,7 +12,7 @@ from edge_reranker.v1 import rerank_service_pb2
 
 
 @click.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@options.input_file
 @options.data_dir
 @click.option(
     "--budget-ms",

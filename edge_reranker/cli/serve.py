@@ -21,9 +21,7 @@ from edge_reranker.deadline import Deadline
 @options.cache_dir
 @options.config_file
 @click.option("--model", help='Catalogue name of the model; "none" runs the tiers that need no model.')
-@click.option(
-    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: the one that ships."
-)
+@options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @click.option("--nice", type=int, help="Niceness of the model, 0 to 19: how far other programs go first.")
 @click.option("--budget-ms", "default_budget_ms", type=float, help="Time a request gets that asks for none.")

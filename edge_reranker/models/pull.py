@@ -119,9 +119,11 @@ def _by_package_client(requirement: str, scratch: Path, folder: Path) -> Path:
         raise
     wheels = list(scratch.glob("*.whl"))
     if code != 0 or len(wheels) != 1:
+        free_mb = shutil.disk_usage(folder).free / 1e6
         raise FailedPrecondition(
-            f"the package client could not fetch {requirement}; "
-            "its own message is above. Check the connection and run the same command again"
+            f"the package client could not fetch {requirement}; its own message is above. "
+            f"Check the connection and the disk ({free_mb:.0f} MB free at {folder}), "
+            "and run the same command again"
         )
     return Path(shutil.move(str(wheels[0]), str(folder / wheels[0].name)))
 

@@ -163,14 +163,14 @@ class BackgroundEncoder:
             self._changed.wait(left_s)
 
     def _read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
-        self._public.remember(owner.namespace, candidates, Deadline())
+        self._public.remember(owner, candidates, Deadline())
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(owner, candidates, keyed)
-        known = self._vectors.known(owner.namespace, keyed)
+        known = self._vectors.known(owner, keyed)
         self.schedule(owner, [item for item in keyed if item.hash not in known])
 
     def _encode(self, owner: Owner, item: Keyed) -> None:
-        if self._vectors.known(owner.namespace, [item]):
+        if self._vectors.known(owner, [item]):
             return
         _, reason = self._vectors.encode(owner, [item], Deadline.after_ms(_ONE_ITEM_MS), background=True)
         if reason in (DegradedReason.MODEL_UNAVAILABLE, DegradedReason.MODEL_BUSY):

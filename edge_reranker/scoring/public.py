@@ -37,7 +37,7 @@ class PublicVectors:
         self._remembered: OrderedDict[tuple[str, str, str], Float32] = OrderedDict()
         self._missing: set[tuple[str, str, str]] = set()
 
-    def remember(self, namespace: str, candidates: Sequence[Candidate], deadline: Deadline) -> frozenset[str]:
+    def remember(self, owner: Owner, candidates: Sequence[Candidate], deadline: Deadline) -> frozenset[str]:
         """Keeps the candidates' vectors for a while, as many as time allows; returns their spaces."""
         spaces = set()
         for candidate in candidates:
@@ -47,7 +47,7 @@ class PublicVectors:
             if deadline.passed:
                 break
             spaces.add(space)
-            self._keep((namespace, space, candidate.id), np.array(candidate.vector, np.float32))
+            self._keep(owner, (owner.namespace, space, candidate.id), np.array(candidate.vector, np.float32))
         return frozenset(spaces)
 
     def picked(self, owner: Owner, events: Sequence[Event]) -> None:
@@ -69,10 +69,10 @@ class PublicVectors:
         self._epochs.during(owner, store)
 
     def history(
-        self, namespace: str, spaces: frozenset[str], profile: Profile
+        self, owner: Owner, spaces: frozenset[str], profile: Profile
     ) -> dict[str, dict[str, Float32]]:
         """By space and item id, the vectors of the history's items that are known."""
-        return {space: self._known(namespace, space, [item.id for item in profile.items]) for space in spaces}
+        return {space: self._known(owner, space, [item.id for item in profile.items]) for space in spaces}
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
@@ -81,7 +81,8 @@ class PublicVectors:
             for key in [key for key in self._remembered if key[0] == namespace]:
                 del self._remembered[key]
 
-    def _known(self, namespace: str, space: str, item_ids: Sequence[str]) -> dict[str, Float32]:
+    def _known(self, owner: Owner, space: str, item_ids: Sequence[str]) -> dict[str, Float32]:
+        namespace = owner.namespace
         found: dict[str, Float32] = {}
         wanted: dict[str, str] = {}
         with self._lock:
@@ -100,7 +101,7 @@ class PublicVectors:
             for key_, data in rows.items():
                 vector = np.frombuffer(data, dtype="<f4")
                 found[wanted[key_]] = vector
-                self._keep((namespace, space, wanted[key_]), vector)
+                self._keep(owner, (namespace, space, wanted[key_]), vector)
             with self._lock:
                 if len(self._missing) > _MAX_REMEMBERED:
                     self._missing.clear()
@@ -108,7 +109,10 @@ class PublicVectors:
                 self._missing.update((namespace, space, item_id) for item_id in absent)
         return found
 
-    def _keep(self, key: tuple[str, str, str], vector: Float32) -> None:
+    def _keep(self, owner: Owner, key: tuple[str, str, str], vector: Float32) -> None:
+        self._epochs.during(owner, lambda: self._put(key, vector))
+
+    def _put(self, key: tuple[str, str, str], vector: Float32) -> None:
         with self._lock:
             self._missing.discard(key)
             self._remembered[key] = vector

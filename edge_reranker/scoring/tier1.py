@@ -51,7 +51,7 @@ class VectorScorer:
         start = time.perf_counter()
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(user.owner, candidates, keyed)
-        found = self._vectors.known(user.namespace, keyed)
+        found = self._vectors.known(user.owner, keyed)
         self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         user_vector, history_reason = self._user_vector(user, deadline)
         missing = self._missing([keyed[index] for index in order], found)
@@ -61,7 +61,7 @@ class VectorScorer:
             yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), history_reason)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
-        yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
+        yield self._scored(user_vector, keyed, found, stop or history_reason)
         try:
             while missing and not stop:
                 chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
@@ -69,7 +69,7 @@ class VectorScorer:
                 found |= made
                 if stop:
                     missing = [item for item in chunk if item.hash not in made] + missing
-                yield self._scored(user_vector, keyed, found, stop or self._due(missing) or history_reason)
+                yield self._scored(user_vector, keyed, found, stop or history_reason)
         finally:
             # Also when a stream's reader has left in between.
             self._background.schedule(user.owner, missing)
@@ -84,10 +84,6 @@ class VectorScorer:
         missing = {item.hash: item for item in items if item.hash not in found}
         return [item for item in missing.values() if self._vectors.encodable(item)]
 
-    @staticmethod
-    def _due(missing: Sequence[Keyed]) -> DegradedReason:
-        return DegradedReason.DEADLINE if missing else DegradedReason.UNSPECIFIED
-
     def _user_vector(self, user: User, deadline: Deadline) -> tuple[npt.NDArray[np.float32], DegradedReason]:
         """float32 [width], zero when no history item has a vector; kept until the events change."""
         with self._lock:
@@ -95,7 +91,7 @@ class VectorScorer:
         if kept is not None and kept[0] == user.generation:
             return kept[1], DegradedReason.UNSPECIFIED
         history = self._vectors.keyed(user.profile.items)
-        found = self._vectors.known(user.namespace, history)
+        found = self._vectors.known(user.owner, history)
         missing = self._missing(history, found)
         reason = DegradedReason.UNSPECIFIED
         if missing:

@@ -49,7 +49,7 @@ class User:
 class TierScores:
     """Scores float64 [n]; only where ``reached`` is true do they mean anything.
 
-    ``reason`` says why some were not reached; UNSPECIFIED when all were or none had to be.
+    ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     """
 
     scores: Scores

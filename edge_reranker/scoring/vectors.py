@@ -78,8 +78,9 @@ class VectorCache:
         """Whether the item can have a vector: no text, or nothing but control strings, gives none."""
         return item.hash != NO_TEXT and item.hash not in self._without_tokens
 
-    def known(self, namespace: str, items: Sequence[Keyed]) -> dict[str, Vector]:
+    def known(self, owner: Owner, items: Sequence[Keyed]) -> dict[str, Vector]:
         """Vectors by hash, of those items that have one already."""
+        namespace = owner.namespace
         found: dict[str, Vector] = {}
         missing: list[str] = []
         with self._lock:
@@ -102,7 +103,7 @@ class VectorCache:
                 for hash_, data in rows.items()
                 if len(data) == 2 * self._towers.n_dims
             }
-            self._remember(namespace, loaded)
+            self._epochs.during(owner, lambda: self._remember(namespace, loaded))
             found |= loaded
         return found
 
@@ -129,7 +130,7 @@ class VectorCache:
         ]
         if not shipped:
             return
-        known = self.known(owner.namespace, [key for key, _ in shipped])
+        known = self.known(owner, [key for key, _ in shipped])
         new = [(key, vector) for key, vector in shipped if key.hash not in known]
         if new:
             self.take(owner, [key for key, _ in new], [vector for _, vector in new])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ _COLUMNS = (
 _NEWEST = "ORDER BY occurred_at DESC, seq DESC"
 _CURSOR = struct.Struct(">dq")
 _MAX_INT = 2**63 - 1
+# Of texts: with the largest event (0.3 MiB) and everything around them still below 4 MiB, the most that a
+# gRPC client takes unless it is told otherwise.
+_MAX_PAGE_BYTES = 3 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +67,36 @@ def newest(
     db: Database, namespace: str, limit: int, types: Collection[EventType] | None = None
 ) -> list[Event]:
     """The newest ``limit`` events (of ``types``), newest first; those of one moment, last to arrive first."""
-    return [_decode(row[2:]) for row in _page(db, namespace, limit, None, types)]
+    with _page(db, namespace, limit, None, types) as found:
+        return [_decode(row[2:]) for row in found]
 
 
 def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
     """``limit`` events, newest first, from where ``token`` ended, and the next token, "" at the end.
 
-    Raises InvalidArgument for a token that no page ended with.
+    Fewer if their texts are large. Raises InvalidArgument for a token that no page ended with.
     """
-    rows = _page(db, namespace, limit + 1, _parse_token(token) if token else None)
-    more = len(rows) > limit
-    rows = rows[:limit]
+    rows: list[tuple[Any, ...]] = []
+    size_bytes, more = 0, False
+    with _page(db, namespace, limit + 1, _parse_token(token) if token else None) as found:
+        for row in found:
+            if more := len(rows) == limit or size_bytes > _MAX_PAGE_BYTES:
+                break
+            rows.append(row)
+            size_bytes += sum(len(value.encode()) for value in row if isinstance(value, str))
     # The place in the order, not a count: events that arrive later shift nothing.
     following = base64.urlsafe_b64encode(_CURSOR.pack(*rows[-1][:2])).decode("ascii") if more else ""
     return [_decode(row[2:]) for row in rows], following
 
 
+@contextlib.contextmanager
 def _page(
     db: Database,
     namespace: str,
     limit: int,
     before: tuple[float, int] | None,
     types: Collection[EventType] | None = None,
-) -> list[tuple[Any, ...]]:
+) -> Iterator[Iterator[tuple[Any, ...]]]:
     # Rows are picked from the index first, so that only ``limit`` snapshots are read.
     where = "" if before is None else "AND (occurred_at, seq) < (?, ?)"
     if types is not None:
@@ -95,8 +106,8 @@ def _page(
         f"(SELECT * FROM events WHERE namespace = ? {where} {_NEWEST} LIMIT ?) AS e "
         f"LEFT JOIN items AS i ON i.id = e.item {_NEWEST}"
     )
-    rows: list[tuple[Any, ...]] = db.conn.execute(sql, (namespace, *(before or ()), limit)).fetchall()
-    return rows
+    with contextlib.closing(db.conn.execute(sql, (namespace, *(before or ()), limit))) as rows:
+        yield rows
 
 
 def _parse_token(token: str) -> tuple[float, int]:

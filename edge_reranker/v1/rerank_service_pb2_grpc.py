@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RerankServiceStub(object):
-    """Puts a backend's candidates in the order that suits this user now.
+    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
+    RESOURCE_EXHAUSTED at once.
     """
 
     def __init__(self, channel):
@@ -53,11 +54,12 @@ class RerankServiceStub(object):
 
 
 class RerankServiceServicer(object):
-    """Puts a backend's candidates in the order that suits this user now.
+    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
+    RESOURCE_EXHAUSTED at once.
     """
 
     def Rerank(self, request, context):
-        """Answers once, within the deadline, with a complete permutation. Not idempotent: each call logs a ranking.
+        """Answers once, within the deadline, with a complete permutation (docs/serving.md has the limits). Not idempotent: each call logs a ranking.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +106,8 @@ def add_RerankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RerankService(object):
-    """Puts a backend's candidates in the order that suits this user now.
+    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
+    RESOURCE_EXHAUSTED at once.
     """
 
     @staticmethod

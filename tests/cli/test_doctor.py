@@ -87,3 +87,12 @@ def test_a_store_that_the_service_holds_is_left_to_it(
     assert found["store"]["ok"] is True
     assert "held by the service" in str(found["store"]["detail"])
     assert last == "Next: nothing; all is well"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(run: Run, filled: Path) -> None:
+    """A folder in the lock's place stops root too."""
+    (filled / "serve.lock").mkdir()
+    found, last = _look(run)
+    assert found["store"]["ok"] is False
+    assert found["store"]["detail"] == f"{filled / 'serve.lock'}: Is a directory"
+    assert last == f"Next: see to it that you can write to {filled}"

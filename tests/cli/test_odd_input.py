@@ -128,9 +128,20 @@ def test_the_kind_of_a_bad_request_has_its_article(run: Run, service: subprocess
     assert "not a RerankRequest: " in run("rank", "-", stdin='{"topN": -1}').stderr
 
 
-@pytest.mark.parametrize("option", ["--data-dir", "--socket"])
-def test_an_empty_path_is_not_the_current_directory(run: Run, option: str) -> None:
-    found = run("events", option, "")
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("events", "--data-dir"),
+        ("events", "--socket"),
+        ("serve", "--pack"),
+        ("encode", "--pack"),
+        ("evaluate", "--pack"),
+        ("train", "--out"),
+        ("train", "--data"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(run: Run, command: str, option: str) -> None:
+    found = run(command, option, "")
     assert found.returncode == 2
     assert f"'{option}': an empty path" in found.stderr
 
@@ -170,3 +181,32 @@ def test_a_line_that_no_message_can_carry_is_refused(run: Run, service: subproce
     found = run("record", "-", stdin=line)
     assert found.returncode == 2
     assert "67,108,864 can be sent; give fewer at a time, or shorter texts" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [("rank", 2, "not JSON"), ("record", 0, "0 recorded, 0 known already"), ("encode", 0, "")],
+)
+def test_a_closed_standard_input_is_an_empty_one(
+    service: subprocess.Popen[str], data_dir: Path, cache_dir: Path, command: str, code: int, told: str
+) -> None:
+    found = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m edge_reranker.cli {command} - <&-'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        env=surroundings(data_dir, cache_dir),
+    )
+    assert found.returncode == code
+    assert told in found.stdout
+    assert found.stdout.count("\n") <= 1
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(
+    run: Run, service: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(REQUEST, encoding="utf-8-sig")
+    assert run("rank", str(file)).returncode == 0
+    assert run("record", "-", stdin=f"\ufeff{LIKE}\n").stdout == "1 recorded, 0 known already\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,30 @@ def test_error_other_than_unavailable_is_not_retried(tmp_path: Path) -> None:
         assert core.stored == {}
 
 
+def test_idempotent_call_too_many_is_made_again_once_there_is_a_place(tmp_path: Path) -> None:
+    """The service works on four calls about models at once; the fifth is refused at first."""
+    all_in, done = threading.Barrier(5), threading.Event()
+
+    def hold(deadline: Deadline) -> None:
+        if not done.is_set():
+            all_in.wait(5)
+            done.wait(5)
+
+    core = FakeCore(before=hold)
+    with (
+        running(tmp_path, core),
+        EdgeReranker(data_dir=tmp_path, owner=True) as client,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        held = [threads.submit(client.models) for _ in range(4)]
+        all_in.wait(5)
+        with pytest.raises(edge_reranker_client.Overloaded):
+            client.models(timeout_s=0.1)
+        threading.Timer(0.1, done.set).start()
+        assert len(client.models()) == 1
+        assert [len(each.result(5)) for each in held] == [1] * 4
+
+
 def test_client_outlives_a_restart_of_the_service(tmp_path: Path) -> None:
     with EdgeReranker(data_dir=tmp_path) as client:
         with running(tmp_path):
@@ -228,6 +254,25 @@ def test_client_outlives_a_restart_of_the_service(tmp_path: Path) -> None:
             assert client.rerank([{"id": "a"}]).ids == ("a",)
         with running(tmp_path):
             assert client.record([Event("LIKE", Item("a"))]) == Recorded(1, 0)
+
+
+def test_closed_client_says_so(served: Running) -> None:
+    client = EdgeReranker(data_dir=served.data_dir, owner=True)
+    assert client.healthy()
+    client.rerank([{"id": "a"}])
+    client.close()
+    for call in (
+        lambda: client.rerank([{"id": "a"}]),
+        lambda: list(client.rerank_stream([{"id": "a"}])),
+        lambda: client.record([Event("LIKE", Item("a"))]),
+        lambda: list(client.events()),
+        client.models,
+        client.warmup,
+    ):
+        with pytest.raises(edge_reranker_client.FailedPrecondition, match="this client is closed"):
+            call()
+    assert not client.healthy()
+    client.close()
 
 
 def test_call_ends_by_its_timeout_whatever_the_service_does(tmp_path: Path) -> None:

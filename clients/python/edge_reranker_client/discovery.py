@@ -25,6 +25,18 @@ def socket_path(data_dir: Path) -> Path:
     return data_dir / "run" / "edge-reranker.sock"
 
 
+def configured_socket(data_dir: Path) -> str | None:
+    """The socket that ``config.toml`` in the data directory names; None if it names none."""
+    try:
+        with (data_dir / "config.toml").open("rb") as file:
+            import tomllib
+
+            socket = tomllib.load(file).get("socket")
+    except (OSError, RecursionError, ValueError):  # a service could not read it either
+        return None
+    return socket if isinstance(socket, str) else None
+
+
 def token_path(data_dir: Path, scope: str) -> Path:
     """The token file of a scope: "app" or "owner"."""
     return data_dir / "tokens" / f"{scope}.token"

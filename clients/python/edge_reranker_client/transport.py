@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from edge_reranker_client import discovery, explain
 from edge_reranker_client.errors import (
     EdgeRerankerError,
+    FailedPrecondition,
     InvalidArgument,
     Overloaded,
     ServiceUnavailable,
@@ -50,7 +51,8 @@ class Transport:
     """Makes calls to one service; safe to use from several threads.
 
     An UNAVAILABLE call is made again, three times at most, when it is safe: when it is idempotent, or when it
-    never reached the service.
+    never reached the service. So is an idempotent one that was one too many at once; `Rerank` is not, because
+    its caller has an order already and waits for this one.
     """
 
     def __init__(self, socket: Path, token: str | None, token_file: Path, timeout_s: float) -> None:
@@ -71,9 +73,11 @@ class Transport:
         # The target is a URI, so spaces and signs in the path are escaped.
         self._target = f"unix:{urllib.parse.quote(path)}"
         self.channel = grpc.insecure_channel(self._target, options=_OPTIONS)
+        self._closed = False
 
     def close(self) -> None:
         """Ends all calls and the connection."""
+        self._closed = True
         self.channel.close()
 
     def call(self, method: Call, request: Message, *, timeout_s: float | None, idempotent: bool) -> Any:
@@ -81,12 +85,11 @@ class Transport:
         until_s = time.monotonic() + (self.timeout_s if timeout_s is None else _seconds(timeout_s))
         for pause_s in (*_PAUSES_S, None):
             try:
-                return method(
-                    request, timeout=max(0.0, until_s - time.monotonic()), metadata=self._metadata()
-                )
+                return self._made(method, request, max(0.0, until_s - time.monotonic()))
             except grpc.RpcError as error:
-                again = idempotent or _never_sent(error)
-                if pause_s is None or not again or not _unavailable(error):
+                again = _unavailable(error) and _never_sent(error)
+                again |= idempotent and (_unavailable(error) or _one_too_many(error))
+                if pause_s is None or not again:
                     raise self._error(error, request) from None
                 pause_s *= random.uniform(0.7, 1.0)
                 if time.monotonic() + pause_s >= until_s:
@@ -97,7 +100,7 @@ class Transport:
     def stream(self, method: Call, request: Message, *, timeout_s: float | None) -> Iterator[Any]:
         """The answers as they come, never retried; leaving the loop early cancels the call."""
         limit_s = self.timeout_s if timeout_s is None else _seconds(timeout_s)
-        call = method(request, timeout=limit_s, metadata=self._metadata())
+        call = self._made(method, request, limit_s)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -108,6 +111,8 @@ class Transport:
     def serving(self, timeout_s: float) -> bool:
         """Whether the standard health service says SERVING."""
         timeout_s = _seconds(timeout_s)
+        if self._closed:
+            return False
         # A channel of its own: one that has just failed to connect would wait before it tries again, and
         # who asks this often waits for a service to start.
         options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
@@ -118,6 +123,14 @@ class Transport:
                 return bool(check(b"", timeout=timeout_s) == b"\x08\x01")
             except grpc.RpcError:
                 return False
+
+    def _made(self, method: Call, request: Message, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata())
+        except ValueError:  # what gRPC raises for a channel that was closed, also in between
+            if not self._closed:
+                raise
+            raise FailedPrecondition("this client is closed; make another EdgeReranker") from None
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._token is None:
@@ -161,11 +174,11 @@ class Transport:
 
 
 def given_path(name: str, given: object) -> Path:
-    """The path that an argument names; raises InvalidArgument for what is none."""
+    """The path that an argument names, "~" being the home folder; raises InvalidArgument for what is none."""
     try:
         if given and b"\0" not in os.fsencode(given):  # type: ignore[arg-type]
-            return Path(given)  # type: ignore[arg-type]
-    except explain.ODD:
+            return Path(given).expanduser()  # type: ignore[arg-type]
+    except (*explain.ODD, RuntimeError):  # the last: nobody is called so
         pass
     raise explain.bad(name, given, "a path")
 
@@ -185,6 +198,10 @@ def _fits_a_header(token: object) -> bool:
 
 def _unavailable(error: grpc.RpcError) -> bool:
     return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+
+
+def _one_too_many(error: grpc.RpcError) -> bool:
+    return kind_of(error) == Overloaded.__name__  # without a kind, it is a message that is too large
 
 
 def _never_sent(error: grpc.RpcError) -> bool:
