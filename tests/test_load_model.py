@@ -33,6 +33,7 @@ from tests.service import Run, children, serving
 pytestmark = pytest.mark.model
 
 NAME = "smollm2-135m"
+N_EMBD = 576
 GENRES = ("Crime", "Comedy", "Drama")
 
 
@@ -127,13 +128,17 @@ def test_requests_under_way_during_a_swap_all_get_complete_answers(data_dir: Pat
 
 
 def nan_weights(folder: Path) -> Path:
-    weights = gguf_files.llama_weights()
+    weights = gguf_files.llama_weights(N_EMBD)
     weights["blk.0.attn_output.weight"][0, 0] = np.nan
     return gguf_files.write_llama(folder / "nan.gguf", weights)
 
 
 def random_weights(folder: Path) -> Path:
-    return gguf_files.write_llama(folder / "random.gguf", gguf_files.llama_weights())
+    return gguf_files.write_llama(folder / "random.gguf", gguf_files.llama_weights(N_EMBD))
+
+
+def other_size(folder: Path) -> Path:
+    return gguf_files.write_llama(folder / "small.gguf", gguf_files.llama_weights())
 
 
 def cut_off(folder: Path) -> Path:
@@ -150,6 +155,7 @@ def test_a_model_that_fails_its_self_test_is_refused_and_the_old_one_serves_on(
         for make, problem in (
             (nan_weights, f"{NAME} encoder failed its self-test: its numbers are not finite"),
             (random_weights, f"{NAME} encoder failed its self-test: it prefers "),
+            (other_size, f"{NAME} encoder has hidden states of another size than the {N_EMBD}"),
             (cut_off, r"cut\.gguf: llama\.cpp cannot load it"),
         ):
             put_encoder(own_cache, make(tmp_path))

@@ -304,6 +304,11 @@ def _tried(engine: WorkerEngine, role: str, name: str, pack: Pack, deadline: Dea
         if deadline.passed:
             raise EngineBusy(f"{what} did not load in time; allow more time")
         raise ModelInvalid(engine.problem or f"{what}: its worker died while loading it; pull it again")
+    n_embd = pack.manifest.encoder.n_embd
+    if role == "encoder" and (engine.info is None or engine.info.n_embd != n_embd):
+        raise ModelInvalid(
+            f"{what} has hidden states of another size than the {n_embd} that the pack reads; pull it again"
+        )
     kind: Role = "encoder" if role == "encoder" else "ranker" if role == "ranker" else "scorer"
     report = self_test(engine, kind, what, deadline, known_pair(name, role))
     adapter = adapter_of(pack, role)
