@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,16 @@ import platformdirs
 import pytest
 
 from tests.service import Run, serving, surroundings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """Children heed Ctrl-C also where the tests run in the background, as in `make test &`.
+
+    There a shell has SIGINT ignored, and whoever is started inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
