@@ -18,6 +18,8 @@ NAMES = (
     "memory",
     "idle",
     "survival",
+    "mutants",
+    "busy",
     "client_import",
     "contention",
 )

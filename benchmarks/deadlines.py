@@ -17,7 +17,7 @@ _NOISE_MS = 10.0
 _NO_BUDGET_MS = 60_000
 
 
-class _Times:
+class Times:
     """What came of the requests of one kind; every other gives its time as the gRPC deadline."""
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class _Times:
 
 def main() -> bool:
     """A complete permutation every time, in time."""
-    usual, large = _Times(), _Times()
+    usual, large = Times(), Times()
     with service() as client:
         items = films()
         client.record(liked(items[:30]))
         client.warmup()
-        for sent in _usual_lists():
+        for sent in usual_lists():
             usual.add(client, sent)
         for sent in _large_lists():
             large.add(client, sent)
@@ -88,7 +88,7 @@ def main() -> bool:
     )
 
 
-def _usual_lists() -> Iterator[list[Candidate]]:
+def usual_lists() -> Iterator[list[Candidate]]:
     """100 candidates each."""
     draw = random.Random(0)
     items = films()

@@ -113,8 +113,8 @@ def _restarts(folder: Path) -> dict[str, list[float]]:
                 if kind == "cold":
                     device.store.put_prefix_state(None)
                     device.store.flush()
-                    assert device.pipeline._tiers.tier2 is not None
-                    device.pipeline._tiers.tier2.forget("app")  # or closing would save it again
+                    assert device.pipeline._current.value.tiers.tier2 is not None
+                    device.pipeline._current.value.tiers.tier2.forget("app")  # or closing would save it again
                 device.close()
                 device = _open(config)
             device.pipeline.warmup(Deadline.after_ms(60_000))

@@ -27,7 +27,7 @@ def _head() -> Iterator[str]:
     ).stdout.strip()
     yield "# Benchmarks"
     yield ""
-    yield "Made by `make bench > lines.jsonl`, then `python -m benchmarks.table lines.jsonl > README.md` here."
+    yield "Made by `make bench > lines.jsonl`, then `python -m benchmarks.table lines.jsonl`."
     yield "Ratios compare what ran interleaved in one run; times alone are this machine's."
     yield ""
     yield f"- machine: {_processor()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"

@@ -8,30 +8,25 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_reranker.current import Current
 from edge_reranker.deadline import Deadline, Pace
 from edge_reranker.engine import Engine
-from edge_reranker.errors import StoreError
+from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import FEATURES, features, with_column
-from edge_reranker.ranking.fusion import Weights, fuse, order
-from edge_reranker.ranking.profile import TAKEN_BACK, Taste, profile
+from edge_reranker.ranking.fusion import fuse, order
+from edge_reranker.ranking.profile import TAKEN_BACK, profile
 from edge_reranker.scoring import (
-    BackgroundEncoder,
-    CrossScorer,
-    Epochs,
-    HotPrefix,
-    PublicVectors,
-    RankScorer,
+    Serving,
+    Tiers,
     TierScores,
     User,
-    VectorCache,
-    VectorScorer,
 )
 from edge_reranker.store import Store
 from edge_reranker.types import (
@@ -49,6 +44,8 @@ from edge_reranker.types import (
 
 Float32 = npt.NDArray[np.float32]
 
+# No request takes longer: after it, a replaced model is closed whoever still uses it.
+_RETIRE_MS = 65_000.0
 # More than a profile counts: what was taken back since stands among them.
 _CONTEXT_EVENTS = 200
 _REMEMBERED_USERS = 64
@@ -58,26 +55,8 @@ _AFTERWARDS_MS = 1.0
 _TIER0_MS_PER_CHARACTER = 0.0001
 
 
-@dataclass(frozen=True, slots=True)
-class Tiers:
-    """What there is above tier 0: the pack's settings and the tiers that can run.
-
-    Without weights there is no usable pack, and the server's order stands.
-    """
-
-    pack_id: str = ""
-    model: str = ""
-    taste: Taste = field(default_factory=Taste)
-    named: tuple[str, ...] = ()
-    weights: Weights | None = None
-    without_model: Weights | None = None
-    tier1: VectorScorer | None = None
-    tier2: CrossScorer | RankScorer | None = None
-    hot: HotPrefix | None = None
-    vectors: VectorCache | None = None
-    public: PublicVectors | None = None
-    background: BackgroundEncoder | None = None
-    epochs: Epochs = field(default_factory=Epochs)
+Load = Callable[[str, Tiers, Deadline], Serving]
+"""Starts the model of a name beside the tiers in use and tries it out; raises, and leaves nothing running."""
 
 
 class _Watch:
@@ -109,12 +88,16 @@ class Pipeline:
         tiers: Tiers,
         *,
         models: Sequence[tuple[Model, Engine | None]] = (),
+        load: Load | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``models`` are the model files on this device, each with its engine if it is in use."""
+        """``models`` as in Serving; ``load`` is what ``load_model`` needs. The engines are closed with it."""
         self._store = store
-        self._tiers = tiers
-        self._models = tuple(models)
+        self._current = Current(Serving(tiers, tuple(models)))
+        self._load = load
+        self._loading = threading.Lock()
+        self._retiring: Tiers | None = None  # what answers calls that began before a swap
+        self._closed = False
         self._clock = clock
         self._lock = threading.Lock()
         self._users: dict[str, User] = {}
@@ -128,20 +111,24 @@ class Pipeline:
 
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         """A complete permutation after each step, at once; then the last one again, final and logged."""
-        background = self._tiers.background
-        with background.paused() if background is not None else contextlib.nullcontext():
-            yield from self._rankings(namespace, query, deadline)
+        with self._current.use() as serving:
+            tiers = serving.tiers
+            background = tiers.background
+            with background.paused() if background is not None else contextlib.nullcontext():
+                yield from self._rankings(tiers, namespace, query, deadline)
 
-    def _rankings(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
+    def _rankings(
+        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline
+    ) -> Iterator[Ranking]:
         watch = _Watch()
-        owner = self._tiers.epochs.owner(namespace)
+        owner = tiers.epochs.owner(namespace)
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         n = len(query.candidates)
         afterwards_ms = _AFTERWARDS_MS + self._afterwards_pace.predict_ms(n)
-        for answer in self._answers(namespace, query, deadline.less_ms(afterwards_ms), watch):
+        for answer in self._answers(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
             before_ms = watch.spent_ms("fusion")
-            last = self._ranking(ranking_id, query, answer, watch)
+            last = self._ranking(tiers, ranking_id, query, answer, watch)
             self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
             # More may follow, so nothing counts as missing yet.
             yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
@@ -156,12 +143,12 @@ class Pipeline:
             session_id=query.session_id,
             created_at=self._clock(),
         )
-        self._tiers.epochs.during(owner, log)
+        tiers.epochs.during(owner, log)
         yield final
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Stores events durably, and has their items encoded before they are needed."""
-        tiers = self._tiers
+        tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
         recorded = self._store.record(namespace, events)
         if tiers.public is not None:
@@ -183,67 +170,105 @@ class Pipeline:
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
         # after the store, so that nothing is read back in between; also when the store failed half-way. And
         # the epoch once more: what began meanwhile may have read what was about to go.
-        self._tiers.epochs.end(namespace)
+        self._current.value.tiers.epochs.end(namespace)
         try:
             return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
         finally:
-            self._tiers.epochs.end(namespace)
+            self._current.value.tiers.epochs.end(namespace)
             self._forget_in_memory(namespace)
             # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
             self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
-        hot, background = self._tiers.hot, self._tiers.background
-        if hot is None or background is None:
+        background = self._current.value.tiers.background
+        if background is None or self._current.value.tiers.hot is None:
             return
 
         def prefill() -> bool:
-            try:
-                return hot.prefill(self._user(namespace))
-            except StoreError:
-                return True  # the next request says so
+            with self._current.use() as serving:
+                hot = serving.tiers.hot
+                try:
+                    return hot is None or hot.prefill(self._user(serving.tiers, namespace))
+                except StoreError:
+                    return True  # the next request says so
 
         background.soon(namespace, prefill)
 
     def _forget_in_memory(self, namespace: str) -> None:
-        tiers = self._tiers
         with self._lock:
             self._users.pop(namespace, None)
-        for part in (tiers.background, tiers.vectors, tiers.public, tiers.tier1, tiers.tier2, tiers.hot):
-            if part is not None:
-                part.forget(namespace)
+        for tiers in filter(None, (self._retiring, self._current.value.tiers)):
+            parts = (tiers.background, tiers.vectors, tiers.public, tiers.tier1, tiers.tier2, tiers.hot)
+            for part in parts:
+                if part is not None:
+                    part.forget(namespace)
 
     def models(self) -> Sequence[Model]:
         """The models on this device, and what each is doing."""
         return [
             model if engine is None else dataclasses.replace(model, state=engine.state)
-            for model, engine in self._models
+            for model, engine in self._current.value.models
         ]
+
+    def load_model(self, name: str, deadline: Deadline) -> Model:
+        """Swaps the model behind a self-test; returns it once the one before is closed.
+
+        Calls that began before the swap end on the model they began with. Raises what the loading raises, and
+        Overloaded while another is loaded; then the model in use stays in use.
+        """
+        if self._load is None:
+            raise FailedPrecondition("this service was put together without a way to load models")
+        if not self._loading.acquire(blocking=False):
+            raise Overloaded("another model is being loaded; wait until that is done")
+        try:
+            self._swap(self._load(name, self._current.value.tiers, deadline))
+        finally:
+            self._loading.release()
+        return next(model for model in self.models() if model.name == name)
+
+    def _swap(self, loaded: Serving) -> None:
+        with self._lock:
+            before = self._current.value
+            if self._closed:
+                loaded.close()
+                raise Stopping("the service is shutting down; the model was not swapped")
+            self._retiring = before.tiers
+            self._current.replace(loaded)
+        if loaded.tiers.background is not None and loaded.tiers.vectors is not None:
+            loaded.tiers.background.use(loaded.tiers.vectors)
+        if loaded.tiers.hot is not None:
+            loaded.tiers.hot.start()
+        self._current.wait_unused(before, Deadline.after_ms(_RETIRE_MS))
+        self._retiring = None
+        before.close()
 
     def warmup(self, deadline: Deadline) -> bool:
         """Waits until every engine answers and nothing is left to encode; whether that came in time."""
-        engines = [engine for _, engine in self._models if engine is not None]
-        ready = bool(engines) and all(engine.wait_ready(deadline) for engine in engines)
-        background = self._tiers.background
+        serving = self._current.value
+        ready = bool(serving.engines) and all(engine.wait_ready(deadline) for engine in serving.engines)
+        background = serving.tiers.background
         return ready and (background is None or background.wait_idle(deadline))
 
     def close(self) -> None:
-        """Stops background work, and keeps what the model has read of the user. Idempotent."""
-        if self._tiers.background is not None:
-            self._tiers.background.close()
-        if self._tiers.hot is not None:
-            self._tiers.hot.save()
+        """Stops background work and engines, and keeps what the model has read of the user. Idempotent."""
+        with self._lock:
+            self._closed = True
+        serving = self._current.value
+        if serving.tiers.background is not None:
+            serving.tiers.background.close()
+        if serving.tiers.hot is not None:
+            serving.tiers.hot.save()
+        serving.close()
 
     # One request.
 
     def _answers(
-        self, namespace: str, query: RerankQuery, deadline: Deadline, watch: _Watch
+        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, watch: _Watch
     ) -> Iterator[_Answer]:
         n = len(query.candidates)
-        tiers = self._tiers
         as_served = _Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
-            user = self._user(namespace)
+            user = self._user(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
@@ -274,7 +299,7 @@ class Pipeline:
             now_s=self._clock(),
             taste=tiers.taste,
             named=tiers.named,
-            history_vectors=self._public_vectors(user, query, deadline),
+            history_vectors=self._public_vectors(tiers, user, query, deadline),
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
@@ -289,7 +314,7 @@ class Pipeline:
             for result in scorer.score(user, query, answer.order.tolist(), deadline):
                 watch.lap(f"tier{number}")
                 matrix = with_column(before, scorer.column, result.scores, result.reached)
-                answer = self._fused(matrix, answer, number, result, reason)
+                answer = self._fused(tiers, matrix, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -297,13 +322,13 @@ class Pipeline:
 
     def _fused(
         self,
+        tiers: Tiers,
         matrix: npt.NDArray[np.float64],
         before: _Answer,
         tier: int,
         result: TierScores,
         reason: DegradedReason,
     ) -> _Answer:
-        tiers = self._tiers
         towers = matrix[:, FEATURES.index("towers")]
         # The weights of the other features differ with and without the model: it takes over part of what
         # they say.
@@ -317,7 +342,9 @@ class Pipeline:
             weighed=True,
         )
 
-    def _ranking(self, ranking_id: str, query: RerankQuery, answer: _Answer, watch: _Watch) -> Ranking:
+    def _ranking(
+        self, tiers: Tiers, ranking_id: str, query: RerankQuery, answer: _Answer, watch: _Watch
+    ) -> Ranking:
         places = policy.apply(answer.order.tolist(), query)
         watch.lap("fusion")
         candidates = query.candidates
@@ -327,24 +354,24 @@ class Pipeline:
             coverage=answer.coverage,
             degraded_reason=answer.reason,
             timings=watch.timings(),
-            model=self._tiers.model if answer.tier.any() else "",
-            pack=self._tiers.pack_id if answer.weighed else "",
+            model=tiers.model if answer.tier.any() else "",
+            pack=tiers.pack_id if answer.weighed else "",
             final=False,
         )
 
-    def _user(self, namespace: str) -> User:
+    def _user(self, tiers: Tiers, namespace: str) -> User:
         """The user now; read again only when the events have changed. Raises StoreError."""
-        owner = self._tiers.epochs.owner(namespace)
+        owner = tiers.epochs.owner(namespace)
         generation = self._store.generation(namespace)
         with self._lock:
             user = self._users.get(namespace)
         if user is not None and (user.owner, user.generation) == (owner, generation):
             return user
-        weights = self._tiers.taste.event_weights
+        weights = tiers.taste.event_weights
         telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
         # Of the telling types only: a few lists' impressions must not push out what the user likes.
         context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
-        user = User(owner, generation, context, profile(context, self._tiers.taste))
+        user = User(owner, generation, context, profile(context, tiers.taste))
         with self._lock:
             while len(self._users) >= _REMEMBERED_USERS:
                 self._users.pop(next(iter(self._users)))
@@ -352,9 +379,9 @@ class Pipeline:
         return user
 
     def _public_vectors(
-        self, user: User, query: RerankQuery, deadline: Deadline
+        self, tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
     ) -> Mapping[str, Mapping[str, Float32]]:
-        public = self._tiers.public
+        public = tiers.public
         if public is None:
             return {}
         spaces = public.remember(user.owner, query.candidates, deadline)

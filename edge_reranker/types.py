@@ -206,7 +206,10 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model file on this device. ``role`` is "encoder", "scorer" or "ranker"."""
+    """One model file on this device. ``role`` is "encoder", "scorer" or "ranker".
+
+    ``tokens_per_s`` is what its last self-test measured; 0 when it had none.
+    """
 
     name: str
     sha256: str
@@ -214,6 +217,20 @@ class Model:
     role: str
     state: ModelState
     license: str
+    tokens_per_s: float = 0.0
+
+
+class KnownPair(NamedTuple):
+    """Two texts of which a sound model prefers ``near`` to ``far`` after, or beside, ``text``.
+
+    ``margin`` is by how much when it was recorded: a difference of logits of the first tokens (scorer) or of
+    cosines (encoder).
+    """
+
+    text: str
+    near: str
+    far: str
+    margin: float
 
 
 class PrefixState(NamedTuple):

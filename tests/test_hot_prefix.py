@@ -32,8 +32,8 @@ def service(folder: Path, engine: FakeEngine, fingerprint: str = "one") -> Itera
 
 
 def settle(pipeline: Pipeline) -> None:
-    assert pipeline._tiers.background is not None
-    assert pipeline._tiers.background.wait_idle(Deadline.after_ms(5_000))
+    assert pipeline._current.value.tiers.background is not None
+    assert pipeline._current.value.tiers.background.wait_idle(Deadline.after_ms(5_000))
 
 
 def said(engine: FakeEngine) -> str:
@@ -116,7 +116,7 @@ def test_what_is_forgotten_leaves_the_model_the_store_and_the_memory(
         whole._store.flush()
         kept = whole._store.prefix_state()
         assert kept is None or b"Secret" not in kept.state
-        scorer = whole._tiers.tier2
+        scorer = whole._current.value.tiers.tier2
         assert scorer is not None
         assert not scorer._scores
         assert "Secret" not in repr(scorer._told)

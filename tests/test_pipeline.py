@@ -16,7 +16,8 @@ from edge_reranker.cli.wiring import make_tiers
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
 from edge_reranker.engine.fake import FakeEngine
-from edge_reranker.pipeline import Pipeline, Tiers
+from edge_reranker.pipeline import Pipeline
+from edge_reranker.scoring import Tiers
 from edge_reranker.store import Store
 from edge_reranker.types import (
     Candidate,

@@ -29,7 +29,7 @@ def encode(file: TextIO, **flags: Any) -> None:
       echo '{"id": "1", "title": "Heat (1995)", "tags": ["Crime"]}' | edge-reranker encode -
     """
     from edge_reranker.cli.hidden import hidden_states
-    from edge_reranker.cli.wiring import pack_folder
+    from edge_reranker.cli.wiring import adapter_of, pack_folder
     from edge_reranker.prompt import item_text
     from edge_reranker.ranking.towers import Towers
 
@@ -46,7 +46,8 @@ def encode(file: TextIO, **flags: Any) -> None:
             items.append(item)
     if not items:
         return
-    hidden = hidden_states(config, pack.manifest.encoder, items)
+    encoder = pack.manifest.encoder
+    hidden = hidden_states(config, encoder, items, adapter_of(pack, "encoder"))
     for item, vector in zip(items, Towers.of(pack.head).item_vectors(hidden), strict=True):
         found = types_pb2.Candidate(id=item.id, vector=vector.tolist(), vector_space=pack.id)
         click.echo(protojson.dump(found))

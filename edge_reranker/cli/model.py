@@ -1,4 +1,4 @@
-"""``model`` and ``data``: what is fetched and kept. The only commands that reach the network."""
+"""``model`` and ``data``: what is fetched, kept and loaded. No other command reaches the network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import click
 import msgspec
 
-from edge_reranker.cli import options
+from edge_reranker.cli import options, protojson
 from edge_reranker.models import ModelCache, ModelFile, pull_dataset
 from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, MODELS, ROLES, find
+from edge_reranker.v1 import model_service_pb2
+from edge_reranker_client import messages
 
 _ROLE_HELP = "encoder: vectors; scorer: answers yes or no; ranker: has a classifier, such as BERT's."
 
@@ -22,7 +24,7 @@ def say(line: str) -> None:
 
 @click.group()
 def model() -> None:
-    """Fetch, list, add and verify models.
+    """Fetch, list, add, verify and load models.
 
     \b
     Example:
@@ -99,6 +101,29 @@ def verify(name: str, **flags: Any) -> None:
         click.echo(f"{file.name} {file.role}: {problem or 'ok'}")
     if damaged:
         raise click.exceptions.Exit(4)
+
+
+@model.command()
+@click.argument("name")
+@options.data_dir
+@options.as_json
+def load(name: str, as_json: bool, **flags: Any) -> None:
+    """Make the running service load a model, behind a self-test: after a pull, or to begin with one.
+
+    The model in use serves until the new one has passed, so both are in memory for a moment.
+
+    \b
+    Example:
+      edge-reranker model load smollm2-135m
+    """
+    request = messages.request(model_service_pb2.LoadModelRequest, name=name)
+    with options.connect(flags, owner=True) as client:
+        answer = client.load_model_message(request)
+    if as_json:
+        click.echo(protojson.dump(answer))
+    else:
+        found = answer.model
+        click.echo(f"{found.name} in use; its {found.role} reads {found.tokens_per_s:,.0f} tokens a second")
 
 
 def _print(files: list[ModelFile], as_json: bool) -> None:

@@ -70,12 +70,12 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
       edge-reranker evaluate
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.cli.wiring import pack_folder
+    from edge_reranker.cli.wiring import adapter_of, pack_folder
     from edge_reranker.evaluation import movielens, run
 
     config = options.load_config(flags)
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = kept_hidden_states(config, pack.manifest.encoder, data.items)
+    hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
     report = run.evaluate(data, pack, hidden)
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())

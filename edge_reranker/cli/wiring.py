@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import Engine, EngineSpec, Role, WorkerEngine, device
-from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, PackInvalid
+from edge_reranker.engine import Adapted, Adapter, Engine, EngineSpec, Role, WorkerEngine, device
+from edge_reranker.engine.selftest import self_test
+from edge_reranker.errors import (
+    EngineBusy,
+    EngineError,
+    FailedPrecondition,
+    InvalidArgument,
+    Missing,
+    ModelInvalid,
+    NotFound,
+    PackInvalid,
+)
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
-from edge_reranker.models.catalogue import MODELS
+from edge_reranker.models.catalogue import MODELS, known_pair
 from edge_reranker.models.pack import Encoder, ScorerSettings
-from edge_reranker.pipeline import Pipeline, Tiers
+from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES, Template
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.profile import Taste
@@ -31,6 +42,8 @@ from edge_reranker.scoring import (
     HotPrefix,
     PublicVectors,
     RankScorer,
+    Serving,
+    Tiers,
     VectorCache,
     VectorScorer,
 )
@@ -78,12 +91,24 @@ def scorer_role(config: Config, name: str) -> Role:
     return "ranker" if "ranker" in roles and "scorer" not in roles else "scorer"
 
 
-def prefix_fingerprint(config: Config, name: str, template: Template) -> str:
+def prefix_fingerprint(config: Config, pack: Pack) -> str:
     """Names all that a decoded context depends on besides its tokens. Raises Missing, ModelInvalid."""
-    file, path = ModelCache(config.cache_dir).open(name, "scorer")
+    settings = pack.manifest.scorer
+    file, path = ModelCache(config.cache_dir).open(settings.model or config.model, "scorer")
     spec = _spec(config, path, "scorer")
-    parts = (file.sha256, template, spec.mode, spec.n_ctx_sequence, metadata.version("llama_cpp_python"))
+    version = metadata.version("llama_cpp_python")
+    parts = (file.sha256, settings.adapter, _template(settings), spec.mode, spec.n_ctx_sequence, version)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def adapter_of(pack: Pack, role: str) -> Adapter | None:
+    """The adapter that a pack brings for a role, as engines know it."""
+    file = {"encoder": pack.manifest.encoder.adapter, "scorer": pack.manifest.scorer.adapter}.get(role)
+    return None if file is None or pack.folder is None else Adapter(pack.folder / file.file, file.scale)
+
+
+def _with(engine: Engine | None, adapter: Adapter | None) -> Engine | None:
+    return engine if engine is None or adapter is None else Adapted(engine, adapter)
 
 
 def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
@@ -99,22 +124,34 @@ def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Everything that runs behind the server. ``problems`` says what is missing, for ``doctor``."""
+    """Everything that runs behind the server, engines and adapters by role.
+
+    ``problems`` says what is missing, for ``doctor``.
+    """
 
     pipeline: Pipeline
     store: Store
-    engines: tuple[WorkerEngine, ...]
+    engines: Mapping[str, WorkerEngine]
     problems: tuple[str, ...]
+    adapters: Mapping[str, Adapter] = dataclasses.field(default_factory=dict)
 
     def settle(self, deadline: Deadline) -> tuple[str, ...]:
-        """Waits until each model has loaded or failed to; all problems there are."""
-        failed = [worker.problem for worker in self.engines if not worker.wait_settled(deadline)]
-        return self.problems + tuple(problem or "the model is still loading" for problem in failed)
+        """Waits until each model and adapter has loaded or failed to; all problems there are."""
+        problems = []
+        for role, worker in self.engines.items():
+            if not worker.wait_settled(deadline):
+                problems.append(worker.problem or "the model is still loading")
+            elif role in self.adapters:
+                try:
+                    worker.load_adapter(self.adapters[role].path, deadline)
+                except (ModelInvalid, EngineError) as error:
+                    problems.append(str(error))
+        return self.problems + tuple(problems)
 
     def close(self) -> None:
         """Stops everything, the store last. Idempotent."""
         self.pipeline.close()
-        for worker in self.engines:
+        for worker in self.engines.values():
             worker.close()
         self.store.close()
 
@@ -141,52 +178,144 @@ def _known_models(config: Config) -> set[str]:
 
 
 def _wire(config: Config, store: Store) -> Device:
-    problems: list[str] = []
     try:
         pack = load_pack(pack_folder(config))
         if pack.manifest.scorer.template not in TEMPLATES:
             raise PackInvalid(f"pack {pack.id}: no template is called {pack.manifest.scorer.template!r}")
     except PackInvalid as error:
-        pipeline = Pipeline(store, Tiers())
-        return Device(pipeline, store, (), (str(error),))
+        problem = str(error)
+
+        def refuse(name: str, before: Tiers, deadline: Deadline) -> Serving:
+            raise PackInvalid(problem)
+
+        return Device(Pipeline(store, Tiers(), load=refuse), store, {}, (problem,))
+
+    def load(name: str, before: Tiers, deadline: Deadline) -> Serving:
+        return load_model(dataclasses.replace(config, model=name), pack, store, before, deadline)
+
+    problems: list[str] = []
+    engines: dict[str, WorkerEngine] = {}
     manifest = pack.manifest
-    encoder = cross = None
-    reader = manifest.scorer.model or config.model
-    role = scorer_role(config, reader)
     wanted = config.model != NO_MODEL
     if wanted and config.model != manifest.encoder.model:
         problems.append(f"pack {pack.id} reads {manifest.encoder.model}, not {config.model}: no vectors")
-    elif wanted:
-        encoder = _start(lambda: encoder_engine(config, manifest.encoder), problems)
-    if wanted and manifest.scorer.weight:
-        cross = _start(lambda: scorer_engine(config, reader, role), problems)
+    for role, start in _workers(config, pack).items() if wanted else ():
+        if role == "encoder" and config.model != manifest.encoder.model:
+            continue
+        try:
+            engines[role] = start()
+        except (Missing, ModelInvalid) as error:
+            problems.append(str(error))
     without = DegradedReason.MODEL_UNAVAILABLE if wanted else DegradedReason.NO_MODEL
-    as_scorer, as_ranker = (cross, None) if role == "scorer" else (None, cross)
-    tiers = make_tiers(
-        pack,
-        store,
-        encoder,
-        as_scorer,
-        ranker=as_ranker,
-        without_encoder=without,
-        model=config.model,
-        fingerprint=prefix_fingerprint(config, reader, _template(manifest.scorer)) if as_scorer else "",
-    )
+    tiers = _tiers(config, pack, store, engines, without_encoder=without)
     if tiers.hot is not None:
         tiers.hot.start()
-    engines: dict[tuple[str, str], WorkerEngine | None] = {
-        (config.model, "encoder"): encoder,
-        (reader, role): cross,
-    }
-    models = [
-        (
-            Model(file.name, file.sha256, file.size_bytes, file.role, ModelState.AVAILABLE, file.license),
-            engines.get((file.name, file.role)),
+    pipeline = Pipeline(store, tiers, models=_models(config, pack, engines), load=load)
+    adapters = {role: adapter for role in engines if (adapter := adapter_of(pack, role)) is not None}
+    return Device(pipeline, store, engines, tuple(problems), adapters)
+
+
+def _workers(config: Config, pack: Pack) -> dict[str, Callable[[], WorkerEngine]]:
+    """What starts the models of a pack's tiers, by role."""
+    manifest = pack.manifest
+    workers = {"encoder": lambda: encoder_engine(config, manifest.encoder)}
+    if manifest.scorer.weight:
+        reader = manifest.scorer.model or config.model
+        role = scorer_role(config, reader)
+        workers[role] = lambda: scorer_engine(config, reader, role)
+    return workers
+
+
+def _tiers(
+    config: Config,
+    pack: Pack,
+    store: Store,
+    engines: Mapping[str, WorkerEngine],
+    *,
+    without_encoder: DegradedReason = DegradedReason.NO_MODEL,
+    before: Tiers | None = None,
+) -> Tiers:
+    return make_tiers(
+        pack,
+        store,
+        engines.get("encoder"),
+        engines.get("scorer"),
+        ranker=engines.get("ranker"),
+        without_encoder=without_encoder,
+        model=config.model,
+        fingerprint=prefix_fingerprint(config, pack) if "scorer" in engines else "",
+        before=before,
+    )
+
+
+def _models(
+    config: Config,
+    pack: Pack,
+    engines: Mapping[str, Engine],
+    speeds: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[tuple[Model, Engine | None], ...]:
+    """The model files on this device, those in use with their engine and its tokens per second."""
+    reader = pack.manifest.scorer.model or config.model
+    found = []
+    for file in ModelCache(config.cache_dir).files():
+        used = (
+            engines.get(file.role)
+            if file.name == (config.model if file.role == "encoder" else reader)
+            else None
         )
-        for file in ModelCache(config.cache_dir).files()
-    ]
-    running = tuple(worker for worker in engines.values() if worker is not None)
-    return Device(Pipeline(store, tiers, models=models), store, running, tuple(problems))
+        speed = speeds.get(file.role, 0.0) if used is not None else 0.0
+        state = ModelState.AVAILABLE
+        model = Model(file.name, file.sha256, file.size_bytes, file.role, state, file.license, speed)
+        found.append((model, used))
+    return tuple(found)
+
+
+def load_model(config: Config, pack: Pack, store: Store, before: Tiers, deadline: Deadline) -> Serving:
+    """Starts ``config.model`` beside what serves and tries it out; nothing is left running when it fails.
+
+    Raises NotFound, FailedPrecondition (Missing, a pack that reads another model), ModelInvalid, EngineBusy.
+    """
+    name, manifest = config.model, pack.manifest
+    if name not in _known_models(config):
+        raise NotFound(f"{name[:64]!r} is neither in the catalogue nor added; see `edge-reranker model list`")
+    if name != manifest.encoder.model:
+        raise FailedPrecondition(
+            f"pack {pack.id} reads {manifest.encoder.model}, not {name}; "
+            f"start the service with a --pack that was made for {name}"
+        )
+    engines: dict[str, WorkerEngine] = {}
+    try:
+        for role, start in _workers(config, pack).items():
+            engines[role] = start()
+        speeds = {role: _tried(engine, role, name, pack, deadline) for role, engine in engines.items()}
+        tiers = _tiers(config, pack, store, engines, before=before)
+        return Serving(tiers, _models(config, pack, engines, speeds))
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
+
+
+def _tried(engine: WorkerEngine, role: str, name: str, pack: Pack, deadline: Deadline) -> float:
+    """Tokens per second of a model that passed its self-test, bare and with the pack's adapter."""
+    name = name if role == "encoder" else pack.manifest.scorer.model or name
+    what = f"{name} {role}"
+    if not engine.wait_settled(deadline):
+        if deadline.passed:
+            raise EngineBusy(f"{what} did not load in time; allow more time")
+        raise ModelInvalid(engine.problem or f"{what}: its worker died while loading it; pull it again")
+    n_embd = pack.manifest.encoder.n_embd
+    if role == "encoder" and (engine.info is None or engine.info.n_embd != n_embd):
+        raise ModelInvalid(
+            f"{what} has hidden states of another size than the {n_embd} that the pack reads; pull it again"
+        )
+    kind: Role = "encoder" if role == "encoder" else "ranker" if role == "ranker" else "scorer"
+    report = self_test(engine, kind, what, deadline, known_pair(name, role))
+    adapter = adapter_of(pack, role)
+    if adapter is not None:
+        engine.load_adapter(adapter.path, deadline)
+        report = self_test(Adapted(engine, adapter), kind, f"{what} with {adapter.path.name}", deadline)
+    return report.tokens_per_s
 
 
 def make_tiers(
@@ -199,16 +328,20 @@ def make_tiers(
     without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     model: str = "",
     fingerprint: str = "",
+    before: Tiers | None = None,
 ) -> Tiers:
     """The tiers of a pack over the engines that there are; tier 2 has a scorer or a ranker.
 
-    ``fingerprint`` is the scorer's, see HotPrefix.
+    ``fingerprint`` is the scorer's, see HotPrefix. What does not depend on the model goes on from the tiers
+    ``before``: a forget reaches the work of both.
     """
+    encoder = _with(encoder, adapter_of(pack, "encoder"))
+    scorer = _with(scorer, adapter_of(pack, "scorer"))
     towers = Towers.of(pack.head)
-    epochs = Epochs()
+    epochs = before.epochs if before is not None else Epochs()
     vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
-    public = PublicVectors(store, pack.id, epochs)
-    background = BackgroundEncoder(vectors, public)
+    public = (before and before.public) or PublicVectors(store, pack.id, epochs)
+    background = (before and before.background) or BackgroundEncoder(vectors, public)
     manifest = pack.manifest
     tier2: CrossScorer | RankScorer | None = None
     hot = None
@@ -252,11 +385,3 @@ def _with_scorer(weights: Weights, weight: float) -> Weights:
         mean=np.append(weights.mean, weight),
         covariance=covariance,
     )
-
-
-def _start(start: Callable[[], WorkerEngine], problems: list[str]) -> WorkerEngine | None:
-    try:
-        return start()
-    except (Missing, ModelInvalid) as error:
-        problems.append(str(error))
-        return None

@@ -1,8 +1,10 @@
 """Runs a language model: token ids in, logits and hidden states out."""
 
+from edge_reranker.engine.adapters import Adapted
 from edge_reranker.engine.client import WorkerEngine
 from edge_reranker.engine.types import (
     STATES,
+    Adapter,
     Encoded,
     Engine,
     EngineInfo,
@@ -18,6 +20,8 @@ from edge_reranker.engine.types import (
 
 __all__ = [
     "STATES",
+    "Adapted",
+    "Adapter",
     "Encoded",
     "Engine",
     "EngineInfo",

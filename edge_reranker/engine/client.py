@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import queue
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
     MAX_RANK_TOKENS,
+    Adapter,
     Encoded,
     EngineInfo,
     EngineSpec,
@@ -27,7 +29,7 @@ from edge_reranker.engine.types import (
     Scored,
     Stop,
 )
-from edge_reranker.errors import EngineBusy, EngineDied, EngineError, InvalidArgument
+from edge_reranker.errors import EngineBusy, EngineDied, EngineError, InvalidArgument, ModelInvalid
 from edge_reranker.types import ModelState, Piece
 
 _Reply = frames.Response | None
@@ -98,10 +100,24 @@ class WorkerEngine:
                     return reply.ids
         raise EngineBusy("the model did not tokenize in time; allow the request more time")
 
+    def load_adapter(self, path: Path, deadline: Deadline) -> None:
+        """See Engine."""
+        with self._turn(deadline, background=False):
+            request_id = self._ask(lambda id_: frames.LoadAdapter(id_, str(path)), deadline)
+            if self._last(request_id, frames.Done, deadline) is not None:
+                return
+        raise EngineBusy("the model did not load its adapter in time; allow more time")
+
     def encode(
-        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        deadline: Deadline,
+        *,
+        background: bool = False,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """See Engine."""
+        wanted = _wire(adapter)
         for index, ids in enumerate(sequences):
             if not 1 <= len(ids) <= MAX_ENCODE_TOKENS:
                 raise InvalidArgument(
@@ -113,7 +129,7 @@ class WorkerEngine:
             with self._turn(deadline, background=background):
                 request_id = self._ask(
                     lambda id_: frames.Encode(
-                        id_, [list(ids) for ids in sequences], _budget_ms(deadline), background
+                        id_, [list(ids) for ids in sequences], _budget_ms(deadline), background, wanted
                     ),
                     deadline,
                 )
@@ -124,7 +140,7 @@ class WorkerEngine:
                         stop = Stop(reply.stop)
         except EngineBusy:
             stop = Stop.BUSY
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             stop = Stop.DIED
         width = self.info.n_embd if self.info else 0
         return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), width), stop)
@@ -135,8 +151,11 @@ class WorkerEngine:
         suffixes: Sequence[Sequence[int]],
         targets: Sequence[int],
         deadline: Deadline,
+        *,
+        adapter: Adapter | None = None,
     ) -> Scored:
         """See Engine."""
+        wanted = _wire(adapter)
         room = self._spec.n_ctx_sequence - len(prefix)
         for index, suffix in enumerate(suffixes):
             if not 1 <= len(suffix) <= room:
@@ -156,6 +175,7 @@ class WorkerEngine:
                         [list(ids) for ids in suffixes],
                         list(targets),
                         _budget_ms(deadline),
+                        wanted,
                     ),
                     deadline,
                 )
@@ -170,22 +190,26 @@ class WorkerEngine:
                         stop, prefix_tokens = Stop(reply.stop), reply.prefix_tokens
         except EngineBusy:
             stop = Stop.BUSY
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             stop = Stop.DIED
         return Scored(logits, reached, stop, prefix_tokens)
 
-    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+    def prefill(
+        self, prefix: Sequence[int], deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> Prefilled:
         """See Engine."""
         most = self._spec.n_ctx_sequence
         if not len(prefix) < most:
             raise InvalidArgument("prefix", f"{len(prefix)} tokens; less than {most} are allowed")
         try:
             with self._turn(deadline, background=True):
-                request_id = self._ask(lambda id_: frames.Prefill(id_, list(prefix)), deadline)
+                request_id = self._ask(
+                    lambda id_: frames.Prefill(id_, list(prefix), _wire(adapter)), deadline
+                )
                 done = self._last(request_id, frames.Done, deadline)
         except EngineBusy:
             return Prefilled(0, Stop.BUSY)
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             return Prefilled(0, Stop.DIED)
         return Prefilled(0, Stop.BUSY) if done is None else Prefilled(done.prefix_tokens, Stop(done.stop))
 
@@ -198,10 +222,14 @@ class WorkerEngine:
                 return SavedPrefix(tuple(answer.prefix), answer.state)
         return None
 
-    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+    def restore_prefix(
+        self, saved: SavedPrefix, deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> bool:
         """See Engine."""
-        with contextlib.suppress(EngineError), self._turn(deadline, background=True):
-            request_id = self._ask(lambda id_: frames.Restore(id_, list(saved.ids), saved.state), deadline)
+        with contextlib.suppress(EngineError, ModelInvalid), self._turn(deadline, background=True):
+            request_id = self._ask(
+                lambda id_: frames.Restore(id_, list(saved.ids), saved.state, _wire(adapter)), deadline
+            )
             done = self._last(request_id, frames.Done, deadline)
             return done is not None and done.prefix_tokens == len(saved.ids) > 0
         return False
@@ -239,7 +267,7 @@ class WorkerEngine:
                         stop = Stop(reply.stop)
         except EngineBusy:
             stop = Stop.BUSY
-        except EngineDied:
+        except (EngineDied, ModelInvalid):
             stop = Stop.DIED
         return Ranked(np.concatenate([np.zeros(0, np.float32), *scores]), stop)
 
@@ -283,6 +311,8 @@ class WorkerEngine:
                 if reply is None:
                     raise EngineDied("the model's worker died; it is being restarted")
                 over = not isinstance(reply, frames.Rows)
+                if isinstance(reply, frames.Refused):
+                    raise ModelInvalid(reply.message)
                 if isinstance(reply, frames.Failed):
                     raise EngineDied(f"the model's worker could not do it: {reply.message}")
                 yield reply
@@ -300,6 +330,10 @@ class WorkerEngine:
     def _fail_all(self) -> None:
         for replies in list(self._replies.values()):
             replies.put(None)
+
+
+def _wire(adapter: Adapter | None) -> tuple[str, float] | None:
+    return None if adapter is None else (str(adapter.path), adapter.scale)
 
 
 def _budget_ms(deadline: Deadline) -> float:

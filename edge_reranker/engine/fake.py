@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.planner import same
 from edge_reranker.engine.types import (
+    Adapter,
     Encoded,
     EngineInfo,
     FloatArray,
@@ -20,11 +22,12 @@ from edge_reranker.engine.types import (
     Scored,
     Stop,
 )
+from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import ModelState, Piece
 
 
 class FakeEngine:
-    """Tokens are bytes; vectors and logits follow from a hash of the tokens alone.
+    """Tokens are bytes; vectors and logits follow from a hash of the tokens and the adapter alone.
 
     ``ms_per_sequence`` makes it as slow as a device, so that deadlines can be tested; ``fail_with`` makes
     every call stop with that reason.
@@ -58,8 +61,18 @@ class FakeEngine:
         """Bytes of each text."""
         return [[byte for piece in text for byte in piece.text.encode()] for text in texts]
 
+    def load_adapter(self, path: Path, deadline: Deadline) -> None:
+        """Any file will do. Raises ModelInvalid when there is none."""
+        if not path.is_file():
+            raise ModelInvalid(f"{path}: there is no such adapter")
+
     def encode(
-        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        deadline: Deadline,
+        *,
+        background: bool = False,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """See Engine."""
         rows: list[FloatArray] = []
@@ -68,7 +81,7 @@ class FakeEngine:
             if not self._step(deadline):
                 stop = Stop.DEADLINE
                 break
-            rows.append(self._noise(ids, self._n_embd))
+            rows.append(self._noise(ids, self._n_embd, adapter))
             self.encoded += 1
         return Encoded(np.array(rows, dtype=np.float32).reshape(len(rows), self._n_embd), stop)
 
@@ -78,6 +91,8 @@ class FakeEngine:
         suffixes: Sequence[Sequence[int]],
         targets: Sequence[int],
         deadline: Deadline,
+        *,
+        adapter: Adapter | None = None,
     ) -> Scored:
         """See Engine."""
         logits = np.zeros((len(suffixes), len(targets)), dtype=np.float32)
@@ -87,12 +102,14 @@ class FakeEngine:
             if not self._step(deadline):
                 stop = Stop.DEADLINE
                 break
-            logits[index] = self._noise([*prefix, *suffix], len(targets))
+            logits[index] = self._noise([*prefix, *suffix], len(targets), adapter)
             reached[index] = True
             self.scored += 1
         return Scored(logits, reached, stop, self._decode(prefix))
 
-    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+    def prefill(
+        self, prefix: Sequence[int], deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> Prefilled:
         """See Engine."""
         if self.fail_with is not None:
             return Prefilled(0, self.fail_with)
@@ -102,7 +119,9 @@ class FakeEngine:
         """The prefix; its state is its bytes."""
         return SavedPrefix(self.prefix, bytes(self.prefix)) if self.prefix and not self.fail_with else None
 
-    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+    def restore_prefix(
+        self, saved: SavedPrefix, deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> bool:
         """See Engine."""
         if self.fail_with is not None or saved.state != bytes(saved.ids):
             return False
@@ -124,7 +143,7 @@ class FakeEngine:
             if not self._step(deadline):
                 stop = Stop.DEADLINE
                 break
-            scores.append(self._noise([*query, *document], 1))
+            scores.append(self._noise([*query, *document], 1, None))
         return Ranked(np.concatenate([np.zeros(0, np.float32), *scores]), stop)
 
     def close(self) -> None:
@@ -137,7 +156,8 @@ class FakeEngine:
         return True
 
     @staticmethod
-    def _noise(ids: Sequence[int], width: int) -> FloatArray:
-        digest = hashlib.sha256(repr(list(ids)).encode()).digest()
+    def _noise(ids: Sequence[int], width: int, adapter: Adapter | None) -> FloatArray:
+        suffix = repr(adapter) if adapter is not None and adapter.scale else ""
+        digest = hashlib.sha256((repr(list(ids)) + suffix).encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         return generator.standard_normal(width).astype(np.float32)

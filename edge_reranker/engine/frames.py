@@ -46,6 +46,7 @@ class Encode(msgspec.Struct, tag=True):
     sequences: list[list[int]]
     budget_ms: float
     background: bool
+    adapter: tuple[str, float] | None = None  # path and scale
 
 
 class Score(msgspec.Struct, tag=True):
@@ -56,6 +57,14 @@ class Score(msgspec.Struct, tag=True):
     suffixes: list[list[int]]
     targets: list[int]
     budget_ms: float
+    adapter: tuple[str, float] | None = None
+
+
+class LoadAdapter(msgspec.Struct, tag=True):
+    """Load the adapter at ``path``; requests name the one they want."""
+
+    id: int
+    path: str
 
 
 class Prefill(msgspec.Struct, tag=True):
@@ -63,6 +72,7 @@ class Prefill(msgspec.Struct, tag=True):
 
     id: int
     prefix: list[int]
+    adapter: tuple[str, float] | None = None
 
 
 class Save(msgspec.Struct, tag=True):
@@ -77,6 +87,7 @@ class Restore(msgspec.Struct, tag=True):
     id: int
     prefix: list[int]
     state: bytes
+    adapter: tuple[str, float] | None = None
 
 
 class Rank(msgspec.Struct, tag=True):
@@ -143,9 +154,16 @@ class Failed(msgspec.Struct, tag=True):
     message: str
 
 
-Question = Tokenize | Encode | Score | Prefill | Save | Restore | Rank
+class Refused(msgspec.Struct, tag=True):
+    """Request ``id`` names a file that is not what it should be."""
+
+    id: int
+    message: str
+
+
+Question = Tokenize | Encode | Score | Prefill | Save | Restore | Rank | LoadAdapter
 Request = Open | Question | Cancel
-Response = Opened | Tokens | Rows | Done | State | Failed
+Response = Opened | Tokens | Rows | Done | State | Failed | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

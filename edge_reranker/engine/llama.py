@@ -12,10 +12,11 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
+from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
 from edge_reranker.engine.ranker import Ranker, configure
 from edge_reranker.engine.states import LastStates
-from edge_reranker.engine.types import MAX_ENCODE_TOKENS, EngineInfo, EngineSpec, FloatArray
+from edge_reranker.engine.types import MAX_ENCODE_TOKENS, Adapter, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
 
@@ -136,6 +137,7 @@ class LlamaModel:
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
         unified = spec.role == "scorer" and spec.mode == "unified"
         self._decoder = Decoder(self._context, max_sequences=spec.n_sequences if unified else 1)
+        self._adapters = Adapters(self._model, self._context)
         self._kv: Kv | None = None
         if spec.role == "scorer":
             if not self._decoder.memory:
@@ -214,6 +216,18 @@ class LlamaModel:
         if self._kv is None:
             raise RuntimeError("an encoder reads one text at a time and keeps nothing")
         return self._kv
+
+    def use_adapter(self, adapter: Adapter | None) -> None:
+        """What is decoded from here on is decoded with ``adapter``; None: by the bare model.
+
+        Raises ModelInvalid, and then all is as it was.
+        """
+        if self._adapters.use(adapter):
+            self.forget()  # the prefix's keys and values were made with the other one
+
+    def load_adapter(self, path: Path) -> None:
+        """Loads an adapter for later. Raises ModelInvalid."""
+        self._adapters.load(path)
 
     def abort(self) -> None:
         """Cuts off the decode that runs in another thread; it raises Aborted."""

@@ -45,6 +45,7 @@ class Supervisor:
         self._state = ModelState.LOADING
         self._info: EngineInfo | None = None
         self._problem = ""
+        self._loaded = False
         self._refused = False  # the worker itself said that it cannot load the model
         self._changed = threading.Condition()
         self._closed = False
@@ -168,13 +169,13 @@ class Supervisor:
         pause_s = _BACKOFF_FIRST_S / 2
         while not self._closed:
             started = time.monotonic()
-            self._refused = False
+            self._refused = self._loaded = False
             try:
                 self._run_worker()
             except (OSError, ValueError) as error:
                 self._problem = f"the model's worker could not be started: {type(error).__name__}"
             with self._changed:
-                loaded = self._state == ModelState.READY
+                loaded = self._loaded
                 self._state = ModelState.FAILED
                 self._open.clear()
                 self._lost()
@@ -219,9 +220,12 @@ class Supervisor:
                     return
                 self._take_in(frames.response_decoder.decode(body))
         finally:
+            with self._changed:  # before its process id goes: nobody may take it for ready meanwhile
+                self._loaded = self._state == ModelState.READY
+                self._state = ModelState.FAILED
             process.kill()
             code = process.wait()
-            if self._state != ModelState.READY and not self._refused and not self._closed:
+            if not self._loaded and not self._refused and not self._closed:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 self._unloadable(
                     f"{self._spec.path}: the worker ended while loading it ({how}); check it with "

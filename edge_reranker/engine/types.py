@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.errors import InvalidArgument
 from edge_reranker.types import ModelState, Piece
 
 # An item's own text never needs more, and llama.cpp reserves compute buffers for it.
@@ -56,6 +58,21 @@ class EngineSpec:
     memory_limit_bytes: int = 0
     mode: Mode = "isolated"
     nice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter in GGUF, for the model it was trained on; ``scale`` 0 is the bare model.
+
+    Raises InvalidArgument for a scale that is not finite.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise InvalidArgument("adapter.scale", f"{self.scale}; it must be a finite number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +155,25 @@ class Engine(Protocol):
         Raises EngineBusy, EngineDied.
         """
 
+    def load_adapter(self, path: Path, deadline: Deadline) -> None:
+        """Makes the first call with an adapter as fast as the next; the calls of others stay as they are.
+
+        Raises ModelInvalid for a file that is no adapter for this model, EngineBusy, EngineDied.
+        """
+
     def encode(
-        self, sequences: Sequence[Sequence[int]], deadline: Deadline, *, background: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        deadline: Deadline,
+        *,
+        background: bool = False,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """Mean over tokens of the last hidden states, one sequence per decode, in the order given.
 
         Stops early rather than pass the deadline; never raises for lack of time. ``background`` calls
-        let others go first.
+        let others go first. An ``adapter`` is in effect for this call only; one that cannot be loaded any
+        more stops it as DIED.
         """
 
     def score(
@@ -153,15 +182,19 @@ class Engine(Protocol):
         suffixes: Sequence[Sequence[int]],
         targets: Sequence[int],
         deadline: Deadline,
+        *,
+        adapter: Adapter | None = None,
     ) -> Scored:
         """Logits of ``targets`` at the last token of prefix + suffix, for each suffix.
 
         The prefix is decoded once and kept for the next call. With time for all, suffixes are batched as
         is cheapest; else the first ones as far as time goes. Raises InvalidArgument for an empty or overlong
-        input.
+        input. ``adapter`` as in ``encode``; the prefix is decoded again when it changes.
         """
 
-    def prefill(self, prefix: Sequence[int], deadline: Deadline) -> Prefilled:
+    def prefill(
+        self, prefix: Sequence[int], deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> Prefilled:
         """Decodes the next slice of a prefix (about 50 ms) before a request needs it; DONE once it is whole.
 
         Calls that score or encode go first. Raises InvalidArgument for an overlong prefix.
@@ -170,7 +203,9 @@ class Engine(Protocol):
     def save_prefix(self, deadline: Deadline) -> SavedPrefix | None:
         """The prefix as decoded; None without one, or when the engine cannot tell in time."""
 
-    def restore_prefix(self, saved: SavedPrefix, deadline: Deadline) -> bool:
+    def restore_prefix(
+        self, saved: SavedPrefix, deadline: Deadline, *, adapter: Adapter | None = None
+    ) -> bool:
         """Makes a saved prefix the one that is decoded; False when it is not taken, or there is one already.
 
         The state must come from ``save_prefix`` of the same model, adapter and version of llama.cpp.

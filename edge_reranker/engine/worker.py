@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, cost
-from edge_reranker.engine.types import EngineSpec, Stop
-from edge_reranker.errors import EdgeRerankerError
+from edge_reranker.engine.threads import Threads
+from edge_reranker.engine.types import Adapter, EngineSpec, Stop
+from edge_reranker.errors import EdgeRerankerError, ModelInvalid
 from edge_reranker.types import Piece
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Worker:
         self._score_pace = Pace()
         self._rank_pace = Pace()
         self._background_threads = 1
+        self._threads = Threads(1)
         self._model: LlamaModel
         self._inbox: Inbox
 
@@ -153,6 +155,7 @@ class Worker:
             return
         # Half of the processors stay free for the service and for whatever else the user does.
         self._background_threads = max(1, first.n_threads // 2)
+        self._threads = Threads(first.n_threads)
         self._warm_up(first.role)
         info = self._model.info
         self._send(
@@ -189,11 +192,16 @@ class Worker:
 
         self._inbox.begin(request.id)
         try:
-            answer = self._answer_to(request)
+            answer: frames.Response = self._answer_to(request)
         except Aborted:
             self._model.forget()
             answer = frames.Done(request.id, Stop.DEADLINE)
-        except (EdgeRerankerError, ValueError, RuntimeError) as error:
+        except ModelInvalid as error:
+            answer = frames.Refused(request.id, str(error))
+        except (EdgeRerankerError, ValueError) as error:
+            answer = frames.Failed(request.id, str(error))
+        except RuntimeError as error:  # of a decode: what it left in the cache is not known
+            self._model.forget()
             answer = frames.Failed(request.id, str(error))
         self._inbox.end()
         # Also when the abort came too late for a decode: the next request must not meet it.
@@ -204,6 +212,11 @@ class Worker:
         if isinstance(request, frames.Tokenize):
             ids = [self._model.tokenize([Piece(*piece) for piece in text]) for text in request.texts]
             return frames.Tokens(request.id, ids)
+        if isinstance(request, frames.LoadAdapter):
+            self._model.load_adapter(Path(request.path))
+            return frames.Done(request.id, Stop.DONE)
+        if isinstance(request, frames.Encode | frames.Score | frames.Prefill | frames.Restore):
+            self._model.use_adapter(_adapter(request.adapter))
         if isinstance(request, frames.Encode):
             return frames.Done(request.id, self._encode(request))
         if isinstance(request, frames.Score):
@@ -225,10 +238,13 @@ class Worker:
             if not budget.allows(_SAFETY * self._encode_pace.predict_ms(cost(len(ids)))):
                 self._encode_pace.refused()
                 return Stop.DEADLINE
-            start = time.monotonic()
-            vector = self._model.encode(ids, n_threads=self._background_threads if request.background else 0)
+            n_threads = self._background_threads if request.background else self._threads.choose()
+            start, cpu_start = time.monotonic(), time.process_time()
+            vector = self._model.encode(ids, n_threads=n_threads)
             if not request.background:
-                self._encode_pace.measured(cost(len(ids)), (time.monotonic() - start) * 1000.0)
+                ms, cpu_ms = (time.monotonic() - start) * 1000.0, (time.process_time() - cpu_start) * 1000.0
+                self._encode_pace.measured(cost(len(ids)), ms)
+                self._threads.measured(n_threads, cost(len(ids)), ms, cpu_ms)
             self._send(frames.Rows(request.id, [index], vector.tobytes()))
         return Stop.DONE
 
@@ -289,6 +305,10 @@ def _be_nice(nice: int) -> None:
     # To Linux, niceness is a thread's: numpy has some by now, and the model's inherit it from this one.
     for task in [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else [0]:
         os.setpriority(os.PRIO_PROCESS, task, nice)
+
+
+def _adapter(wanted: tuple[str, float] | None) -> Adapter | None:
+    return None if wanted is None else Adapter(Path(wanted[0]), wanted[1])
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_reranker.errors import NotFound
+from edge_reranker.types import KnownPair
 
 DEFAULT_MODEL = "smollm2-135m"
 ROLES = ("encoder", "scorer", "ranker")
@@ -21,11 +22,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is made of a model for one role: its first ``n_blocks`` blocks (None: all), requantised."""
+    """What is made of a model for one role: its first ``n_blocks`` blocks (None: all), requantised.
+
+    ``known`` is what its self-test must find again; measured by tests/engine/test_selftest.py.
+    """
 
     role: str
     quantisation: str
     n_blocks: int | None = None
+    known: KnownPair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,21 @@ MODELS: Mapping[str, Source] = {
             license="Apache-2.0",
             variants=(
                 # docs/decisions/0001: closest to the source at nearly the speed of Q4_0.
-                Variant("encoder", "Q8_0", n_blocks=10),
-                Variant("scorer", "Q4_0"),
+                Variant(
+                    "encoder",
+                    "Q8_0",
+                    n_blocks=10,
+                    # By its letters the far one is nearer, so that random weights do not pass.
+                    known=KnownPair(
+                        "Paris, Berlin, Madrid",
+                        near="Rome, Vienna, London",
+                        far="pairs, barley, mad ride",
+                        margin=0.0901,
+                    ),
+                ),
+                Variant(
+                    "scorer", "Q4_0", known=KnownPair("The capital of France is", " Paris", " London", 3.439)
+                ),
             ),
         ),
     )
@@ -84,6 +102,12 @@ DATASETS: Mapping[str, Source] = {
         ),
     )
 }
+
+
+def known_pair(name: str, role: str) -> KnownPair | None:
+    """What a catalogue model's self-test must find again; None for any other model."""
+    variants = MODELS[name].variants if name in MODELS else ()
+    return next((variant.known for variant in variants if variant.role == role), None)
 
 
 def find(sources: Mapping[str, Source], name: str) -> Source:

@@ -5,6 +5,7 @@ A pack is a folder:
     pack.json     the manifest: encoder, settings, priors, the weights' hash
     weights.npz   the head's arrays, half precision
     CARD.md       data, licence, honest metrics and the command that made it; for people
+    *.gguf        LoRA adapters, where the manifest names some
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -35,7 +37,18 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_INSTRUCTION_CHARS = 240
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 Float16 = NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """A LoRA adapter in GGUF beside the manifest, in effect whenever the pack's model runs."""
+
+    file: str
+    sha256: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ class Encoder:
     pooling: str = "mean"
     template: str = "{title}. {tags}. {text}"
     gguf_type: str = "Q8_0"
+    adapter: AdapterFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ class ScorerSettings:
     weight: float = 0.0
     model: str | msgspec.UnsetType = msgspec.UNSET
     instruction: str | msgspec.UnsetType = msgspec.UNSET
+    adapter: AdapterFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +136,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Pack:
-    """A manifest and the arrays that its hash names. Make one with ``make`` or ``load``."""
+    """A manifest and the arrays that its hash names. Make one with ``make`` or ``load``.
+
+    ``folder`` is where its adapters are; None when it has none.
+    """
 
     manifest: Manifest
     head: Head
+    folder: Path | None = None
 
     @cached_property
     def id(self) -> str:
@@ -138,17 +157,23 @@ class Pack:
         return int(self.head.project.shape[1])
 
 
-def make(manifest: Manifest, head: Head) -> Pack:
-    """A pack of ``head`` with its hash in the manifest. Raises ``PackInvalid`` as ``load`` does."""
+def make(manifest: Manifest, head: Head, *, folder: Path | None = None) -> Pack:
+    """A pack of ``head`` with its hash in the manifest; ``folder`` holds its adapters, if it has any.
+
+    Raises ``PackInvalid`` as ``load`` does.
+    """
     digest = hashlib.sha256(_weights_bytes(head)).hexdigest()
-    pack = Pack(replace(manifest, weights_sha256=digest), head)
+    pack = Pack(replace(manifest, weights_sha256=digest), head, folder)
     _check(pack)
     return pack
 
 
 def save(pack: Pack, path: Path, card: str = "") -> None:
-    """Write the pack's three files into the folder ``path``, making it where needed."""
+    """Write the pack's files into the folder ``path``, making it where needed."""
     path.mkdir(parents=True, exist_ok=True)
+    for adapter in _adapters(pack.manifest):
+        if pack.folder is not None and pack.folder.resolve() != path.resolve():
+            shutil.copyfile(pack.folder / adapter.file, path / adapter.file)
     (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head))
     text = msgspec.json.format(_canonical(pack.manifest), indent=1)
     (path / MANIFEST_FILE).write_bytes(text + b"\n")
@@ -171,13 +196,21 @@ def load(path: Path) -> Pack:
         raise _invalid(path, f"{MANIFEST_FILE}: format {manifest.format}, this version reads {FORMAT}")
     if hashlib.sha256(weights_bytes).hexdigest() != manifest.weights_sha256:
         raise _invalid(path, f"{WEIGHTS_FILE} is not the file that {MANIFEST_FILE} names (sha256 differs)")
-    pack = Pack(manifest, _head(path, weights_bytes))
+    pack = Pack(manifest, _head(path, weights_bytes), path)
     _check(pack, path)
     return pack
 
 
 def _canonical(manifest: Manifest) -> bytes:
-    return msgspec.json.encode(manifest, order="sorted")
+    plain = msgspec.to_builtins(manifest)
+    for section in (plain["encoder"], plain["scorer"]):
+        if section["adapter"] is None:
+            del section["adapter"]  # a pack without one keeps the id it has always had
+    return msgspec.json.encode(plain, order="sorted")
+
+
+def _adapters(manifest: Manifest) -> list[AdapterFile]:
+    return [used for used in (manifest.encoder.adapter, manifest.scorer.adapter) if used is not None]
 
 
 def _weights_bytes(head: Head) -> bytes:
@@ -242,8 +275,26 @@ def _check(pack: Pack, path: Path | None = None) -> None:
         if not np.isfinite(array).all():
             raise _invalid(where, f"{name} has values that are not finite")
     _check_settings(manifest, where)
+    for adapter in _adapters(manifest):
+        _check_adapter(adapter, pack.folder, where)
     _check_prior(manifest.fusion, "fusion", where)
     _check_prior(manifest.without_model, "without_model", where)
+
+
+def _check_adapter(adapter: AdapterFile, folder: Path | None, where: Path) -> None:
+    if not _FILE.fullmatch(adapter.file):
+        raise _invalid(where, f"adapter {adapter.file!r} must be the name of a file in the pack's folder")
+    if not np.isfinite(adapter.scale):
+        raise _invalid(where, f"{adapter.file}: scale {adapter.scale} is not finite")
+    if folder is None:
+        raise _invalid(where, f"{adapter.file}: no folder was given to find it in")
+    try:
+        with (folder / adapter.file).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _invalid(where, f"{adapter.file} cannot be read: {error.strerror}") from error
+    if found != adapter.sha256:
+        raise _invalid(where, f"{adapter.file} is not the file that {MANIFEST_FILE} names (sha256 differs)")
 
 
 def _check_settings(manifest: Manifest, where: Path) -> None:

@@ -7,6 +7,7 @@ from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.rank import RankScorer
 from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer
+from edge_reranker.scoring.tiers import Serving, Tiers
 from edge_reranker.scoring.types import Scorer, TierScores, User
 from edge_reranker.scoring.vectors import VectorCache
 
@@ -18,7 +19,9 @@ __all__ = [
     "PublicVectors",
     "RankScorer",
     "Scorer",
+    "Serving",
     "TierScores",
+    "Tiers",
     "User",
     "VectorCache",
     "VectorScorer",

@@ -57,6 +57,11 @@ class BackgroundEncoder:
                 if self._due():  # else the thread would wake for nothing, request by request
                     self._changed.notify_all()
 
+    def use(self, vectors: VectorCache) -> None:
+        """Takes another model's vectors from the next item on; what waits goes on waiting."""
+        with self._changed:
+            self._vectors = vectors
+
     def read(self, owner: Owner, candidates: Sequence[Candidate]) -> None:
         """Queues a list whose texts nobody had time to look at; its new items are encoded in their order.
 

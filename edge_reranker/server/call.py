@@ -78,6 +78,39 @@ class Budget:
         return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0), cancelled)
 
 
+_MOST_LATENESS_MS = 50.0
+_LATENESS_HALVED_S = 5.0
+
+
+class Lateness:
+    """How long after their deadline answers are ready, because other programs hold the processors.
+
+    The worst of late is planned for, and forgotten within seconds (docs/decisions/0007). Threads may share
+    one: at worst a measurement is lost.
+    """
+
+    def __init__(self) -> None:
+        self._worst = (0.0, 0.0)  # ms, and when it was
+
+    def before(self, due: Deadline) -> Deadline:
+        """The deadline to work by so that ``due`` is met; half of the time is left in any case."""
+        return due.less_ms(min(self._ms(), max(0.0, due.remaining_ms() / 2)))
+
+    def ended(self, deadline: Deadline, call: Call) -> None:
+        """Takes in that the answer to ``call``, which was to be ready by ``deadline``, is so now.
+
+        Who gets less time than it takes to answer at all is always late; that says little of the device.
+        """
+        given_ms = (deadline.at_s - call.arrived_s) * 1000.0
+        late_ms = min(since_ms(deadline.at_s), given_ms, _MOST_LATENESS_MS)
+        if late_ms > self._ms():
+            self._worst = (late_ms, time.monotonic())
+
+    def _ms(self) -> float:
+        ms, at_s = self._worst
+        return float(ms * 0.5 ** ((time.monotonic() - at_s) / _LATENESS_HALVED_S))
+
+
 def timed(ranking: Ranking, queue_ms: float) -> Ranking:
     """The ranking with the time before the core's work added to its timings."""
     timings = dataclasses.replace(

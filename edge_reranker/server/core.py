@@ -42,6 +42,10 @@ class Core(Protocol):
         """The models on this device."""
         ...
 
+    def load_model(self, name: str, deadline: Deadline) -> Model:
+        """Swaps the model behind a self-test, which ends by the deadline; calls under way go on."""
+        ...
+
     def warmup(self, deadline: Deadline) -> bool:
         """Makes the next request fast; whether the model answers. Idempotent."""
         ...

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from edge_reranker.errors import NotAvailableYet, NotFound
+from edge_reranker.errors import InvalidArgument, NotFound
 from edge_reranker.server import checks, limits, respond
 from edge_reranker.server.call import Budget, Call, current
 from edge_reranker.server.core import Core
@@ -18,7 +18,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Tells about the models on this device."""
+    """Tells about the models on this device, and swaps them."""
 
     def __init__(self, core: Core, workers: Workers, budget: Budget) -> None:
         self._core = core
@@ -34,8 +34,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return await self._workers.run(lambda: self._get(request))
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: _Context) -> pb.LoadModelResponse:
-        """Comes with a later version."""
-        raise NotAvailableYet("LoadModel is not available in this version")
+        """Swaps the model; its loading and self-test end within the call's deadline, a minute at most."""
+        call = current()
+        return await self._workers.run(lambda: self._load(call, request))
 
     async def Warmup(self, request: pb.WarmupRequest, context: _Context) -> pb.WarmupResponse:
         """Makes ready within the call's deadline, a minute at most."""
@@ -52,6 +53,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         raise NotFound(
             f'name: "{checks.echo(request.name)}" is not a model on this device; ListModels names them'
         )
+
+    def _load(self, call: Call, request: pb.LoadModelRequest) -> pb.LoadModelResponse:
+        if not request.name:
+            raise InvalidArgument("name", "is empty; ListModels names the models on this device")
+        deadline = self._budget.deadline(call, limits.MAX_BUDGET_MS)
+        return pb.LoadModelResponse(model=respond.model(self._core.load_model(request.name, deadline)))
 
     def _warmup(self, call: Call) -> pb.WarmupResponse:
         return pb.WarmupResponse(ready=self._core.warmup(self._budget.deadline(call, limits.MAX_BUDGET_MS)))

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
+from edge_reranker.deadline import Deadline
 from edge_reranker.errors import InvalidArgument, NotAvailableYet
 from edge_reranker.server import checks, convert, respond
-from edge_reranker.server.call import Budget, Call, current, since_ms, timed
+from edge_reranker.server.call import Budget, Call, Lateness, current, since_ms, timed
 from edge_reranker.server.core import Core
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import rerank_service_pb2 as pb
@@ -27,12 +28,16 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         self._core = core
         self._workers = workers
         self._budget = budget
+        self._lateness = Lateness()
 
     async def Rerank(self, request: pb.RerankRequest, context: _Context) -> pb.RerankResponse:
         """One complete order within the deadline."""
         call = current()
         with _cancelling() as cancelled:
-            return await self._workers.run(lambda: self._rerank(call, request, cancelled))
+            response, deadline = await self._workers.run(lambda: self._rerank(call, request, cancelled))
+            # Here, not in the thread: on a busy device the way back is what takes long.
+            self._lateness.ended(deadline, call)
+            return response
 
     async def RerankStream(
         self, request: pb.RerankStreamRequest, context: _Context
@@ -47,12 +52,16 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         """Comes with a later version."""
         raise NotAvailableYet("Explain is not available in this version")
 
-    def _rerank(self, call: Call, request: pb.RerankRequest, cancelled: threading.Event) -> pb.RerankResponse:
+    def _rerank(
+        self, call: Call, request: pb.RerankRequest, cancelled: threading.Event
+    ) -> tuple[pb.RerankResponse, Deadline]:
+        """The answer, and when the core was to be done with it."""
         query = convert.rerank_query(request)
         queue_ms = since_ms(call.arrived_s)
-        deadline = self._budget.deadline(call, request.budget_ms, cancelled, taken_ms=queue_ms)
+        due = self._budget.deadline(call, request.budget_ms, cancelled, taken_ms=queue_ms)
+        deadline = self._lateness.before(due)
         ranking = self._core.rerank(call.namespace, query, deadline)
-        return respond.ranking(timed(ranking, queue_ms), query.top_n)
+        return respond.ranking(timed(ranking, queue_ms), query.top_n), deadline
 
     def _rerank_stream(
         self, call: Call, request: pb.RerankStreamRequest, cancelled: threading.Event
@@ -62,7 +71,8 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         except InvalidArgument as error:
             raise checks.inside("request", error) from None
         queue_ms = since_ms(call.arrived_s)
-        deadline = self._budget.deadline(call, request.request.budget_ms, cancelled, taken_ms=queue_ms)
+        due = self._budget.deadline(call, request.request.budget_ms, cancelled, taken_ms=queue_ms)
+        deadline = self._lateness.before(due)
         for ranking in self._core.rerank_stream(call.namespace, query, deadline):
             answer = respond.ranking(timed(ranking, queue_ms), query.top_n)
             yield pb.RerankStreamResponse(response=answer)

@@ -86,4 +86,5 @@ def model(record: Model) -> model_service_pb2.Model:
         role=record.role,
         state=int(record.state),  # type: ignore[arg-type]  # open enum: a number is fine
         license=record.license,
+        tokens_per_s=record.tokens_per_s,
     )

@@ -21,20 +21,22 @@ MODEL_STATE_READY: ModelState
 MODEL_STATE_FAILED: ModelState
 
 class Model(_message.Message):
-    __slots__ = ("name", "sha256", "size_bytes", "role", "state", "license")
+    __slots__ = ("name", "sha256", "size_bytes", "role", "state", "license", "tokens_per_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LICENSE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     sha256: str
     size_bytes: int
     role: str
     state: ModelState
     license: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., role: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., license: _Optional[str] = ...) -> None: ...
+    tokens_per_s: float
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., role: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., license: _Optional[str] = ..., tokens_per_s: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -76,7 +76,10 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Swaps the model behind a self-test. Comes with a later version.
+        """Starts a model beside the one in use, tries it out, and swaps; loads it anew when it is in use already.
+        Calls under way end on the model they began with. FAILED_PRECONDITION when it cannot be used or fails its
+        self-test, UNAVAILABLE when time is too short (a minute at most), RESOURCE_EXHAUSTED while another is
+        loaded; then the model in use stays. Not idempotent. It lasts until the service ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

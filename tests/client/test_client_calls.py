@@ -29,6 +29,7 @@ from edge_reranker_client import (
     Item,
     Model,
     Neighbour,
+    NotFound,
     Pin,
     Policy,
     Recorded,
@@ -173,6 +174,17 @@ def test_forget_gives_the_receipt(owner: EdgeReranker) -> None:
 
 def test_models_are_records(owner: EdgeReranker) -> None:
     assert owner.models() == [Model("tiny", "ab" * 32, 1_234_567, "encoder", "READY", "Apache-2.0")]
+
+
+def test_a_model_is_loaded_by_name_and_an_unknown_one_is_an_error(owner: EdgeReranker) -> None:
+    wanted = Model("tiny", "ab" * 32, 1_234_567, "encoder", "READY", "Apache-2.0", tokens_per_s=123.5)
+    assert owner.load_model("tiny") == wanted
+    with pytest.raises(NotFound, match="huge"):
+        owner.load_model("huge")
+    with pytest.raises(InvalidArgument, match="name: is empty; ListModels names"):
+        owner.load_model("")
+    with pytest.raises(InvalidArgument, match="name"):
+        owner.load_model(7)  # type: ignore[arg-type]
 
 
 def failing_once(error: Exception) -> FakeCore:

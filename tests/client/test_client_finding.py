@@ -111,7 +111,7 @@ def test_new_tokens_are_read_after_the_old_one_was_refused(tmp_path: Path) -> No
 
 
 def test_owner_calls_need_the_owners_token(app: EdgeReranker, owner: EdgeReranker) -> None:
-    for call in (lambda: app.forget(all=True), app.models, app.warmup):
+    for call in (lambda: app.forget(all=True), app.models, app.warmup, lambda: app.load_model("x")):
         with pytest.raises(PermissionDenied, match="needs the owner's token"):
             call()
     assert owner.forget(all=True).events == 0

@@ -21,7 +21,6 @@ LATER = {
     "ContextService/UnmuteTopic",
     "ContextService/GetRetention",
     "ContextService/SetRetention",
-    "ModelService/LoadModel",
 }
 
 

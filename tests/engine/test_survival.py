@@ -48,6 +48,7 @@ def test_no_memory_limit_leaves_a_worker_without_a_reason(encoder_path: Path, li
     try:
         assert not engine.wait_settled(Deadline.after_ms(20_000))
         assert encoder_path.name in engine.problem
+        assert "ended while loading" not in engine.problem, "the worker itself says it"
         assert f"memory_limit_mb, which is {limit_mb}" in engine.problem
     finally:
         engine.close()

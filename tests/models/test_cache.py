@@ -59,6 +59,18 @@ def test_a_wrong_hash_adds_nothing(tmp_path: Path) -> None:
     assert cache.files() == []
 
 
+def test_a_hostile_file_is_not_taken_in_though_its_hash_is_right(tmp_path: Path) -> None:
+    gguf(tmp_path / "mine.gguf")
+    data = bytearray((tmp_path / "mine.gguf").read_bytes())
+    data[8:16] = struct.pack("<Q", 1 << 60)
+    (tmp_path / "mine.gguf").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    cache = ModelCache(tmp_path / "cache")
+    with pytest.raises(ModelInvalid, match="not a sound GGUF file"):
+        cache.add(tmp_path / "mine.gguf", sha256=sha256, name="mine", role="scorer", license_="", say=silent)
+    assert not list(tmp_path.glob("cache/**/*.gguf"))
+
+
 def test_a_catalogue_name_cannot_be_taken(tmp_path: Path) -> None:
     sha256 = gguf(tmp_path / "mine.gguf")
     with pytest.raises(InvalidArgument, match="catalogue model"):

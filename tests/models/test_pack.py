@@ -12,7 +12,7 @@ import pytest
 
 from edge_reranker.errors import PackInvalid
 from edge_reranker.models import pack as packs
-from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
+from edge_reranker.models.pack import AdapterFile, Encoder, Head, Manifest, Pack, Prior, TasteSettings
 
 N_EMBD, N_DIMS = 6, 3
 PRIOR = Prior(("server_rank", "towers"), (-0.5, 2.0), ((1.0, 0.1), (0.1, 2.0)))
@@ -229,3 +229,69 @@ def test_an_instruction_that_says_nothing_or_too_much_is_refused(instruction: st
     scorer = packs.ScorerSettings(instruction=instruction)
     with pytest.raises(PackInvalid, match=r"scorer\.instruction must have 1 to 240 characters"):
         packs.make(replace(MANIFEST, scorer=scorer), head())
+
+
+SCORER_ADAPTER, ENCODER_ADAPTER = b"as if it were for the scorer", b"and this for the encoder"
+
+
+def with_adapters(folder: Path, **changes: Any) -> Pack:
+    """A pack with an adapter for each role, whose files are in ``folder``."""
+    (folder / "s.gguf").write_bytes(SCORER_ADAPTER)
+    (folder / "e.gguf").write_bytes(ENCODER_ADAPTER)
+    scorer = AdapterFile("s.gguf", hashlib.sha256(SCORER_ADAPTER).hexdigest(), 0.5)
+    encoder = AdapterFile("e.gguf", hashlib.sha256(ENCODER_ADAPTER).hexdigest())
+    manifest = replace(
+        MANIFEST,
+        scorer=replace(MANIFEST.scorer, adapter=replace(scorer, **changes)),
+        encoder=replace(MANIFEST.encoder, adapter=encoder),
+    )
+    return packs.make(manifest, head(), folder=folder)
+
+
+def test_adapters_are_saved_and_loaded_with_their_pack(tmp_path: Path) -> None:
+    pack = with_adapters(tmp_path)
+    packs.save(pack, tmp_path / "p")
+    found = packs.load(tmp_path / "p")
+    assert (found.id, found.manifest) == (pack.id, pack.manifest)
+    assert (tmp_path / "p" / "s.gguf").read_bytes() == SCORER_ADAPTER
+    assert (tmp_path / "p" / "e.gguf").read_bytes() == ENCODER_ADAPTER
+    packs.save(found, tmp_path / "p")  # onto itself
+    assert packs.load(tmp_path / "p").id == pack.id
+
+
+def test_the_id_names_the_adapters_and_their_scale(tmp_path: Path, pack: Pack) -> None:
+    ids = {pack.id, with_adapters(tmp_path).id, with_adapters(tmp_path, scale=0.25).id}
+    assert len(ids) == 3
+
+
+def test_a_pack_without_adapters_keeps_the_id_it_had_before_there_were_any(pack: Pack, saved: Path) -> None:
+    manifest = json.loads((saved / packs.MANIFEST_FILE).read_text())
+    assert "adapter" not in manifest["encoder"] | manifest["scorer"]
+    compact = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    assert pack.id == f"a-pack-{hashlib.sha256(compact).hexdigest()[:12]}"
+
+
+def test_a_missing_or_changed_adapter_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    packs.save(with_adapters(tmp_path), folder)
+    (folder / "e.gguf").write_bytes(ENCODER_ADAPTER[:-1] + b"?")
+    with pytest.raises(PackInvalid, match=r"e\.gguf is not the file that pack\.json names"):
+        packs.load(folder)
+    (folder / "e.gguf").unlink()
+    with pytest.raises(PackInvalid, match=r"e\.gguf cannot be read: No such file"):
+        packs.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"file": "../s.gguf"}, "must be the name of a file in the pack's folder"),
+        ({"file": ""}, "must be the name of a file"),
+        ({"scale": float("inf")}, "scale inf is not finite"),
+    ],
+)
+def test_an_adapter_that_cannot_be_meant_is_refused(
+    tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(PackInvalid, match=problem):
+        with_adapters(tmp_path, **changes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.errors import InvalidArgument
+from edge_reranker.errors import InvalidArgument, NotFound
 from edge_reranker.types import (
     Event,
     Forgotten,
@@ -101,6 +102,13 @@ class FakeCore:
     def models(self) -> Sequence[Model]:
         self.before(Deadline())
         return [MODEL]
+
+    def load_model(self, name: str, deadline: Deadline) -> Model:
+        self.deadlines.append(deadline)
+        self.before(deadline)
+        if name != MODEL.name:
+            raise NotFound(f"{name!r} is not there")
+        return dataclasses.replace(MODEL, tokens_per_s=123.5)
 
     def warmup(self, deadline: Deadline) -> bool:
         self.deadlines.append(deadline)

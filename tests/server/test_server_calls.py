@@ -16,7 +16,7 @@ import pytest
 import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.deadline import Deadline
-from edge_reranker.server.call import Budget, Call
+from edge_reranker.server.call import Budget, Call, Lateness
 from edge_reranker.server.status import INTERNAL_MESSAGE
 from edge_reranker.types import Ranking, RerankQuery
 from edge_reranker_client import EdgeReranker, Event, Item
@@ -301,3 +301,54 @@ def test_unknown_rpc_is_unimplemented(served: Running) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", metadata=served.bearer("owner"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def ended(lateness: Lateness, *, given_ms: float, late_ms: float) -> None:
+    """An answer that is ready now, ``late_ms`` after what was given to it was over."""
+    arrived_s = time.monotonic() - (given_ms + late_ms) / 1000.0
+    lateness.ended(Deadline(arrived_s + given_ms / 1000.0), Call("default", arrived_s))
+
+
+def earlier_ms(lateness: Lateness, left_ms: float) -> float:
+    due = Deadline.after_ms(left_ms)
+    return (due.at_s - lateness.before(due).at_s) * 1000.0
+
+
+def test_answers_that_come_late_make_the_next_ones_due_earlier_for_some_seconds() -> None:
+    lateness = Lateness()
+    assert earlier_ms(lateness, 200) == 0, "all was in time so far"
+    ended(lateness, given_ms=100, late_ms=40)
+    assert earlier_ms(lateness, 200) == pytest.approx(40, abs=2)
+    ended(lateness, given_ms=100, late_ms=4)
+    ended(lateness, given_ms=100, late_ms=-50)
+    assert earlier_ms(lateness, 200) == pytest.approx(40, abs=2), "the worst counts"
+    time.sleep(1.0)
+    assert earlier_ms(lateness, 200) == pytest.approx(40 * 0.5**0.2, abs=2), "and is forgotten"
+
+
+def test_lateness_leaves_half_of_the_time_and_takes_50_ms_at_most() -> None:
+    lateness = Lateness()
+    ended(lateness, given_ms=1_000, late_ms=5_000)
+    assert earlier_ms(lateness, 1_000) == pytest.approx(50, abs=2)
+    assert earlier_ms(lateness, 40) == pytest.approx(20, abs=2)
+    assert earlier_ms(lateness, -5) == 0
+
+
+def test_who_gives_no_time_teaches_nothing() -> None:
+    lateness = Lateness()
+    ended(lateness, given_ms=-2, late_ms=30)
+    assert earlier_ms(lateness, 200) == 0
+    ended(lateness, given_ms=5, late_ms=30)
+    assert earlier_ms(lateness, 200) == pytest.approx(5, abs=1)
+
+
+def test_a_server_that_answered_late_plans_the_next_request_earlier(tmp_path: Path) -> None:
+    late = iter([0.3, 0.0])
+    core = FakeCore(before=lambda deadline: time.sleep(next(late)))
+    with running(tmp_path, core), EdgeReranker(data_dir=tmp_path) as client:
+        given_ms = []
+        for _ in range(2):
+            start_s = time.monotonic()
+            client.rerank([{"id": "a"}], budget_ms=200)
+            given_ms.append((core.deadlines[-1].at_s - start_s) * 1000.0)
+    assert given_ms[0] - given_ms[1] > 40

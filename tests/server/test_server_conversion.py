@@ -284,7 +284,7 @@ def test_receipts_and_models_are_told_whole() -> None:
     assert [getattr(receipt, each.name) for each in receipt.DESCRIPTOR.fields] == [1, 2, 3, 4]
     answer = respond.recorded(Recorded(5, 6))
     assert (answer.recorded, answer.duplicates) == (5, 6)
-    model = respond.model(Model("n", "s", 7, "scorer", ModelState.LOADING, "MIT"))
+    model = respond.model(Model("n", "s", 7, "scorer", ModelState.LOADING, "MIT", 12.5))
     assert model == model_service_pb2.Model(
         name="n",
         sha256="s",
@@ -292,6 +292,7 @@ def test_receipts_and_models_are_told_whole() -> None:
         role="scorer",
         state=model_service_pb2.MODEL_STATE_LOADING,
         license="MIT",
+        tokens_per_s=12.5,
     )
 
 

@@ -21,6 +21,7 @@ from edge_reranker_client.records import Event, Forgotten, Model, Ranking, Recor
 from edge_reranker_client.transport import Transport, given_path
 
 _WARMUP_S = 60.0
+_LOAD_S = 130.0  # a minute for the self-test, and one for the longest call on the model before
 _HEALTH_S = 2.0
 
 
@@ -31,9 +32,9 @@ class EdgeReranker:
     ``EDGE_RERANKER_TOKEN`` and ``EDGE_RERANKER_DATA_DIR``, then the platform's data directory. A given
     ``data_dir`` means its own socket and token, whatever the environment says. The socket is the one that
     ``config.toml`` in the data directory names, else the usual one; other settings files are not read.
-    ``owner=True`` reads the owner's token, which ``forget``, ``models`` and ``warmup`` need. Every call
-    ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like, and
-    close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
+    ``owner=True`` reads the owner's token, which ``forget``, ``models``, ``load_model`` and ``warmup`` need.
+    Every call ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like,
+    and close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
     argument that cannot be right raises its kind ``InvalidArgument``, which names it.
     """
 
@@ -146,6 +147,15 @@ class EdgeReranker:
         """The models on this device. Owner only."""
         return [messages.model_of(each) for each in self.models_message(timeout_s=timeout_s).models]
 
+    def load_model(self, name: str, *, timeout_s: float = _LOAD_S) -> Model:
+        """Swaps the service's model behind a self-test; loads it anew if it is in use. Owner only.
+
+        Calls under way end on the model they began with. Raises ``FailedPrecondition`` or its kind
+        ``ModelInvalid`` when the model cannot be used; then the one in use stays.
+        """
+        request = messages.request(model_service_pb2.LoadModelRequest, name=name)
+        return messages.model_of(self.load_model_message(request, timeout_s=timeout_s).model)
+
     def warmup(self, *, timeout_s: float = _WARMUP_S) -> bool:
         """Makes the next rerank fast; whether the model answers. Owner only."""
         call, request = self._models.Warmup, model_service_pb2.WarmupRequest()
@@ -211,6 +221,16 @@ class EdgeReranker:
             model_service_pb2.ListModelsRequest(),
             timeout_s=timeout_s,
             idempotent=True,
+        )
+        return answer
+
+    def load_model_message(
+        self, request: model_service_pb2.LoadModelRequest, *, timeout_s: float | None = _LOAD_S
+    ) -> model_service_pb2.LoadModelResponse:
+        """``load_model`` in protos. Made again only if the first attempt never reached the service."""
+        _expect(model_service_pb2.LoadModelRequest, request)
+        answer: model_service_pb2.LoadModelResponse = self._transport.call(
+            self._models.LoadModel, request, timeout_s=timeout_s, idempotent=False
         )
         return answer
 

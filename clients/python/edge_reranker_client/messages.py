@@ -200,6 +200,7 @@ def model_of(message: model_service_pb2.Model) -> records.Model:
         role=message.role,
         state=_enum_name(model_service_pb2.ModelState, message.state),
         license=message.license,
+        tokens_per_s=message.tokens_per_s,
     )
 
 

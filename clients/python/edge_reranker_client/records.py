@@ -150,7 +150,10 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model file on the device; ``role`` is "encoder", "scorer" or "ranker", ``state`` such as "READY"."""
+    """A model file on the device; ``role`` is "encoder", "scorer" or "ranker", ``state`` such as "READY".
+
+    ``tokens_per_s`` is what its last self-test measured; 0 when it had none.
+    """
 
     name: str
     sha256: str
@@ -158,3 +161,4 @@ class Model:
     role: str
     state: str
     license: str
+    tokens_per_s: float = 0.0
