@@ -337,7 +337,7 @@ class Pipeline:
         return _Answer(
             order=order(fuse(matrix, FEATURES + tiers.named, weights)),
             tier=np.where(result.reached, tier, before.tier),
-            coverage=float(result.reached.mean()),
+            coverage=result.coverage,
             reason=result.reason or reason,
             weighed=True,
         )

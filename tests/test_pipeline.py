@@ -314,6 +314,21 @@ def test_an_item_of_nothing_but_control_strings_or_no_text_stops_nobody(tmp_path
     assert {result.id: result.tier for result in answer.results} == {
         "empty": 0, "marks": 0, "f0": 1, "f1": 1, "f2": 1, "f3": 1, "f4": 1,
     }  # fmt: skip
+    assert answer.coverage == 1.0, "they need no vector, so none is missing"
+
+
+def test_where_no_text_is_read_no_vector_is_missing(tmp_path: Path) -> None:
+    """Nothing of the candidates, or nothing of what the user did, has a text."""
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        whole.record("b", [dataclasses.replace(liked(5)[0], item=Item("empty"))])
+        answers = [
+            whole.rerank("a", RerankQuery((Candidate(Item("x")), Candidate(Item("y")))), LONG),
+            whole.rerank("b", RerankQuery(films(5)), LONG),
+        ]
+    for answer in answers:
+        assert (answer.coverage, answer.degraded_reason) == (1.0, DegradedReason.UNSPECIFIED)
+        assert {result.tier for result in answer.results} == {0}
 
 
 def test_neighbours_of_what_was_liked_rise(tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ class VectorScorer:
         if not user_vector.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
             self._background.schedule(user.owner, missing)
-            yield TierScores(np.zeros(len(keyed)), np.zeros(len(keyed), dtype=np.bool_), history_reason)
+            nothing = np.zeros(len(keyed), dtype=np.bool_)
+            due = None if history_reason else nothing
+            yield TierScores(np.zeros(len(keyed)), nothing, history_reason, due)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
         yield self._scored(user_vector, keyed, found, stop or history_reason)
@@ -131,4 +133,5 @@ class VectorScorer:
         if reached.any():
             rows = np.stack([found[item.hash] for item in keyed if item.hash in found])
             scores[reached] = self._towers.scores(user_vector, rows)
-        return TierScores(scores, reached, reason)
+        due = reached | np.array([self._vectors.encodable(item) for item in keyed], dtype=np.bool_)
+        return TierScores(scores, reached, reason, due)

@@ -49,12 +49,20 @@ class User:
 class TierScores:
     """Scores float64 [n]; only where ``reached`` is true do they mean anything.
 
+    ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     """
 
     scores: Scores
     reached: Mask
     reason: DegradedReason = DegradedReason.UNSPECIFIED
+    due: Mask | None = None
+
+    @property
+    def coverage(self) -> float:
+        """The share of those due that were reached; 1 when none is."""
+        due = self.reached if self.due is None else self.reached[self.due]
+        return float(due.mean()) if due.size else 1.0
 
 
 class Scorer(Protocol):

@@ -59,7 +59,8 @@ class RerankServiceServicer(object):
     """
 
     def Rerank(self, request, context):
-        """Answers once, within the deadline, with a complete permutation (docs/serving.md has the limits). Not idempotent: each call logs a ranking.
+        """Answers once, within the deadline, with a complete permutation (docs/serving.md has the limits). Not idempotent:
+        each call logs a ranking.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

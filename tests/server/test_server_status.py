@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -65,6 +66,19 @@ def test_status_alone_gives_the_kind_or_one_above_it_or_an_unavailable_service(
 def test_every_status_of_the_table_has_a_way_back() -> None:
     for code in set(STATUS.values()) - {grpc.StatusCode.INTERNAL}:
         assert code in theirs.STATUSES
+
+
+def test_the_kinds_of_each_status_are_documented() -> None:
+    """docs/serving.md is where whoever writes a client in another language reads them."""
+    documented: set[tuple[str, str]] = set()
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    for line in text.partition("| gRPC status |")[2].partition("\n\n")[0].splitlines()[2:]:
+        _, statuses, kinds, *_ = (cell.strip() for cell in line.split("|"))
+        for status in statuses.split(", "):
+            documented |= {(status, kind) for kind in kinds.split(", ") if kind}
+    for kind, status in STATUS.items():
+        assert (status.name, kind.__name__) in documented
+    assert {kind for _, kind in documented} == {kind.__name__ for kind in STATUS}
 
 
 def test_error_of_a_class_below_gets_its_parents_status() -> None:

@@ -111,8 +111,8 @@ class Timings:
 class Ranking:
     """The candidates in this user's order.
 
-    ``degraded_reason`` is "" or a name such as "DEADLINE"; ``coverage`` is the share of candidates that
-    the deepest tier due reached.
+    ``degraded_reason`` is "" or, in a final answer, a name such as "DEADLINE"; ``coverage`` is the share of
+    candidates that the deepest tier due has reached. ``model`` and ``pack`` are "" where they had no say.
     """
 
     ranking_id: str
