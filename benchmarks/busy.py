@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,9 +33,11 @@ def main() -> bool:
         figures[f"{n_hogs}_hogs_in_time"] = sum(ms <= 0 for ms in late) / _REQUESTS
         figures[f"{n_hogs}_hogs_p99_over_deadline_ms"] = percentile(late, 0.99)
         figures[f"{n_hogs}_hogs_worst_over_deadline_ms"] = max(late)
-        bounds[f"{n_hogs} hogs: 90 % in time"] = sum(ms <= 0 for ms in late) >= 0.9 * _REQUESTS
+        if n_hogs <= (os.cpu_count() or 1):  # more cannot be planned for: docs/decisions/0007
+            bounds[f"{n_hogs} hogs: 90 % in time"] = sum(ms <= 0 for ms in late) >= 0.9 * _REQUESTS
         coverage = [share for each in times.coverage.values() for share in each]
         figures[f"{n_hogs}_hogs_mean_coverage"] = sum(coverage) / len(coverage)
+    figures["load_1_min"] = os.getloadavg()[0]
     return report("busy", figures, bounds)
 
 

@@ -1,4 +1,4 @@
-"""Encoding beside a program that keeps one processor busy: our worker against OpenMP's default waiting."""
+"""Encoding beside a program that keeps one processor busy: our worker against llama.cpp's own way to wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, percentile, ratio, report
@@ -15,26 +16,51 @@ from edge_reranker.models import ModelCache
 from edge_reranker.prompt import item_pieces
 
 _ROUNDS = 15
+# The same decode with two threads whatever happens, waiting as OpenMP does by default.
+_DEFAULT = """
+import sys
+from pathlib import Path
+from edge_reranker.engine import EngineSpec
+from edge_reranker.engine.llama import LlamaModel
+model = LlamaModel(EngineSpec(Path(sys.argv[1]), "encoder"))
+ids = [int(id) for id in sys.argv[2:]]
+for line in sys.stdin:
+    model.encode(ids)
+    print("done", flush=True)
+"""
 
 
 def main() -> bool:
-    """One film a call, both workers in turn, first on a quiet machine, then beside a busy loop."""
+    """One film a call, both in turn, first on a quiet machine, then beside a busy loop."""
     _, path = ModelCache(cache_dir()).open("smollm2-135m", "encoder")
-    workers = {name: _worker(EngineSpec(path, "encoder"), name) for name in ("ours", "default")}
+    worker = WorkerEngine(EngineSpec(path, "encoder"))
     try:
-        ids = workers["ours"].tokenize([item_pieces(films()[0])], Deadline())
-        calls = {name: partial(worker.encode, ids, Deadline()) for name, worker in workers.items()}
-        interleaved(calls, 3)
-        quiet = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
-        hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        try:
-            busy = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
-        finally:
-            hog.kill()
-            hog.wait()
+        assert worker.wait_ready(Deadline.after_ms(60_000)), worker.problem
+        ids = worker.tokenize([item_pieces(films()[0])], Deadline())
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", _DEFAULT, str(path), *map(str, ids[0])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={key: value for key, value in process.WORKER_ENVIRONMENT.items() if key != "GOMP_SPINCOUNT"},
+        ) as default:
+            try:
+                calls: dict[str, Callable[[], object]] = {
+                    "ours": partial(worker.encode, ids, Deadline()),
+                    "default": partial(_ask, default),
+                }
+                interleaved(calls, 3)
+                quiet = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
+                hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                try:
+                    busy = interleaved(calls, _ROUNDS, pause_s=AFTER_MODEL_S)
+                finally:
+                    hog.kill()
+                    hog.wait()
+            finally:
+                default.kill()
     finally:
-        for worker in workers.values():
-            worker.close()
+        worker.close()
     return report(
         "contention",
         {
@@ -55,13 +81,9 @@ def main() -> bool:
     )
 
 
-def _worker(spec: EngineSpec, name: str) -> WorkerEngine:
-    ours = process.WORKER_ENVIRONMENT
-    if name == "default":
-        process.WORKER_ENVIRONMENT = {key: ours[key] for key in ours if key != "GOMP_SPINCOUNT"}
-    try:
-        worker = WorkerEngine(spec)
-        assert worker.wait_ready(Deadline.after_ms(60_000)), worker.problem
-        return worker
-    finally:
-        process.WORKER_ENVIRONMENT = ours
+def _ask(default: subprocess.Popen[str]) -> None:
+    assert default.stdin is not None
+    assert default.stdout is not None
+    default.stdin.write("\n")
+    default.stdin.flush()
+    assert default.stdout.readline() == "done\n"

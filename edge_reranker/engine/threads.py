@@ -6,7 +6,7 @@ from edge_reranker.deadline import Pace
 
 # Undisturbed, threads compute 0.97 of the time and more; beside one busy program, half: docs/decisions/0007.
 _DISTURBED = 0.75
-_TRY_EVERY = 16
+_TRY_EVERY = 8
 
 
 class Threads:

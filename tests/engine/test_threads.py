@@ -21,10 +21,10 @@ def test_a_busy_device_gets_the_number_that_is_faster() -> None:
     fewer = Threads(2)
     used = [decode(fewer, {2: 57, 1: 27}, held=True) for _ in range(160)]
     assert used[0] == 2
-    assert used.count(1) >= 145
+    assert used.count(1) >= 135
     all_of_them = Threads(4)
     used = [decode(all_of_them, {4: 30, 2: 39}, held=True) for _ in range(160)]
-    assert used.count(4) >= 145
+    assert used.count(4) >= 135
 
 
 def test_a_device_that_was_busy_gets_all_threads_again_soon() -> None:
@@ -42,7 +42,7 @@ def test_what_was_fast_in_another_hour_is_measured_again() -> None:
     for _ in range(5):
         decode(threads, {2: 14, 1: 27}, held=False)
     used = [decode(threads, {2: 57, 1: 27}, held=True) for _ in range(40)]
-    assert used.count(1) >= 35
+    assert used.count(1) >= 33
 
 
 def test_one_thread_stays_one() -> None:
