@@ -230,12 +230,13 @@ def test_a_migration_that_fails_leaves_nothing_behind(data_dir: Path) -> None:
     fill(data_dir)
     steps = Migrations("edge-reranker")
     steps(name="0001_events_items_vectors_rankings")(migrations._first)
+    steps(name="0002_prefixes")(migrations._prefix)
 
     def half(db: Database) -> None:
         db.execute("CREATE TABLE half (a)")
         raise RuntimeError("power loss")
 
-    steps(name="0002_half")(half)
+    steps(name="0003_half")(half)
     path = data_dir / "store.db"
     db = open_database(path, Key((data_dir / "key").read_text(), "file"))
     with pytest.raises(RuntimeError):
@@ -249,7 +250,7 @@ def test_released_migrations_keep_their_names_and_order() -> None:
     """Append a line with each release; never edit one."""
     with Database(memory=True) as empty:
         names = [step.name for step in migrations.MIGRATIONS.pending(empty)]
-    assert names[:1] == ["0001_events_items_vectors_rankings"]
+    assert names[:2] == ["0001_events_items_vectors_rankings", "0002_prefixes"]
 
 
 def test_a_copy_of_the_closed_directory_is_a_backup(data_dir: Path, tmp_path: Path) -> None:
