@@ -15,7 +15,7 @@ from edge_reranker.engine.llama import QUANTISATIONS, derive
 from edge_reranker.types import Piece
 
 _LENGTHS = (4, 8, 16, 32)
-_CANDIDATES = (5, 20, 50, 100)
+_CANDIDATES = (5, 20, 50)
 _ROUNDS = 5
 
 
@@ -48,7 +48,8 @@ def _table(path: Path, quantisation: str) -> bool:
             for length in _LENGTHS
             for n in _CANDIDATES
         ]
-        cases += [("8-12", 50, titles)]
+        cases.append(("8", 100, [stream[at * 8 : (at + 1) * 8] for at in range(100)]))
+        cases.append(("8-12", 50, titles))
         for length, n, suffixes in cases:
             flat = [token for suffix in suffixes for token in suffix]
             calls = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import stat
 import sys
@@ -67,6 +68,7 @@ def _look(config: Config) -> Iterator[Finding]:
     yield _key(config.data_dir)
     if not missing:
         yield _store(config)
+        yield from _context(config)
     yield _service(config)
 
 
@@ -141,6 +143,28 @@ def _store(config: Config) -> Finding:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     way_out = f"put back a backup of {config.data_dir}, or move {database} away to start empty"
     return Finding("store", False, problems[0] + more, way_out)
+
+
+def _context(config: Config) -> Iterator[Finding]:
+    """Whether the saved model state can be used; no word of it where there is none, or it cannot be read."""
+    from edge_reranker.cli.wiring import pack_folder, prefix_fingerprint
+    from edge_reranker.server import InstanceLock
+    from edge_reranker.store import kept_fingerprint
+
+    if not (config.data_dir / "store.db").exists():
+        return
+    try:
+        with InstanceLock(config.data_dir):
+            kept = kept_fingerprint(config.data_dir, key_source=config.key_source)
+    except (EdgeRerankerError, OSError):
+        return  # another finding says so
+    if not kept:
+        return
+    same = False
+    with contextlib.suppress(EdgeRerankerError):  # no such model, or no pack: then it is of another
+        same = kept == prefix_fingerprint(config, load_pack(pack_folder(config)))
+    again = "of another model, pack, mode or version: the next start reads the user's events again"
+    yield Finding("context", True, "saved, for this model" if same else f"saved, but {again}")
 
 
 def _service(config: Config) -> Finding:

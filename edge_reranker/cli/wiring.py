@@ -210,6 +210,8 @@ def _wire(config: Config, store: Store) -> Device:
     tiers = _tiers(config, pack, store, engines, without_encoder=without)
     if tiers.hot is not None:
         tiers.hot.start()
+    else:
+        store.put_prefix_state(None)  # nobody will read it
     pipeline = Pipeline(store, tiers, models=_models(config, pack, engines), load=load)
     adapters = {role: adapter for role in engines if (adapter := adapter_of(pack, role)) is not None}
     return Device(pipeline, store, engines, tuple(problems), adapters)

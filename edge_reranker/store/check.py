@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.store import faults, keys
+from edge_reranker.store import faults, keys, prefixes
 from edge_reranker.store.open import inspect, open_database
 from edge_reranker.store.writer import checkpoint
 
@@ -26,6 +26,21 @@ def inspect_store(data_dir: Path, *, key_source: str = "auto") -> list[str]:
         # It exists, so a key that is not there is an error, never made.
         key = keys.load_or_make(data_dir, path, source=key_source, database_exists=True)
         return problems(lambda: open_database(path, key, read_only=True))
+
+
+def kept_fingerprint(data_dir: Path, *, key_source: str = "auto") -> str:
+    """What the model state in the store of a directory depends on; "" if none is kept. Raises StoreError."""
+    path = data_dir.absolute() / "store.db"
+    with faults.translated(path):
+        if not inspect(path):
+            return ""
+        key = keys.load_or_make(data_dir, path, source=key_source, database_exists=True)
+        db = open_database(path, key, read_only=True)
+        try:
+            kept = prefixes.get(db) if "prefixes" in db.table_names() else None
+        finally:
+            db.close()
+    return kept.fingerprint if kept is not None else ""
 
 
 def problems(connect: Callable[[], Database]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_reranker.store import Store
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, PrefixState
 from tests.service import Run
 
 
@@ -47,6 +47,14 @@ def test_where_nothing_is_nothing_is_made(run: Run, data_dir: Path) -> None:
     assert found["store"]["ok"] is found["key"]["ok"] is True
     assert found["store"]["detail"] == "made by the first `serve`"
     assert list(data_dir.iterdir()) == []
+
+
+def test_a_model_state_that_cannot_be_used_is_told(run: Run, filled: Path) -> None:
+    with Store.open(filled, key_source="file") as store:
+        store.put_prefix_state(PrefixState("app", "another model", "1", b"\1\0\0\0", b"state"))
+    found, _ = _look(run)
+    assert found["context"]["ok"] is True
+    assert str(found["context"]["detail"]).startswith("saved, but of another model, pack, mode or version")
 
 
 def test_a_damaged_page_is_found(run: Run, filled: Path) -> None:
