@@ -372,11 +372,14 @@ class Pipeline:
         # Of the telling types only: a few lists' impressions must not push out what the user likes.
         context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
         user = User(owner, generation, context, profile(context, tiers.taste))
+        tiers.epochs.during(owner, lambda: self._remember(user))
+        return user
+
+    def _remember(self, user: User) -> None:
         with self._lock:
             while len(self._users) >= _REMEMBERED_USERS:
                 self._users.pop(next(iter(self._users)))
-            self._users[namespace] = user
-        return user
+            self._users[user.namespace] = user
 
     def _public_vectors(
         self, tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline

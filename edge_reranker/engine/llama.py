@@ -64,13 +64,21 @@ def derive(source: Path, target: Path, *, quantisation: str, n_blocks: int | Non
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until native code is done: raised inside one of its callbacks, it would be lost."""
-    held = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    """Ctrl-C waits until native code is done: raised inside one of its callbacks, it would be lost.
+
+    To block the signals in this thread is not enough: another one, such as NumPy's, would take them.
+    """
+    came: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _n_layer(path: Path) -> int:

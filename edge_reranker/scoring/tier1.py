@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge_reranker.deadline import Deadline, Pace
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.background import BackgroundEncoder
+from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.types import TierScores, User
 from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
 from edge_reranker.types import DegradedReason, RerankQuery
@@ -27,10 +28,13 @@ class VectorScorer:
 
     column = "towers"
 
-    def __init__(self, vectors: VectorCache, towers: Towers, background: BackgroundEncoder) -> None:
+    def __init__(
+        self, vectors: VectorCache, towers: Towers, background: BackgroundEncoder, epochs: Epochs
+    ) -> None:
         self._vectors = vectors
         self._towers = towers
         self._background = background
+        self._epochs = epochs
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, npt.NDArray[np.float32]]] = {}
         self._look_up_pace = Pace()
@@ -117,9 +121,12 @@ class VectorScorer:
             np.stack([vector for vector, _ in pairs]), np.array([weight for _, weight in pairs])
         )
         if not reason:
-            with self._lock:
-                self._users[user.namespace] = (user.generation, vector)
+            self._epochs.during(user.owner, lambda: self._remember(user, vector))
         return vector, reason
+
+    def _remember(self, user: User, vector: npt.NDArray[np.float32]) -> None:
+        with self._lock:
+            self._users[user.namespace] = (user.generation, vector)
 
     def _scored(
         self,
