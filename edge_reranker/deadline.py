@@ -7,6 +7,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from edge_reranker.types import Timings
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -77,3 +79,26 @@ class Pace:
         """A prediction was too large to be tried: lowered, or one stall would forbid work for ever."""
         if self._ms_per_unit is not None:
             self._ms_per_unit *= 0.9
+
+
+class Watch:
+    """Milliseconds by stage of one request, from when it is made. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """Counts the time since the last lap to ``stage``."""
+        now = time.perf_counter()
+        self._spent[stage] = self._spent.get(stage, 0.0) + (now - self._last) * 1000.0
+        self._last = now
+
+    def spent_ms(self, stage: str) -> float:
+        """What ``stage`` has taken so far."""
+        return self._spent.get(stage, 0.0)
+
+    def timings(self) -> Timings:
+        """All stages, and the whole until now."""
+        total_ms = (time.perf_counter() - self._start) * 1000.0
+        return Timings(total_ms=total_ms, **{f"{stage}_ms": ms for stage, ms in self._spent.items()})

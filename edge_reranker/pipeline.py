@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.current import Current
-from edge_reranker.deadline import Deadline, Pace
+from edge_reranker.deadline import Deadline, Pace, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.ranking import policy
@@ -39,7 +39,6 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
-    Timings,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -57,26 +56,6 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 
 Load = Callable[[str, Tiers, Deadline], Serving]
 """Starts the model of a name beside the tiers in use and tries it out; raises, and leaves nothing running."""
-
-
-class _Watch:
-    """Milliseconds by stage."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._spent[stage] = self._spent.get(stage, 0.0) + (now - self._last) * 1000.0
-        self._last = now
-
-    def spent_ms(self, stage: str) -> float:
-        return self._spent.get(stage, 0.0)
-
-    def timings(self) -> Timings:
-        total_ms = (time.perf_counter() - self._start) * 1000.0
-        return Timings(total_ms=total_ms, **{f"{stage}_ms": ms for stage, ms in self._spent.items()})
 
 
 class Pipeline:
@@ -120,7 +99,7 @@ class Pipeline:
     def _rankings(
         self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline
     ) -> Iterator[Ranking]:
-        watch = _Watch()
+        watch = Watch()
         owner = tiers.epochs.owner(namespace)
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
@@ -263,7 +242,7 @@ class Pipeline:
     # One request.
 
     def _answers(
-        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, watch: _Watch
+        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, watch: Watch
     ) -> Iterator[_Answer]:
         n = len(query.candidates)
         as_served = _Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
@@ -343,7 +322,7 @@ class Pipeline:
         )
 
     def _ranking(
-        self, tiers: Tiers, ranking_id: str, query: RerankQuery, answer: _Answer, watch: _Watch
+        self, tiers: Tiers, ranking_id: str, query: RerankQuery, answer: _Answer, watch: Watch
     ) -> Ranking:
         places = policy.apply(answer.order.tolist(), query)
         watch.lap("fusion")

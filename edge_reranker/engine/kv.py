@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class Decoder:
         return bool(llama.llama_state_seq_set_data(self.context, state, len(state), sequence) == len(state))
 
 
-class Kv:
+class Kv(ABC):
     """A prefix in sequence 0, and suffixes in sequences 1 to ``n_sequences`` behind it."""
 
     def __init__(self, decoder: Decoder, n_sequences: int) -> None:
@@ -132,16 +133,16 @@ class Kv:
         self.prefix = list(ids)
         return True
 
+    @abstractmethod
     def plan(self, suffixes: Sequence[Sequence[int]], affordable: float) -> list[Batch]:
         """Batches for these suffixes, see the planner."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, suffixes: Sequence[Sequence[int]], batch: Batch, targets: Sequence[int]) -> FloatArray:
         """Logits of ``targets`` after prefix + suffix, float32 [len(batch.indices), len(targets)].
 
         The prefix must be that of the batch: its ``shared`` tokens are part of it.
         """
-        raise NotImplementedError
 
     def _start(self, ids: Sequence[int]) -> int:
         """The position from which ``ids`` must be decoded."""

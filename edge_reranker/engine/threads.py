@@ -7,8 +7,8 @@ from edge_reranker.deadline import Pace
 # Undisturbed, threads compute 0.9 of the time and more; beside one busy program, half: docs/decisions/0007.
 _DISTURBED = 0.6
 # So many decodes in a row, for any one may have been disturbed by a moment's work.
-_IN_A_ROW = 5
-_TRY_EVERY = 16
+_IN_A_ROW = 4
+_TRY_EVERY = 20
 
 
 class Threads:

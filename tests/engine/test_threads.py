@@ -42,7 +42,7 @@ def test_what_was_fast_in_another_hour_is_measured_again() -> None:
     for _ in range(5):
         decode(threads, {2: 14, 1: 27}, held=False)
     used = [decode(threads, {2: 57, 1: 27}, held=True) for _ in range(40)]
-    assert used.count(1) >= 30
+    assert used.count(1) >= 33
 
 
 def test_one_thread_stays_one() -> None:
