@@ -33,7 +33,7 @@ def main() -> bool:
             def in_process() -> None:
                 device.pipeline.rerank("default", query, Deadline.after_ms(200))
 
-            spent = interleaved({"socket": lambda: client.rerank(sent), "in_process": in_process}, 220)
+            spent = interleaved({"socket": lambda: client.rerank(sent), "in_process": in_process}, 1020)
         finally:
             device.close()
     socket, alone = spent["socket"][20:], spent["in_process"][20:]

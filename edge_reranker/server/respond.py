@@ -26,7 +26,8 @@ def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
     )
     add = message.results.add
     for result in results:
-        add(id=result.id, tier=result.tier)
+        each = add()
+        each.id, each.tier = result
     for name in _TIMINGS:
         setattr(message.timings, name, getattr(answer.timings, name))
     return message

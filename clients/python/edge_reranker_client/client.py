@@ -261,9 +261,8 @@ def _request(
     budget_ms: int,
     policy: messages.PolicyLike | None,
 ) -> rerank_service_pb2.RerankRequest:
-    return messages.request(
+    request = messages.request(
         rerank_service_pb2.RerankRequest,
-        candidates=messages.candidates(candidates),
         query=query,
         surface=surface,
         session_id=session_id,
@@ -271,3 +270,5 @@ def _request(
         budget_ms=budget_ms,
         policy=None if policy is None else messages.policy(policy),
     )
+    messages.add_candidates(request, candidates)
+    return request

@@ -27,23 +27,25 @@ _LONE = explain.LONE
 _TIMINGS = tuple(field.name for field in dataclasses.fields(records.Timings))
 
 
-def candidates(given: Iterable[CandidateLike]) -> list[types_pb2.Candidate]:
-    """A list of candidates; raises InvalidArgument for the first bad one."""
-    return _each("candidates", records.Candidate, given)
+def add_candidates(message: rerank_service_pb2.RerankRequest, given: Iterable[CandidateLike]) -> None:
+    """Adds candidates to a request; raises InvalidArgument for the first bad one."""
+    things = many("candidates", given)
+    # Written where they belong at once: made first and copied then, they take twice as long.
+    add = message.candidates.add
+    try:
+        for each in things:
+            _write_candidate(add(), each)
+    except explain.ODD:
+        raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
 
 
 def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
     """A list of events; raises InvalidArgument for the first bad one."""
-    return _each("events", records.Event, given)
-
-
-def _each(path: str, kind: type, given: Iterable[object]) -> list[Any]:
-    things = many(path, given)
-    convert = _CONVERTERS[kind]
+    things = many("events", given)
     try:
-        return [convert(each) for each in things]
+        return [event(each) for each in things]
     except explain.ODD:
-        raise explain.several(path, kind, things, _CONVERTERS) from None
+        raise explain.several("events", records.Event, things, _CONVERTERS) from None
 
 
 def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
@@ -66,17 +68,23 @@ def request(kind: type[T], **fields: object) -> T:
 
 
 def candidate(given: CandidateLike) -> types_pb2.Candidate:
-    """A candidate from a record, a mapping with a record's field names, or a message as it is."""
-    if isinstance(given, records.Candidate):
-        record = given
-    elif isinstance(given, types_pb2.Candidate):
-        return given
-    else:
-        record = _record(records.Candidate, given)
+    """A candidate from a record, a mapping with a record's field names, or a message (copied)."""
+    message = types_pb2.Candidate()
+    _write_candidate(message, given)
+    return message
+
+
+def _write_candidate(message: types_pb2.Candidate, given: CandidateLike) -> None:
+    if isinstance(given, types_pb2.Candidate):
+        message.CopyFrom(given)
+        return
+    record = _record(records.Candidate, given)
     if isinstance(record.tags, _LONE):
         raise TypeError
-    # What is seldom set is set afterwards; an empty map alone takes three times as long as all the rest.
-    message = types_pb2.Candidate(id=record.id, title=record.title, tags=record.tags)
+    message.id = record.id
+    message.title = record.title
+    message.tags.extend(record.tags)
+    # What is seldom there is looked for first; to set an empty map takes three times as long as all the rest.
     if record.text != "":
         message.text = record.text
     if record.server_score is not None:
@@ -96,7 +104,6 @@ def candidate(given: CandidateLike) -> types_pb2.Candidate:
     for each in record.neighbours:
         neighbour = _record(records.Neighbour, each)
         message.neighbours.add(id=neighbour.id, weight=neighbour.weight)
-    return message
 
 
 def event(given: EventLike) -> types_pb2.Event:
