@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import threading
 import time
 from dataclasses import dataclass
 
+from edge_reranker.turns import Turn
 from edge_reranker.types import Timings
 
 
@@ -14,11 +17,13 @@ from edge_reranker.types import Timings
 class Deadline:
     """A moment on the monotonic clock, in seconds, by which an answer must be ready.
 
-    Once ``cancelled`` is set, because nobody waits for the answer any more, no time is left.
+    Once ``cancelled`` is set, because nobody waits for the answer any more, no time is left. ``turn`` is the
+    request's turn at computing, which others have ``while_waiting``.
     """
 
     at_s: float = math.inf
     cancelled: threading.Event | None = None
+    turn: Turn | None = None
 
     @classmethod
     def after_ms(cls, budget_ms: float) -> Deadline:
@@ -38,18 +43,24 @@ class Deadline:
 
     def less_ms(self, margin_ms: float) -> Deadline:
         """The same, ``margin_ms`` milliseconds earlier."""
-        return Deadline(self.at_s - margin_ms / 1000.0, self.cancelled)
+        return dataclasses.replace(self, at_s=self.at_s - margin_ms / 1000.0)
 
     def half(self) -> Deadline:
         """The same, when half of the time is gone that is left now."""
         if math.isinf(self.at_s):
             return self
         now_s = time.monotonic()
-        return Deadline(now_s + (self.at_s - now_s) / 2, self.cancelled)
+        return dataclasses.replace(self, at_s=now_s + (self.at_s - now_s) / 2)
 
     def sooner(self, other: Deadline) -> Deadline:
         """The earlier of two; the one that can be cancelled stays so."""
-        return Deadline(min(self.at_s, other.at_s), self.cancelled or other.cancelled)
+        return Deadline(
+            min(self.at_s, other.at_s), self.cancelled or other.cancelled, self.turn or other.turn
+        )
+
+    def while_waiting(self) -> contextlib.AbstractContextManager[None]:
+        """For the time in which the request waits for something else than its turn at computing."""
+        return contextlib.nullcontext() if self.turn is None else self.turn.lent()
 
     @property
     def passed(self) -> bool:

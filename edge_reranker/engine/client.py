@@ -14,7 +14,6 @@ import numpy as np
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import frames
 from edge_reranker.engine.supervisor import Supervisor
-from edge_reranker.engine.turns import Turns
 from edge_reranker.engine.types import (
     MAX_ENCODE_TOKENS,
     MAX_RANK_TOKENS,
@@ -30,6 +29,7 @@ from edge_reranker.engine.types import (
     Stop,
 )
 from edge_reranker.errors import EngineBusy, EngineDied, EngineError, InvalidArgument, ModelInvalid
+from edge_reranker.turns import Turns
 from edge_reranker.types import ModelState, Piece
 
 _Reply = frames.Response | None
@@ -275,14 +275,15 @@ class WorkerEngine:
 
     @contextlib.contextmanager
     def _turn(self, deadline: Deadline, *, background: bool) -> Iterator[None]:
-        if not self._turns.take(deadline.remaining_s(), background=background):
-            raise EngineBusy("the model is busy with other requests; allow the request more time")
-        try:
-            # A worker that is starting will answer in a moment; one that failed will not.
-            self.wait_settled(deadline)
-            yield
-        finally:
-            self._turns.give_back()
+        with deadline.while_waiting():
+            if not self._turns.take(deadline.at_s, background=background):
+                raise EngineBusy("the model is busy with other requests; allow the request more time")
+            try:
+                # A worker that is starting will answer in a moment; one that failed will not.
+                self.wait_settled(deadline)
+                yield
+            finally:
+                self._turns.give_back()
 
     def _ask(self, make: Callable[[int], frames.Question], deadline: Deadline) -> int:
         """Sends one request; its replies go to a queue of its own, so none is taken for another's."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.server import limits
+from edge_reranker.turns import Turn
 from edge_reranker.types import Ranking
 
 
@@ -63,19 +64,20 @@ class Budget:
         cancelled: threading.Event | None = None,
         *,
         taken_ms: float = 0.0,
+        turn: Turn | None = None,
     ) -> Deadline:
         """When the core must be done; ``budget_ms`` 0 means the default, more than 60,000 means that.
 
-        ``taken_ms`` is how long it took to take the request in.
+        ``taken_ms`` is how long it took to take the request in; ``turn`` is what it computes by.
         """
         wish_ms = min(budget_ms or self.default_ms, limits.MAX_BUDGET_MS)
         wished_s = call.arrived_s + (wish_ms - self.margin_ms - min(taken_ms, wish_ms / 4)) / 1000.0
         if math.isinf(call.due_s):
-            return Deadline(wished_s, cancelled)
+            return Deadline(wished_s, cancelled, turn)
         left_ms = (call.due_s - call.arrived_s) * 1000.0
         margin_ms = min(max(self.grpc_margin_ms, left_ms / 10.0), _MOST_GRPC_MARGIN_MS)
         margin_ms += min(taken_ms, left_ms / 4)
-        return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0), cancelled)
+        return Deadline(min(wished_s, call.due_s - margin_ms / 1000.0), cancelled, turn)
 
 
 _MOST_LATENESS_MS = 50.0

@@ -66,7 +66,7 @@ class Server:
         default_budget_ms: float = 200.0,
         margin_ms: float = 3.0,
         reflection: bool = False,
-        max_rerank_calls: int = 32,
+        max_rerank_calls: int = 40,
         lock: InstanceLock | None = None,
     ) -> None:
         self._core = core

@@ -117,6 +117,51 @@ def test_one_slow_call_does_not_delay_another(tmp_path: Path) -> None:
         assert waiting.result(5).ids == ("a",)
 
 
+def test_a_call_that_waits_for_the_model_lets_others_compute(tmp_path: Path) -> None:
+    slow, done = threading.Event(), threading.Event()
+
+    def wait_if_first(deadline: Deadline) -> None:
+        if not slow.is_set():
+            with deadline.while_waiting():
+                slow.set()
+                done.wait(5)
+
+    core = FakeCore(before=wait_if_first)
+    with running(tmp_path, core), EdgeReranker(data_dir=tmp_path) as client, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(client.rerank, [{"id": "a"}], budget_ms=10_000)
+        assert slow.wait(5)
+        assert client.rerank([{"id": "b"}], budget_ms=10_000).timings.queue_ms < 4_000
+        assert not waiting.done()
+        done.set()
+        assert waiting.result(5).ids == ("a",)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_calls_that_compute_take_turns_and_say_how_long_they_waited(tmp_path: Path, streamed: bool) -> None:
+    computing, done = threading.Event(), threading.Event()
+
+    def compute(deadline: Deadline) -> None:
+        computing.set()
+        done.wait(5)
+
+    def call(name: str) -> float:
+        if streamed:
+            *_, last = client.rerank_stream([{"id": name}], budget_ms=10_000)
+            return last.timings.queue_ms
+        return client.rerank([{"id": name}], budget_ms=10_000).timings.queue_ms
+
+    core = FakeCore(before=compute)
+    with running(tmp_path, core), EdgeReranker(data_dir=tmp_path) as client, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(call, "a")
+        assert computing.wait(5)
+        computing.clear()
+        second = threads.submit(call, "b")
+        assert not computing.wait(0.3)
+        done.set()
+        assert first.result(5) < second.result(5)
+        assert second.result(5) >= 200
+
+
 def test_calls_to_the_store_are_in_the_core_together_so_that_they_can_share_a_commit(tmp_path: Path) -> None:
     together = threading.Barrier(8)
     core = FakeCore(before=lambda deadline: _passed(together))

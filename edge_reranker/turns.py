@@ -1,0 +1,97 @@
+"""Who goes next where only one can: at the worker, and at computing. Standard library only."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Self
+
+_Place = tuple[bool, float, int]  # background, due, and who came first
+
+
+class Turns:
+    """One at a time: background work only when nobody else waits, else who is due first. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._numbers = itertools.count()
+        # In the order in which their turns come; each waits at a lock of its own, so that a turn wakes one.
+        self._line: list[_Place] = []
+        self._calls: dict[_Place, threading.Lock] = {}
+
+    def take(self, due_s: float, *, background: bool = False) -> bool:
+        """Waits for a turn until ``due_s`` on the monotonic clock (``inf``: for ever); False if none came."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            place = (background, due_s, next(self._numbers))
+            bisect.insort(self._line, place)
+            call = self._calls[place] = threading.Lock()
+            call.acquire()
+        timeout_s = -1.0 if math.isinf(due_s) else max(0.0, due_s - time.monotonic())
+        if call.acquire(timeout=timeout_s):
+            return True
+        with self._lock:
+            if place not in self._calls:
+                return True  # it came in this very moment
+            self._line.remove(place)
+            del self._calls[place]
+            return False
+
+    def give_back(self) -> None:
+        """Ends the turn; the next one's begins."""
+        with self._lock:
+            if self._line:
+                self._calls.pop(self._line.pop(0)).release()
+            else:
+                self._taken = False
+
+
+class Turn:
+    """One request's share of ``turns``: taken by ``with``, and lent to others while it waits for elsewhere.
+
+    A request whose turn does not come by ``due_s`` goes on without one: it has to say at least that it is too
+    late. For use in one thread.
+    """
+
+    def __init__(self, turns: Turns, due_s: float) -> None:
+        self._turns = turns
+        self._due_s = due_s
+        self._held = False
+        self.waited_ms = 0.0
+
+    def __enter__(self) -> Self:
+        self._take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lets others have it in between; with nothing to lend, nothing happens."""
+        if not self._held:
+            yield
+            return
+        self._give_back()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        start = time.monotonic()
+        self._held = self._turns.take(self._due_s)
+        self.waited_ms += (time.monotonic() - start) * 1000.0
+
+    def _give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._turns.give_back()
