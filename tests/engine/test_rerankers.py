@@ -145,11 +145,11 @@ def test_a_rank_score_has_the_same_bits_alone_and_beside_others(bert: Model) -> 
 
 def test_ranking_stops_at_its_deadline_with_the_first_documents_scored(bert: Model) -> None:
     query, documents, _ = pairs(bert)
-    many = documents * 400
-    ranked = bert.engine.rank(query, many, Deadline.after_ms(100))
+    many = documents * 2_000
+    ranked = bert.engine.rank(query, many, Deadline.after_ms(500))
     assert ranked.stop == Stop.DEADLINE
     assert 0 < len(ranked.scores) < len(many)
-    whole = np.tile(bert.engine.rank(query, documents, Deadline()).scores, 400)
+    whole = np.tile(bert.engine.rank(query, documents, Deadline()).scores, 2_000)
     assert np.array_equal(ranked.scores, whole[: len(ranked.scores)])
 
 
