@@ -293,6 +293,8 @@ class Pipeline:
             for result in scorer.score(user, query, answer.order.tolist(), deadline):
                 watch.lap(f"tier{number}")
                 matrix = with_column(before, scorer.column, result.scores, result.reached)
+                for name, (scores, reached) in result.more.items():
+                    matrix = with_column(matrix, name, scores, reached)
                 answer = self._fused(tiers, matrix, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)

@@ -33,6 +33,7 @@ from edge_reranker.models.pack import Encoder, ScorerSettings
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES, Template
 from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring import (
@@ -345,6 +346,7 @@ def make_tiers(
     public = (before and before.public) or PublicVectors(store, pack.id, epochs)
     background = (before and before.background) or BackgroundEncoder(vectors, public)
     manifest = pack.manifest
+    items = None if pack.item_to_item is None else ItemToItem.of(pack.item_to_item)
     tier2: CrossScorer | RankScorer | None = None
     hot = None
     if scorer is not None and manifest.scorer.weight:
@@ -359,7 +361,7 @@ def make_tiers(
         named=tuple(manifest.named_features),
         weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
         without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
-        tier1=VectorScorer(vectors, towers, background, epochs),
+        tier1=VectorScorer(vectors, towers, background, epochs, items),
         tier2=tier2,
         hot=hot,
         vectors=vectors,

@@ -15,7 +15,9 @@ from edge_reranker.evaluation import movielens
 from edge_reranker.evaluation.movielens import Rating
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import PopularityServer
+from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import features, fusion, profile
+from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.types import Context, Item, RerankQuery
 
@@ -36,6 +38,34 @@ class Vectors:
             raise ValueError(f"{len(items)} items but {len(hidden)} rows of hidden states")
         vectors = towers.item_vectors(hidden)
         return cls(towers, {item.id: vector for item, vector in zip(items, vectors, strict=True)})
+
+    def affinity(
+        self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """Cosine of the user who is known by these items with every candidate; 0 without any."""
+        history = [self.of_item[item.id] for item in known]
+        user = self.towers.user_vector(np.array(history), weights)
+        return self.towers.scores(user, np.stack([self.of_item[each] for each in candidates]))
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What a pack knows of items that the same people like, and the items' names in it by id."""
+
+    item_to_item: ItemToItem
+    hash_of: Mapping[str, str]
+
+    @classmethod
+    def make(cls, item_to_item: ItemToItem, items: Sequence[Item]) -> Together:
+        """For these items."""
+        return cls(item_to_item, {item.id: content_hash(item) for item in items})
+
+    def scores(
+        self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Every candidate's sum over the items known."""
+        hashes = [self.hash_of[item.id] for item in known]
+        return self.item_to_item.scores(hashes, weights, [self.hash_of[each] for each in candidates])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +92,7 @@ class Lister:
     taste: profile.Taste
     vectors: Vectors | None = None
     n: int = 100
+    together: Together | None = None
 
     def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
@@ -70,17 +101,17 @@ class Lister:
         ratings = cut.history if known is None else known
         user = profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
+        ids = [candidate.id for candidate in candidates]
         if self.vectors is not None:
-            matrix = features.with_column(matrix, "towers", self._affinity(user, query))
+            towers = self.vectors.affinity(user.items, user.weights, ids)
+            recent = self.vectors.affinity(user.recent, user.recent_weights, ids)
+            matrix = features.with_column(matrix, "towers", towers)
+            matrix = features.with_column(matrix, "towers_recent", recent)
+        if self.together is not None:
+            together = self.together.scores(user.recent, user.recent_weights, ids)
+            matrix = features.with_column(matrix, "item_to_item", together)
         at = {candidate.id: index for index, candidate in enumerate(candidates)}
         return Listed(cut, matrix, tuple(at.get(target) for target in cut.targets))
-
-    def _affinity(self, user: profile.Profile, query: RerankQuery) -> NDArray[np.float32]:
-        assert self.vectors is not None  # noqa: S101  (callers checked; for the type checker)
-        towers, of_item = self.vectors.towers, self.vectors.of_item
-        history = [of_item[item.id] for item in user.items]
-        vector = towers.user_vector(np.array(history), user.weights)
-        return towers.scores(vector, np.stack([of_item[c.id] for c in query.candidates]))
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:

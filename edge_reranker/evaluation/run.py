@@ -13,6 +13,7 @@ from edge_reranker.evaluation.movielens import MovieLens
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
+from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
 
@@ -136,6 +137,9 @@ def lister(
         Taste.of(pack.manifest.taste),
         lists.Vectors.make(Towers.of(pack.head), data.items, hidden),
         n_candidates,
+        None
+        if pack.item_to_item is None
+        else lists.Together.make(ItemToItem.of(pack.item_to_item), data.items),
     )
 
 

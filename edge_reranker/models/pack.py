@@ -3,7 +3,7 @@
 A pack is a folder:
 
     pack.json     the manifest: encoder, settings, priors, the weights' hash
-    weights.npz   the head's arrays, half precision
+    weights.npz   the head's arrays, half precision; and what it knows of items that the same people like
     CARD.md       data, licence, honest metrics and the command that made it; for people
     *.gguf        LoRA adapters, where the manifest names some
 """
@@ -19,12 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.errors import PackInvalid
+from edge_reranker.models import item_to_item as maps
+from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.types import EventType
 
 FORMAT = 1
@@ -144,6 +147,7 @@ class Pack:
     manifest: Manifest
     head: Head
     folder: Path | None = None
+    item_to_item: ItemToItem | None = None
 
     @cached_property
     def id(self) -> str:
@@ -157,13 +161,19 @@ class Pack:
         return int(self.head.project.shape[1])
 
 
-def make(manifest: Manifest, head: Head, *, folder: Path | None = None) -> Pack:
-    """A pack of ``head`` with its hash in the manifest; ``folder`` holds its adapters, if it has any.
+def make(
+    manifest: Manifest,
+    head: Head,
+    *,
+    folder: Path | None = None,
+    item_to_item: ItemToItem | None = None,
+) -> Pack:
+    """A pack of these arrays with their hash in the manifest; ``folder`` holds its adapters, if it has any.
 
     Raises ``PackInvalid`` as ``load`` does.
     """
-    digest = hashlib.sha256(_weights_bytes(head)).hexdigest()
-    pack = Pack(replace(manifest, weights_sha256=digest), head, folder)
+    digest = hashlib.sha256(_weights_bytes(head, item_to_item)).hexdigest()
+    pack = Pack(replace(manifest, weights_sha256=digest), head, folder, item_to_item)
     _check(pack)
     return pack
 
@@ -174,7 +184,7 @@ def save(pack: Pack, path: Path, card: str = "") -> None:
     for adapter in _adapters(pack.manifest):
         if pack.folder is not None and pack.folder.resolve() != path.resolve():
             shutil.copyfile(pack.folder / adapter.file, path / adapter.file)
-    (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head))
+    (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head, pack.item_to_item))
     text = msgspec.json.format(_canonical(pack.manifest), indent=1)
     (path / MANIFEST_FILE).write_bytes(text + b"\n")
     if card:
@@ -196,7 +206,8 @@ def load(path: Path) -> Pack:
         raise _invalid(path, f"{MANIFEST_FILE}: format {manifest.format}, this version reads {FORMAT}")
     if hashlib.sha256(weights_bytes).hexdigest() != manifest.weights_sha256:
         raise _invalid(path, f"{WEIGHTS_FILE} is not the file that {MANIFEST_FILE} names (sha256 differs)")
-    pack = Pack(manifest, _head(path, weights_bytes), path)
+    head, item_to_item = _arrays(path, weights_bytes)
+    pack = Pack(manifest, head, path, item_to_item)
     _check(pack, path)
     return pack
 
@@ -213,16 +224,12 @@ def _adapters(manifest: Manifest) -> list[AdapterFile]:
     return [used for used in (manifest.encoder.adapter, manifest.scorer.adapter) if used is not None]
 
 
-def _weights_bytes(head: Head) -> bytes:
+def _weights_bytes(head: Head, item_to_item: ItemToItem | None) -> bytes:
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        shift=head.shift,
-        scale=head.scale,
-        project=head.project,
-        bias=head.bias,
-        turn=head.turn,
-    )
+    arrays: dict[str, Any] = {field.name: getattr(head, field.name) for field in fields(head)}
+    if item_to_item is not None:
+        arrays |= item_to_item.named()
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -235,7 +242,7 @@ def _read(file: Path) -> bytes:
         raise _invalid(file.parent, f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _head(path: Path, content: bytes) -> Head:
+def _arrays(path: Path, content: bytes) -> tuple[Head, ItemToItem | None]:
     names = [f.name for f in fields(Head)]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -245,8 +252,10 @@ def _head(path: Path, content: bytes) -> Head:
             missing = [name for name in names if name not in arrays]
             if missing:
                 raise _invalid(path, f"{WEIGHTS_FILE} has no array {missing[0]}")
-            return Head(**{name: arrays[name] for name in names})
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            return Head(**{name: arrays[name] for name in names}), maps.read(arrays)
+    except KeyError as error:
+        raise _invalid(path, f"{WEIGHTS_FILE}: {error.args[0]}") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _invalid(path, f"{WEIGHTS_FILE} is not an archive of plain arrays") from error
 
 
@@ -274,6 +283,8 @@ def _check(pack: Pack, path: Path | None = None) -> None:
             raise _invalid(where, f"{name} has shape {array.shape}, not {shape}")
         if not np.isfinite(array).all():
             raise _invalid(where, f"{name} has values that are not finite")
+    if pack.item_to_item is not None and pack.item_to_item.problem:
+        raise _invalid(where, pack.item_to_item.problem)
     _check_settings(manifest, where)
     for adapter in _adapters(manifest):
         _check_adapter(adapter, pack.folder, where)

@@ -23,11 +23,23 @@ FEATURES = (
     "recency",  # halves with every half-life since publication, centred
     "neighbours",  # weight of the history items that the backend calls similar
     "public_vector",  # cosine with the history's mean in a vector space of the backend's own, centred
-    "towers",  # tier 1; filled in by ``with_column``
-    "scorer",  # tier 2; filled in by ``with_column``
+    "towers",  # tier 1; filled in by ``with_column``, like the rest
+    "towers_recent",  # the same for the newest events only
+    "item_to_item",  # what people who like the newest events' items like too, as the pack knows it
+    "scorer",  # tier 2
 )
 PERSONAL = frozenset(
-    {"history_text", "tags", "attributes", "neighbours", "public_vector", "towers", "scorer"}
+    {
+        "history_text",
+        "tags",
+        "attributes",
+        "neighbours",
+        "public_vector",
+        "towers",
+        "towers_recent",
+        "item_to_item",
+        "scorer",
+    }
 )
 
 Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]

@@ -16,6 +16,8 @@ from edge_reranker.ranking import lexical
 from edge_reranker.types import Context, Event, EventType, Item
 
 SECONDS_A_DAY = 86_400.0
+# What somebody is up to now; chosen on the fusion users (docs/decisions/0013).
+RECENT_ITEMS = 5
 TAKEN_BACK = frozenset({EventType.DISLIKE, EventType.HIDE})
 
 EVENT_WEIGHTS: Mapping[EventType, float] = MappingProxyType(
@@ -77,6 +79,7 @@ class Profile:
 
     ``items`` are the distinct items that count, newest first; ``weights`` [n_items] sum to 1. Words and
     tags have length 1 (Euclidean); ``attributes`` holds, per name, each value's share of the weight.
+    ``recent`` are the newest ``RECENT_ITEMS`` of the items, ``recent_weights`` their newest events' types'.
     """
 
     items: tuple[Item, ...] = ()
@@ -84,6 +87,8 @@ class Profile:
     words: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    recent: tuple[Item, ...] = ()
+    recent_weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __bool__(self) -> bool:
         return bool(self.items) or bool(self.words)
@@ -101,6 +106,7 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
         return Profile()
     newest_s = max(event.occurred_at for event, _ in counted)
     items: dict[str, Item] = {}
+    newest: dict[str, float] = {}
     weight_of: dict[str, float] = defaultdict(float)
     words: dict[str, float] = defaultdict(float)
     tags: dict[str, float] = defaultdict(float)
@@ -110,6 +116,7 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
         weight = type_weight * 0.5 ** (age_days / taste.half_life_days)
         if event.item is not None:
             items.setdefault(event.item.id, event.item)
+            newest.setdefault(event.item.id, type_weight)
             weight_of[event.item.id] += weight
         for word in lexical.words(event.query):
             words[word] += weight
@@ -130,6 +137,8 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
         words=lexical.unit(words),
         tags=lexical.unit(tags),
         attributes=dict(attributes),
+        recent=tuple(items.values())[:RECENT_ITEMS],
+        recent_weights=np.array(list(newest.values())[:RECENT_ITEMS], np.float32),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline, Pace
+from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs
@@ -23,20 +25,37 @@ _ENCODE_CHUNK = 8
 _AFTERWARDS_MS = 2.0
 
 
+_Column = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taste:
+    """A user's vectors, float32 [width] each: of the history, and of its newest items."""
+
+    whole: npt.NDArray[np.float32]
+    recent: npt.NDArray[np.float32]
+
+
 class VectorScorer:
-    """Two towers on the encoder's hidden states (DESIGN chapter 5)."""
+    """Two towers on the encoder's hidden states (DESIGN chapter 5), and what the pack knows of items."""
 
     column = "towers"
 
     def __init__(
-        self, vectors: VectorCache, towers: Towers, background: BackgroundEncoder, epochs: Epochs
+        self,
+        vectors: VectorCache,
+        towers: Towers,
+        background: BackgroundEncoder,
+        epochs: Epochs,
+        item_to_item: ItemToItem | None = None,
     ) -> None:
         self._vectors = vectors
         self._towers = towers
         self._background = background
         self._epochs = epochs
+        self._item_to_item = item_to_item
         self._lock = threading.Lock()
-        self._users: dict[str, tuple[int, npt.NDArray[np.float32]]] = {}
+        self._users: dict[str, tuple[int, _Taste]] = {}
         self._look_up_pace = Pace()
 
     def score(
@@ -57,17 +76,18 @@ class VectorScorer:
         self._vectors.take_shipped(user.owner, candidates, keyed)
         found = self._vectors.known(user.owner, keyed)
         self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        user_vector, history_reason = self._user_vector(user, deadline)
+        more = self._liked_together(user, keyed)
+        taste, history_reason = self._taste(user, deadline)
         missing = self._missing([keyed[index] for index in order], found)
-        if not user_vector.any():
+        if not taste.whole.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
             self._background.schedule(user.owner, missing)
             nothing = np.zeros(len(keyed), dtype=np.bool_)
             due = None if history_reason else nothing
-            yield TierScores(np.zeros(len(keyed)), nothing, history_reason, due)
+            yield TierScores(np.zeros(len(keyed)), nothing, history_reason, due, more)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
-        yield self._scored(user_vector, keyed, found, stop or history_reason)
+        yield self._scored(taste, keyed, found, stop or history_reason, more)
         try:
             while missing and not stop:
                 chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
@@ -75,7 +95,7 @@ class VectorScorer:
                 found |= made
                 if stop:
                     missing = [item for item in chunk if item.hash not in made] + missing
-                yield self._scored(user_vector, keyed, found, stop or history_reason)
+                yield self._scored(taste, keyed, found, stop or history_reason, more)
         finally:
             # Also when a stream's reader has left in between.
             self._background.schedule(user.owner, missing)
@@ -90,8 +110,18 @@ class VectorScorer:
         missing = {item.hash: item for item in items if item.hash not in found}
         return [item for item in missing.values() if self._vectors.encodable(item)]
 
-    def _user_vector(self, user: User, deadline: Deadline) -> tuple[npt.NDArray[np.float32], DegradedReason]:
-        """float32 [width], zero when no history item has a vector; kept until the events change."""
+    def _liked_together(self, user: User, candidates: Sequence[Keyed]) -> dict[str, _Column]:
+        """What the pack knows of items that the same people like; no column without such a map."""
+        if self._item_to_item is None:
+            return {}
+        recent = [item.hash for item in self._vectors.keyed(user.profile.recent)]
+        hashes = [item.hash for item in candidates]
+        return {
+            "item_to_item": (self._item_to_item.scores(recent, user.profile.recent_weights, hashes), None)
+        }
+
+    def _taste(self, user: User, deadline: Deadline) -> tuple[_Taste, DegradedReason]:
+        """Zero when no history item has a vector; kept until the events change."""
         with self._lock:
             kept = self._users.get(user.namespace)
         if kept is not None and kept[0] == user.generation:
@@ -110,35 +140,47 @@ class VectorScorer:
             self._background.schedule(
                 user.owner, [item for item in missing if item.hash not in made], first=True
             )
+        taste = _Taste(
+            self._user_vector(found, history, user.profile.weights),
+            # The newest come first in the history.
+            self._user_vector(found, history[: len(user.profile.recent)], user.profile.recent_weights),
+        )
+        if not reason:
+            self._epochs.during(user.owner, lambda: self._remember(user, taste))
+        return taste, reason
+
+    def _user_vector(
+        self, found: dict[str, Vector], items: Sequence[Keyed], weights: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """float32 [width] of the items that have a vector."""
         pairs = [
             (found[item.hash], weight)
-            for item, weight in zip(history, user.profile.weights, strict=True)
+            for item, weight in zip(items, weights, strict=True)
             if item.hash in found
         ]
         if not pairs:
-            return np.zeros(self._towers.n_dims, dtype=np.float32), reason
-        vector = self._towers.user_vector(
+            return np.zeros(self._towers.n_dims, dtype=np.float32)
+        return self._towers.user_vector(
             np.stack([vector for vector, _ in pairs]), np.array([weight for _, weight in pairs])
         )
-        if not reason:
-            self._epochs.during(user.owner, lambda: self._remember(user, vector))
-        return vector, reason
 
-    def _remember(self, user: User, vector: npt.NDArray[np.float32]) -> None:
+    def _remember(self, user: User, taste: _Taste) -> None:
         with self._lock:
-            self._users[user.namespace] = (user.generation, vector)
+            self._users[user.namespace] = (user.generation, taste)
 
     def _scored(
         self,
-        user_vector: npt.NDArray[np.float32],
+        taste: _Taste,
         keyed: Sequence[Keyed],
         found: dict[str, Vector],
         reason: DegradedReason,
+        more: Mapping[str, _Column],
     ) -> TierScores:
         reached = np.array([item.hash in found for item in keyed], dtype=np.bool_)
-        scores = np.zeros(len(keyed), dtype=np.float64)
+        scores, recent = np.zeros((2, len(keyed)))
         if reached.any():
             rows = np.stack([found[item.hash] for item in keyed if item.hash in found])
-            scores[reached] = self._towers.scores(user_vector, rows)
+            scores[reached] = self._towers.scores(taste.whole, rows)
+            recent[reached] = self._towers.scores(taste.recent, rows)
         due = reached | np.array([self._vectors.encodable(item) for item in keyed], dtype=np.bool_)
-        return TierScores(scores, reached, reason, due)
+        return TierScores(scores, reached, reason, due, {**more, "towers_recent": (recent, reached)})

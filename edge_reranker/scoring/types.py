@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -51,12 +51,14 @@ class TierScores:
 
     ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
+    ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
     """
 
     scores: Scores
     reached: Mask
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
+    more: Mapping[str, tuple[Scores, Mask | None]] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from edge_reranker.evaluation import run
 from edge_reranker.models.pack import Pack
@@ -13,15 +13,16 @@ _TEXT = """\
 # {name}
 
 Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {gguf_type},
-{pooling} over tokens), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a
-float.
+{pooling} over tokens), a map from items to others that the same people like ({n_items} items, {n_pairs}
+pairs), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a float.
 
 ## Data
 
 MovieLens-100K (GroupLens, University of Minnesota): F. Maxwell Harper and Joseph A. Konstan, "The MovieLens
 Datasets: History and Context", ACM TiiS 5(4), 2015. Its terms allow research use, ask for that citation, and
 forbid redistribution and commercial use without permission. No rating, title or user is in this pack; its
-weights were learned from them. Whether that suits a commercial product is for you to decide; train your own
+weights were learned from them. The map names items by the hash of their text, and its weights come from all
+users' ratings together. Whether that suits a commercial product is for you to decide; train your own
 pack on your own logs otherwise.
 
 The encoder's weights are not in this pack either; their licence is their own.
@@ -43,8 +44,9 @@ A popularity server's first 100, seen films left out; targets are the next films
 
 NDCG@10 on all cases by training seed (the pack is that of the first): {seeds}.
 
-The same towers on random numbers in place of the hidden states reach {control}: that much the ratings alone
-teach about items that were in training. About new items only the hidden states can say anything.
+Without the map of items: {towers}; and then on random numbers in place of the hidden states:
+{control}. So most of what is known of items that were in training comes from the ratings; "without
+the model" above has the map. About new items only the hidden states can say anything.
 
 ## Limits
 
@@ -60,14 +62,19 @@ the towers know nothing, and the prior is too sure of them. Use a pack of your o
 """
 
 
-def render(
-    pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], control: run.Report, *, command: str
-) -> str:
-    """The card as Markdown.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What packs without the map of items reached: with the ``towers``, and with towers on random numbers."""
 
-    ``reports`` are by training seed, the pack's own first; ``control`` is of towers on random numbers.
-    """
-    encoder = pack.manifest.encoder
+    towers: run.Report
+    control: run.Report
+
+
+def render(
+    pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], parts: Parts, *, command: str
+) -> str:
+    """The card as Markdown. ``reports`` are by training seed, the pack's own first."""
+    encoder, items = pack.manifest.encoder, pack.item_to_item
     own = next(iter(reports.values()))
     seeds = ", ".join(f"seed {seed} {_reached(report)}" for seed, report in reports.items())
     return _TEXT.format(
@@ -81,7 +88,10 @@ def render(
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
         report=own.as_text(),
         seeds=seeds,
-        control=_reached(control),
+        n_items=0 if items is None else len(items.keys),
+        n_pairs=0 if items is None else len(items.others),
+        towers=_reached(parts.towers),
+        control=_reached(parts.control),
         command=command,
     )
 

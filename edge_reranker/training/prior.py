@@ -27,6 +27,8 @@ BEFORE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "neighbours": (0.5, 0.5),
         "public_vector": (2.0, 2.0),
         "towers": (0.0, 5.0),
+        "towers_recent": (0.0, 5.0),
+        "item_to_item": (0.0, 10.0),
         "scorer": (0.0, 1.0),
     }
 )
@@ -39,7 +41,7 @@ BEFORE_WITHOUT_MODEL: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 
 # Columns that only a model fills.
-OF_A_MODEL = ("towers", "scorer")
+OF_A_MODEL = ("towers", "towers_recent", "scorer")
 
 _N_MADE_UP = 1
 _N_ROUNDS = 20

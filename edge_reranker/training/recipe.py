@@ -13,13 +13,15 @@ from edge_reranker.evaluation import lists, movielens, protocol, run
 from edge_reranker.evaluation.movielens import MovieLens, Rating
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
+from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.profile import SECONDS_A_DAY
-from edge_reranker.training import card, prior
+from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
 
 NAME = "movielens-smollm2"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
+ITEMS = item_to_item.Settings()
 TASTE = TasteSettings(
     event_weights={
         "VIEW": 0.3,
@@ -52,6 +54,7 @@ def train(
     seed: int = 0,
     more_seeds: Sequence[int] = (1, 2),
     recipe: Recipe | None = None,
+    items: item_to_item.Settings | None = ITEMS,
     encoder: Encoder = SMOLLM2,
     taste: TasteSettings = TASTE,
     name: str = NAME,
@@ -60,21 +63,26 @@ def train(
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
-    ``data.items``. ``seed`` makes the pack; ``more_seeds`` are trained only to report how much chance
-    there is in the figures, and one head on random numbers to report what the ratings alone give.
-    Deterministic on one machine. Raises ``Missing`` without torch.
+    ``data.items``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
+    ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
+    the map, one of them on random numbers, to report what each part gives. Deterministic on one machine.
+    Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
 
-    def made(states: NDArray[np.floating], seed: int) -> tuple[Pack, run.Report]:
-        pack = make_pack(data, states, seed=seed, recipe=recipe, encoder=encoder, taste=taste, name=name)
+    def made(
+        states: NDArray[np.floating], seed: int, items: item_to_item.Settings | None
+    ) -> tuple[Pack, run.Report]:
+        pack = make_pack(
+            data, states, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
+        )
         return pack, run.evaluate(data, pack, states)
 
-    pack, report = made(hidden, seed)
-    others = {other: made(hidden, other)[1] for other in more_seeds}
+    pack, report = made(hidden, seed, items)
+    others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
-    _, control = made(random_states, seed)
-    text = card.render(pack, recipe, {seed: report, **others}, control, command=command)
+    parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
+    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command)
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
@@ -85,6 +93,7 @@ def make_pack(
     *,
     seed: int,
     recipe: Recipe,
+    items: item_to_item.Settings | None = ITEMS,
     encoder: Encoder = SMOLLM2,
     taste: TasteSettings = TASTE,
     name: str = NAME,
@@ -95,8 +104,10 @@ def make_pack(
     histories = [history(ratings, row_of, taste) for ratings in split.head.values()]
     arrays = train_head(hidden, histories, recipe, seed=seed)
     head = Head(**{f.name: getattr(arrays, f.name).astype(np.float16) for f in fields(Head)})
+    hashes = [content_hash(item) for item in data.items]
+    of_items = None if items is None else item_to_item.learn(histories, hashes, items)
     neutral = prior.as_prior(prior.before())
-    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head)
+    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
     make = run.lister(data, split, draft, hidden)
     listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
     manifest = Manifest(
@@ -107,7 +118,7 @@ def make_pack(
         fusion=prior.as_prior(prior.fit(listed)),
         without_model=prior.as_prior(prior.fit(listed, model=False)),
     )
-    return packs.make(manifest, head)
+    return packs.make(manifest, head, item_to_item=of_items)
 
 
 def history(ratings: Sequence[Rating], row_of: dict[str, int], taste: TasteSettings) -> History:

@@ -14,7 +14,8 @@ from edge_reranker.evaluation import run
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder
 from edge_reranker.ranking import features, fusion
-from edge_reranker.training import head, prior, recipe
+from edge_reranker.ranking.item_to_item import ItemToItem
+from edge_reranker.training import head, item_to_item, prior, recipe
 from edge_reranker.training.head import History, Recipe
 from tests.planted import N_EMBD, N_GROUPS, World, world
 
@@ -49,7 +50,22 @@ def test_the_towers_find_the_planted_preference(trained: tuple[recipe.Trained, P
     ours = made.report.orders[run.OURS].ndcg10.mean
     server = made.report.orders[run.SERVER].ndcg10.mean
     assert ours > 1.5 * server
-    assert made.report.against_without_model.ndcg10.low > 0
+
+
+def test_either_part_alone_finds_the_planted_preference(planted: World) -> None:
+    data, hidden = planted
+
+    def made(items: item_to_item.Settings | None) -> run.Report:
+        pack = recipe.make_pack(
+            data, hidden, seed=0, recipe=SMALL, items=items, encoder=ENCODER, name="planted"
+        )
+        return run.evaluate(data, pack, hidden)
+
+    towers, both = made(None), made(recipe.ITEMS)
+    assert towers.against_without_model.ndcg10.low > 0
+    # Without the model, only the map can tell the groups apart: titles do not.
+    assert both.against_server[run.WITHOUT_MODEL].ndcg10.low > 0
+    assert towers.against_server[run.WITHOUT_MODEL].ndcg10.low <= 0
 
 
 def test_another_users_history_gains_nothing(trained: tuple[recipe.Trained, Path]) -> None:
@@ -162,3 +178,31 @@ def test_columns_that_the_data_never_fills_keep_the_belief(trained: tuple[recipe
     at = fitted.names.index("query_text")
     assert fitted.mean[at] == pytest.approx(prior.BEFORE["query_text"][0])
     assert fitted.covariance[at, at] == pytest.approx(prior.BEFORE["query_text"][1] ** 2)
+
+
+def test_the_map_keeps_the_largest_weights_of_the_best_known_items() -> None:
+    rng = np.random.default_rng(0)
+    histories = [
+        History(np.sort(rng.permutation(12)[:6]), np.ones(6, np.float32), rng.random(6) < 0.7)
+        for _ in range(50)
+    ]
+    hashes = [f"{(row * 2654435761) % 2**32:08x}" * 4 for row in range(14)]
+    whole = item_to_item.learn(histories, hashes, item_to_item.Settings(n_weights=10_000))
+    assert len(whole.keys) == 12, "two of the items nobody knows"
+    assert len(whole.others) == 12 * 11
+    few = item_to_item.learn(histories, hashes, item_to_item.Settings(n_weights=20))
+    assert few.problem == whole.problem == ""
+    assert 20 <= len(few.others) <= 24, "equal weights stay together"
+    smallest = np.abs(few.weights.astype(int)).min()
+    assert (np.abs(whole.weights.astype(int)) > smallest).sum() <= len(few.others)
+
+
+def test_items_that_the_same_people_like_find_each_other() -> None:
+    pairs = [(0, 1), (2, 3), (4, 5)] * 20
+    histories = [History(np.array(pair), np.ones(2, np.float32), np.ones(2, np.bool_)) for pair in pairs]
+    hashes = [f"{row + 1:032x}" for row in range(6)]
+    hashes = [name[16:] + name[:16] for name in hashes]
+    found = ItemToItem.of(item_to_item.learn(histories, hashes, item_to_item.Settings(regularisation=5.0)))
+    for known, other in ((0, 1), (3, 2), (4, 5)):
+        scores = found.scores([hashes[known]], np.ones(1), hashes)
+        assert scores.argmax() == other

@@ -1,0 +1,79 @@
+"""Learns which items the same people like: EASE, cut down to its largest weights.
+
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019: with G = XᵀX of users' items and P the
+inverse of G + λI, the weight from item i to item j is -P[i, j] / P[j, j].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.models.item_to_item import ItemToItem
+from edge_reranker.training.head import History
+
+# The inverse of so many items takes 200 MB and some ten seconds; what fewer people know is left out.
+MAX_ITEMS = 5_000
+_LARGEST = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Chosen on the fusion users (docs/decisions/0013). ``others`` is what an item not liked counts."""
+
+    regularisation: float = 800.0
+    others: float = 0.15
+    n_weights: int = 20_000
+
+
+def learn(histories: Sequence[History], hashes: Sequence[str], settings: Settings) -> ItemToItem:
+    """The map for items by their content hashes (hexadecimal), aligned with the rows in ``histories``."""
+    users = _interactions(histories, len(hashes), settings.others)
+    kept = _best_known(users, hashes)
+    weights = _ease(users[:, kept], settings.regularisation)
+    names = np.array([int(hashes[row][:16], 16) for row in kept], np.uint64)
+    # Rows and columns in the order of their names, so that the file says nothing of the catalogue's.
+    order = np.argsort(names)
+    weights = weights[np.ix_(order, order)]
+    n = min(settings.n_weights, int((weights != 0).sum()))
+    smallest = np.partition(np.abs(weights).ravel(), -n)[-n] if n else np.inf
+    chosen = (np.abs(weights) >= smallest) & (weights != 0)
+    unit = np.float16(np.abs(weights).max(initial=0.0) / _LARGEST)
+    rows, others = np.nonzero(chosen)
+    rounded = np.clip(np.round(weights[rows, others] / max(float(unit), 1e-8)), -_LARGEST, _LARGEST)
+    return ItemToItem(
+        keys=names[order],
+        starts=np.searchsorted(rows, np.arange(len(order) + 1)).astype(np.uint32),
+        others=others.astype(np.uint16),
+        weights=rounded.astype(np.int8),
+        unit=np.asarray(unit, np.float16),
+    )
+
+
+def _interactions(histories: Sequence[History], n_items: int, others: float) -> NDArray[np.float64]:
+    users = np.zeros((len(histories), n_items))
+    for row, history in zip(users, histories, strict=True):
+        row[history.rows] = np.where(history.liked, 1.0, others)
+    return users
+
+
+def _best_known(users: NDArray[np.float64], hashes: Sequence[str]) -> NDArray[np.intp]:
+    """Rows of the items that anybody knows, each text once; the most known if they are too many."""
+    counts = (users > 0).sum(axis=0)
+    first: dict[str, int] = {}
+    for row in np.argsort(-counts, kind="stable"):
+        if counts[row]:
+            first.setdefault(hashes[row], int(row))
+    return np.array(list(first.values())[:MAX_ITEMS], np.intp)
+
+
+def _ease(users: NDArray[np.float64], regularisation: float) -> NDArray[np.float64]:
+    gram = users.T @ users
+    gram[np.diag_indices_from(gram)] += regularisation
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)[None, :]
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights, np.float64)
