@@ -41,12 +41,13 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
       edge-reranker train --out packs/movielens-smollm2
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.evaluation import movielens
+    from edge_reranker.evaluation import metrics, movielens
     from edge_reranker.training import recipe
     from edge_reranker.training.head import require_torch
 
     config = options.load_config({**flags, "model": DEFAULT_MODEL})
     require_torch()
+    metrics.require_library()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, recipe.SMOLLM2, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
@@ -71,9 +72,10 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import adapter_of, pack_folder
-    from edge_reranker.evaluation import movielens, run
+    from edge_reranker.evaluation import metrics, movielens, run
 
     config = options.load_config(flags)
+    metrics.require_library()
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
