@@ -84,7 +84,7 @@ def hits(places: Places, depth: int) -> NDArray[np.float64]:
 
 
 def _measured(measure: str, places: Places) -> NDArray[np.float64]:
-    """``measure`` of every case. One relevant item makes it a function of the place, so each is asked once."""
+    """``measure`` of every case. One relevant item: a function of the place, so each is asked once."""
     return _of_place(measure, int(places.max(initial=0)))[places]
 
 
