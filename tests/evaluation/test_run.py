@@ -86,7 +86,7 @@ def test_lists_that_show_the_preference_fit_the_users_tags_and_vary_less(
     data_and_hidden: World, pack: Pack
 ) -> None:
     data, hidden = data_and_hidden
-    tagged = tuple(replace(item, tags=(f"group {int(item.id) % N_GROUPS}",)) for item in data.items)
+    tagged = tuple(item._replace(tags=(f"group {int(item.id) % N_GROUPS}",)) for item in data.items)
     found = run.evaluate(replace(data, items=tagged), pack, hidden)
     server, ours = found.beyond[run.SERVER], found.beyond[run.OURS]
     assert server.divergence is not None
