@@ -22,7 +22,7 @@ WITHOUT_MODEL = "without_model"
 NO_HISTORY = "placebo_no_history"
 OTHER_HISTORY = "placebo_other_history"
 
-_TITLES = {
+TITLES = {
     SERVER: "server's order",
     WITHOUT_MODEL: "ours without the model",
     OURS: "ours",
@@ -64,11 +64,11 @@ class Report:
             f"{'order':<32} {'NDCG@10 all [95 % interval]':<28} {'hits':>6} {'MRR':>6} "
             f"{'HR@1':>6} {'HR@5':>6} {'HR@10':>6}",
         ]
-        lines += [_quality_line(name, self.orders[name]) for name in _TITLES]
+        lines += [_quality_line(name, self.orders[name]) for name in TITLES]
         lines += ["", f"{'change of NDCG@10':<46} {'[95 % interval]':<20} users better/same/worse"]
         lines += [
             _comparison_line(f"{title} - server's order", self.against_server[name])
-            for name, title in _TITLES.items()
+            for name, title in TITLES.items()
             if name != SERVER
         ]
         lines.append(_comparison_line("ours - ours without the model", self.against_without_model))
@@ -166,13 +166,13 @@ def _is_server_order(listed: lists.Listed, weights: fusion.Weights) -> bool:
 
 def _quality_line(name: str, quality: metrics.Quality) -> str:
     more = (quality.ndcg10_hits_only, quality.mrr, quality.hr1, quality.hr5, quality.hr10)
-    return f"{_TITLES[name]:<32} {_interval(quality.ndcg10):<28} {' '.join(f'{x:>6.4f}' for x in more)}"
+    return f"{TITLES[name]:<32} {_interval(quality.ndcg10):<28} {' '.join(f'{x:>6.4f}' for x in more)}"
 
 
 def _beyond_line(name: str, found: beyond.Beyond) -> str:
     chances = found.reliability
     ece = f"{chances.ece:.5f} (by chance {chances.ece_by_chance:.5f})" if chances else "-"
-    return f"{_TITLES[name]:<32} {_interval(found.divergence):<28} {_interval(found.distance):<28} {ece}"
+    return f"{TITLES[name]:<32} {_interval(found.divergence):<28} {_interval(found.distance):<28} {ece}"
 
 
 def _interval(found: metrics.Interval | None) -> str:
