@@ -89,6 +89,6 @@ def evaluate(data_folder: Path | None, as_json: bool, html_file: Path | None, **
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
     found = run.evaluate(data, pack, hidden)
+    click.echo(msgspec.json.encode(found.as_dict()).decode() if as_json else found.as_text())
     if html_file is not None:
         html_file.write_text(report.html(sections.of(found)), encoding="utf-8")
-    click.echo(msgspec.json.encode(found.as_dict()).decode() if as_json else found.as_text())

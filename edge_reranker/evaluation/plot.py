@@ -58,14 +58,15 @@ def svg(dots: Sequence[Dot], x: str, y: str) -> str:
 
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) from at most ``low`` to at least ``high``."""
-    if not low < high:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, 1e-12):  # one value, but for rounding
+        half = largest / 2 if largest > 1e-9 else 0.5
+        low, high = low - half, high + half
     rough = (high - low) / (wanted - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * by for by in (1.0, 2.0, 5.0, 10.0) if power * by >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    # "+ 0.0" turns the -0.0 of a rounded small number into 0.
-    return [round(at * step, 12) + 0.0 for at in range(first, last + 1)]
+    return [at * step for at in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
