@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from edge_reranker.cli import options
+from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import load_pack
 from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, find
 
@@ -41,12 +42,13 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
       edge-reranker train --out packs/movielens-smollm2
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.evaluation import movielens
+    from edge_reranker.evaluation import metrics, movielens
     from edge_reranker.training import recipe
     from edge_reranker.training.head import require_torch
 
     config = options.load_config({**flags, "model": DEFAULT_MODEL})
     require_torch()
+    metrics.require_library()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, recipe.SMOLLM2, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
@@ -61,21 +63,32 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @options.as_json
-def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
+@click.option(
+    "--html",
+    "html_file",
+    type=options.Given(path_type=Path, dir_okay=False),
+    help="File the report is written to as well, as one page with plots.",
+)
+def evaluate(data_folder: Path | None, as_json: bool, html_file: Path | None, **flags: Any) -> None:
     """Measure the pack on users it has never seen: NDCG@10 of a popularity server's top 100, reranked.
 
     \b
     Example:
       edge-reranker data pull movielens-100k
-      edge-reranker evaluate
+      edge-reranker evaluate --html report.html
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import adapter_of, pack_folder
-    from edge_reranker.evaluation import movielens, run
+    from edge_reranker.evaluation import metrics, movielens, report, run, sections
 
     config = options.load_config(flags)
+    metrics.require_library()
+    if html_file is not None and not html_file.parent.is_dir():
+        raise InvalidArgument("--html", f"{html_file.parent} is not a folder; make it first")
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
-    report = run.evaluate(data, pack, hidden)
-    click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())
+    found = run.evaluate(data, pack, hidden)
+    click.echo(msgspec.json.encode(found.as_dict()).decode() if as_json else found.as_text())
+    if html_file is not None:
+        html_file.write_text(report.html(sections.of(found)), encoding="utf-8")

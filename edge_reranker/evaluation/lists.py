@@ -70,11 +70,15 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list and what was liked of it. ``targets`` are indices into the list, None when it lacks one."""
+    """A list and what was liked of it. ``targets`` are indices into the list, None when it lacks one.
+
+    ``matrix`` has a row for each of ``items``, in the server's order.
+    """
 
     cut: Cut
     matrix: NDArray[np.float64]
     targets: tuple[int | None, ...]
+    items: tuple[Item, ...]
 
     def places(self, order: NDArray[np.intp]) -> list[int]:
         """Each target's place in ``order``, from 1; 0 when the list does not have it."""
@@ -111,7 +115,8 @@ class Lister:
             together = self.together.scores(user.recent, user.recent_weights, ids)
             matrix = features.with_column(matrix, "item_to_item", together)
         at = {candidate.id: index for index, candidate in enumerate(candidates)}
-        return Listed(cut, matrix, tuple(at.get(target) for target in cut.targets))
+        targets = tuple(at.get(target) for target in cut.targets)
+        return Listed(cut, matrix, targets, tuple(candidate.item for candidate in candidates))
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:

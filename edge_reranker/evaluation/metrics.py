@@ -1,17 +1,22 @@
 """How good an order is, and how sure that is.
 
-A case is one target in one list; its place is counted from 1, 0 when the list does not have it. Cases of
-one user depend on each other, so intervals come from resampling users, not cases (Efron and Tibshirani,
-"An Introduction to the Bootstrap", 1993).
+A case is one target in one list; its place is counted from 1, 0 when the list does not have it. What a
+place is worth is trec_eval's word, through ir-measures; intervals and comparisons are ours. Cases of one
+user depend on each other, so intervals come from resampling users, not cases (Efron and Tibshirani, "An
+Introduction to the Bootstrap", 1993).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_reranker.errors import Missing
 
 Places = NDArray[np.int64]
 
@@ -50,23 +55,54 @@ class Comparison:
     users_worse: int
 
 
+def require_library() -> ModuleType:
+    """The ir_measures package. Raises ``Missing`` when it is not installed."""
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise Missing("measuring needs ir-measures: pip install 'edge-reranker[eval]'") from error
+    module: ModuleType = ir_measures
+    return module
+
+
 def ndcg(places: Places, depth: int = 10) -> NDArray[np.float64]:
     """Every case's NDCG with its target as the only relevant item: 1 / log2(1 + place), 0 past ``depth``.
 
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002.
     """
-    safe = np.maximum(places, 1)
-    return np.where((places > 0) & (places <= depth), 1.0 / np.log2(1.0 + safe), 0.0)
+    return _measured(f"nDCG@{depth}", places)
 
 
 def reciprocal(places: Places) -> NDArray[np.float64]:
     """Every case's reciprocal rank, 0 for a target that the list does not have."""
-    return np.where(places > 0, 1.0 / np.maximum(places, 1), 0.0)
+    return _measured("RR", places)
 
 
 def hits(places: Places, depth: int) -> NDArray[np.float64]:
     """1 for every case whose target is among the first ``depth``."""
-    return ((places > 0) & (places <= depth)).astype(np.float64)
+    return _measured(f"Success@{depth}", places)
+
+
+def _measured(measure: str, places: Places) -> NDArray[np.float64]:
+    """``measure`` of every case. One relevant item: a function of the place, so each is asked once."""
+    return _of_place(measure, int(places.max(initial=0)))[places]
+
+
+@lru_cache(maxsize=64)
+def _of_place(measure: str, longest: int) -> NDArray[np.float64]:
+    """What a list whose only relevant item is at each place, 0 to ``longest``, is worth: [longest + 1]."""
+    library = require_library()
+    places = range(longest + 1)
+    relevant = {str(place): {"target": 1} for place in places}
+    run = {
+        str(place): {("target" if at == place else str(at)): -float(at) for at in range(1, max(place, 1) + 1)}
+        for place in places
+    }
+    values = np.empty(longest + 1)
+    for found in library.iter_calc([library.parse_measure(measure)], relevant, run):
+        values[int(found.query_id)] = found.value
+    values.flags.writeable = False
+    return values
 
 
 def quality(places: Places, users: Sequence[str]) -> Quality:
@@ -98,16 +134,31 @@ def compare(after: Places, before: Places, users: Sequence[str]) -> Comparison:
     )
 
 
-def bootstrap(values: NDArray[np.float64], users: Sequence[str]) -> Interval:
-    """Mean over cases and its 95 % percentile interval over resampled users; deterministic."""
+def bootstrap(
+    values: NDArray[np.float64], users: Sequence[str], weights: NDArray[np.float64] | None = None
+) -> Interval:
+    """Mean over cases and its 95 % percentile interval over resampled users; deterministic.
+
+    ``weights`` is how often each case counts, above 0; None means once. Raises ``ValueError`` without cases.
+    """
     if len(values) == 0:
         raise ValueError("no cases to measure")
     names, of_case = np.unique(np.asarray(users), return_inverse=True)
     n = len(names)
-    totals = np.bincount(of_case, weights=values, minlength=n)
-    sizes = np.bincount(of_case, minlength=n)
-    rng = np.random.default_rng(_SEED)
-    draws = rng.multinomial(n, np.full(n, 1.0 / n), size=N_RESAMPLES)
+    weighted = values if weights is None else values * weights
+    totals = np.bincount(of_case, weights=weighted, minlength=n)
+    sizes = np.bincount(of_case, weights=weights, minlength=n)
+    draws = _draws(n)
     means = (draws @ totals) / (draws @ sizes)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(np.average(values, weights=weights)), float(low), float(high))
+
+
+@lru_cache(maxsize=2)
+def _draws(n_users: int) -> NDArray[np.int64]:
+    """How often each resample draws each user, [N_RESAMPLES, n_users]."""
+    draws = np.random.default_rng(_SEED).multinomial(
+        n_users, np.full(n_users, 1.0 / n_users), size=N_RESAMPLES
+    )
+    draws.flags.writeable = False
+    return draws

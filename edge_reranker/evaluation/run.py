@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import lists, metrics, protocol
+from edge_reranker.evaluation import beyond, lists, metrics, protocol
 from edge_reranker.evaluation.movielens import MovieLens
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models.pack import Pack
@@ -23,7 +23,7 @@ WITHOUT_MODEL = "without_model"
 NO_HISTORY = "placebo_no_history"
 OTHER_HISTORY = "placebo_other_history"
 
-_TITLES = {
+TITLES = {
     SERVER: "server's order",
     WITHOUT_MODEL: "ours without the model",
     OURS: "ours",
@@ -37,7 +37,8 @@ class Report:
     """What was measured. ``ratio`` is ours over the server's NDCG@10 on all cases.
 
     ``against_server`` compares every other order with the server's; ``against_without_model`` is ours
-    against the same fusion without the model. ``no_history_is_server_order``: every list was identical.
+    against the same fusion without the model. ``beyond`` is of the three orders that users could get.
+    ``no_history_is_server_order``: every list was identical.
     """
 
     pack: str
@@ -48,6 +49,7 @@ class Report:
     orders: Mapping[str, metrics.Quality]
     against_server: Mapping[str, metrics.Comparison]
     against_without_model: metrics.Comparison
+    beyond: Mapping[str, beyond.Beyond]
     no_history_is_server_order: bool
 
     def as_dict(self) -> dict[str, object]:
@@ -63,14 +65,19 @@ class Report:
             f"{'order':<32} {'NDCG@10 all [95 % interval]':<28} {'hits':>6} {'MRR':>6} "
             f"{'HR@1':>6} {'HR@5':>6} {'HR@10':>6}",
         ]
-        lines += [_quality_line(name, self.orders[name]) for name in _TITLES]
+        lines += [_quality_line(name, self.orders[name]) for name in TITLES]
         lines += ["", f"{'change of NDCG@10':<46} {'[95 % interval]':<20} users better/same/worse"]
         lines += [
             _comparison_line(f"{title} - server's order", self.against_server[name])
-            for name, title in _TITLES.items()
+            for name, title in TITLES.items()
             if name != SERVER
         ]
         lines.append(_comparison_line("ours - ours without the model", self.against_without_model))
+        lines += [
+            "",
+            f"{'first ten, and chances':<32} {'KL of tags to those liked':<28} {'distance of tags':<28} ECE",
+        ]
+        lines += [_beyond_line(name, found) for name, found in self.beyond.items()]
         same = "exactly" if self.no_history_is_server_order else "NOT exactly"
         lines += [
             "",
@@ -94,16 +101,18 @@ def evaluate(
     other = [make.listed(cut, known=strangers[at].history) for at, cut in enumerate(split.test)]
     empty = [make.listed(cut, known=()) for cut in split.test]
     with_model = fusion.Weights.of(pack.manifest.fusion)
+    without_model = fusion.Weights.of(pack.manifest.without_model)
     places = {
         SERVER: lists.server_places(listed),
         OURS: lists.places(listed, with_model),
-        WITHOUT_MODEL: lists.places(listed, fusion.Weights.of(pack.manifest.without_model)),
+        WITHOUT_MODEL: lists.places(listed, without_model),
         NO_HISTORY: lists.places(empty, with_model),
         OTHER_HISTORY: lists.places(other, with_model),
     }
     users = lists.users(listed)
     orders = {name: metrics.quality(found, users) for name, found in places.items()}
     before = orders[SERVER].ndcg10.mean
+    behind = {SERVER: None, WITHOUT_MODEL: without_model, OURS: with_model}
     return Report(
         pack=pack.id,
         n_users=len(set(users)),
@@ -117,6 +126,7 @@ def evaluate(
             if name != SERVER
         },
         against_without_model=metrics.compare(places[OURS], places[WITHOUT_MODEL], users),
+        beyond={name: beyond.measure(listed, make.items, weights) for name, weights in behind.items()},
         no_history_is_server_order=all(_is_server_order(each, with_model) for each in empty),
     )
 
@@ -159,12 +169,18 @@ def _is_server_order(listed: lists.Listed, weights: fusion.Weights) -> bool:
 
 
 def _quality_line(name: str, quality: metrics.Quality) -> str:
-    ndcg = quality.ndcg10
-    interval = f"{ndcg.mean:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]"
-    return (
-        f"{_TITLES[name]:<32} {interval:<28} {quality.ndcg10_hits_only:>6.4f} {quality.mrr:>6.4f} "
-        f"{quality.hr1:>6.4f} {quality.hr5:>6.4f} {quality.hr10:>6.4f}"
-    )
+    more = (quality.ndcg10_hits_only, quality.mrr, quality.hr1, quality.hr5, quality.hr10)
+    return f"{TITLES[name]:<32} {_interval(quality.ndcg10):<28} {' '.join(f'{x:>6.4f}' for x in more)}"
+
+
+def _beyond_line(name: str, found: beyond.Beyond) -> str:
+    chances = found.reliability
+    ece = f"{chances.ece:.5f} (by chance {chances.ece_by_chance:.5f})" if chances else "-"
+    return f"{TITLES[name]:<32} {_interval(found.divergence):<28} {_interval(found.distance):<28} {ece}"
+
+
+def _interval(found: metrics.Interval | None) -> str:
+    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]" if found else "-"
 
 
 def _comparison_line(title: str, comparison: metrics.Comparison) -> str:

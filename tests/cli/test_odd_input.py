@@ -136,6 +136,7 @@ def test_the_kind_of_a_bad_request_has_its_article(run: Run, service: subprocess
         ("serve", "--pack"),
         ("encode", "--pack"),
         ("evaluate", "--pack"),
+        ("evaluate", "--html"),
         ("train", "--out"),
         ("train", "--data"),
     ],

@@ -1,6 +1,8 @@
 """Metrics against values worked out by hand."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +25,28 @@ def test_reciprocal_rank_counts_the_whole_list() -> None:
 def test_hits_count_targets_up_to_the_depth() -> None:
     assert metrics.hits(PLACES, 1).tolist() == [1, 0, 0, 0, 0]
     assert metrics.hits(PLACES, 10).tolist() == [1, 1, 0, 1, 0]
+
+
+@given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 20))
+def test_the_library_agrees_with_the_formulas(places: list[int], depth: int) -> None:
+    found = np.array(places, np.int64)
+    within = [0 < place <= depth for place in places]
+    gains = [1 / math.log2(1 + place) if near else 0.0 for place, near in zip(places, within, strict=True)]
+    assert metrics.ndcg(found, depth) == pytest.approx(gains, abs=1e-12)
+    assert metrics.hits(found, depth).tolist() == within
+    assert metrics.reciprocal(found) == pytest.approx([1 / at if at else 0.0 for at in places], abs=1e-12)
+
+
+def test_without_the_library_measuring_names_the_extra_to_install() -> None:
+    code = (
+        "import sys; sys.modules['ir_measures'] = None\n"
+        "from edge_reranker.errors import Missing\n"
+        "from edge_reranker.evaluation import metrics\n"
+        "try: metrics.require_library()\n"
+        "except Missing as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'edge-reranker[eval]'" in found.stdout
 
 
 def test_quality_means_over_all_cases_and_hits_only_where_the_list_has_the_target() -> None:
@@ -65,6 +89,19 @@ def test_the_interval_has_the_width_that_theory_gives() -> None:
     values = np.random.default_rng(1).normal(size=400)
     found = metrics.bootstrap(values, [str(at) for at in range(400)])
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_a_weight_counts_like_that_many_cases() -> None:
+    values, users = np.array([0.1, 0.5, 0.9, 0.3]), list("aabc")
+    weights = np.array([1.0, 3.0, 2.0, 1.0])
+    repeated = metrics.bootstrap(
+        np.repeat(values, weights.astype(int)),
+        [u for u, w in zip(users, weights, strict=True) for _ in range(int(w))],
+    )
+    weighted = metrics.bootstrap(values, users, weights)
+    assert (weighted.mean, weighted.low, weighted.high) == pytest.approx(
+        (repeated.mean, repeated.low, repeated.high)
+    )
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))

@@ -1,6 +1,7 @@
 """The evaluation as a whole, on a made-up world, and the pack that ships."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from edge_reranker.evaluation import lists, metrics, movielens, protocol, run
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
 from edge_reranker.ranking import fusion
-from tests.planted import N_EMBD, N_ITEMS, World, world
+from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
 SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
 
@@ -69,6 +70,39 @@ def test_the_report_is_json_and_a_table_with_every_order(report: run.Report) -> 
     for title in ("server's order", "ours without the model", "no history", "another user's history"):
         assert title in text
     assert f"{report.ratio:.2f} x" in text
+
+
+def test_without_tags_only_the_chances_can_be_measured(report: run.Report) -> None:
+    assert list(report.beyond) == [run.SERVER, run.WITHOUT_MODEL, run.OURS]
+    for found in report.beyond.values():
+        assert found.divergence is None
+        assert found.distance is None
+        assert found.reliability is not None
+    # With no say of its own the fusion has the server's chances too.
+    assert report.beyond[run.WITHOUT_MODEL] == report.beyond[run.SERVER]
+
+
+def test_lists_that_show_the_preference_fit_the_users_tags_and_vary_less(
+    data_and_hidden: World, pack: Pack
+) -> None:
+    data, hidden = data_and_hidden
+    tagged = tuple(item._replace(tags=(f"group {int(item.id) % N_GROUPS}",)) for item in data.items)
+    found = run.evaluate(replace(data, items=tagged), pack, hidden)
+    server, ours = found.beyond[run.SERVER], found.beyond[run.OURS]
+    assert server.divergence is not None
+    assert ours.divergence is not None
+    assert ours.divergence.high < server.divergence.low
+    assert server.distance is not None
+    assert ours.distance is not None
+    assert ours.distance.high < server.distance.low
+    plain = json.loads(json.dumps(found.as_dict()))["beyond"]["ours"]
+    assert plain["divergence"]["mean"] == ours.divergence.mean
+    assert len(plain["reliability"]["bins"]) == 10
+    line = next(line for line in found.as_text().splitlines() if f"{ours.divergence.mean:.4f} [" in line)
+    assert line.startswith("ours ")
+    assert f"{ours.distance.mean:.4f} [{ours.distance.low:.4f}, {ours.distance.high:.4f}]" in line
+    assert ours.reliability is not None
+    assert f"{ours.reliability.ece:.5f} (by chance {ours.reliability.ece_by_chance:.5f})" in line
 
 
 def test_the_truth_is_never_put_into_a_list(data_and_hidden: World, pack: Pack) -> None:
