@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from edge_reranker.evaluation import run
+from edge_reranker.models.cache import made_of
 from edge_reranker.models.pack import Pack
 from edge_reranker.training.head import Recipe
 
 _TEXT = """\
 # {name}
 
-Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {gguf_type},
-{pooling} over tokens), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a
+Pack `{id}`: two towers over hidden states of `{model}` ({made},
+{pooled}), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a
 float.
 
 ## Data
@@ -60,6 +61,9 @@ the towers know nothing, and the prior is too sure of them. Use a pack of your o
 """
 
 
+_POOLED = {"mean": "mean over tokens", "cls": "the first token's", "last": "the last token's"}
+
+
 def render(
     pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], control: run.Report, *, command: str
 ) -> str:
@@ -74,9 +78,8 @@ def render(
         name=pack.manifest.name,
         id=pack.id,
         model=encoder.model,
-        n_blocks=encoder.n_blocks,
-        pooling=encoder.pooling,
-        gguf_type=encoder.gguf_type,
+        made=made_of(encoder.n_blocks, encoder.gguf_type),
+        pooled=_POOLED[encoder.pooling] + (", length 1" if encoder.normalise else ""),
         n_dims=pack.n_dims,
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
         report=own.as_text(),
