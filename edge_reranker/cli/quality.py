@@ -33,7 +33,7 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
     show_default=True,
     help="Seed of the training; the split of users is fixed.",
 )
-@click.option("--encoder", "name", default=DEFAULT_MODEL, show_default=True, help="The model that reads items.")
+@click.option("--encoder", "name", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: Any) -> None:
     """Train a pack on MovieLens-100K: two towers, fusion prior, and a card with honest figures.

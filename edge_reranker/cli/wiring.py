@@ -66,8 +66,8 @@ def n_threads(config: Config) -> int:
     return config.n_threads or device.n_threads()
 
 
-def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
-    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
+def encoder_file(config: Config, encoder: Encoder) -> Path:
+    """The file that makes the hidden states that a pack reads, verified. Raises Missing, ModelInvalid."""
     file, path = ModelCache(config.cache_dir).open(encoder.model, "encoder")
     made = made_of(encoder.n_blocks, encoder.gguf_type)
     # Hidden states of another depth or type are another space: ranking by them would be noise.
@@ -81,10 +81,13 @@ def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
             f"the pack reads {encoder.model} ({made}), not ({file.made}); "
             f"run `edge-reranker model pull {encoder.model}`, or use a pack made for this file"
         )
-    spec = _spec(config, path, "encoder")
-    return WorkerEngine(
-        dataclasses.replace(spec, pooling=encoder.pooling, normalise=encoder.normalise)
-    )
+    return path
+
+
+def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
+    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
+    spec = _spec(config, encoder_file(config, encoder), "encoder")
+    return WorkerEngine(dataclasses.replace(spec, pooling=encoder.pooling, normalise=encoder.normalise))
 
 
 def scorer_engine(config: Config, name: str, role: Role) -> WorkerEngine:

@@ -113,9 +113,10 @@ class ModelCache:
                 path = self._root / name / file.file
                 _check(file, path)
                 return file, path
-        raise Missing(
-            f"no {role} of {name!r} on this device; fetch it with `edge-reranker model pull {name}`"
-        )
+        way_out = f"fetch it with `edge-reranker model pull {name}`"
+        if name not in MODELS:
+            way_out = f"take it in with `edge-reranker model add PATH --name {name} --role {role} --sha256 …`"
+        raise Missing(f"no {role} of {name!r} on this device; {way_out}")
 
     def verify(self, name: str = "") -> Iterator[tuple[ModelFile, str]]:
         """Each file (of one model, or of all) and what is wrong with it; empty when nothing is."""

@@ -1,4 +1,4 @@
-"""BERT in safetensors to a GGUF of half precision, as llama.cpp reads it: WordPiece, both ways, no classifier."""
+"""BERT in safetensors to a GGUF of half precision, as llama.cpp reads it: WordPiece, no classifier."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def convert_bert(folder: Path, target: Path) -> None:
     """
     try:
         import gguf
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
         raise Missing(
@@ -60,7 +61,7 @@ def convert_bert(folder: Path, target: Path) -> None:
         for name, array in tensors.items():
             half = array.ndim == 2 and name not in _SINGLE
             writer.add_tensor(name, array.astype(np.float16 if half else np.float32))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelInvalid(f"{folder}: no BERT that can be converted: {error}; pull it again") from error
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -70,7 +71,7 @@ def convert_bert(folder: Path, target: Path) -> None:
 
 def _tensors(arrays: Mapping[str, NDArray[Any]], n_layers: int) -> dict[str, NDArray[Any]]:
     """The model's tensors under GGUF's names; the pooler, which only a classifier reads, is left out."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for theirs, ours in _WHOLE.items():
         pairs |= {theirs: ours} if theirs.endswith(".weight") else _both(theirs, ours)
     for layer in range(n_layers):
