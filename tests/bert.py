@@ -1,4 +1,4 @@
-"""BERT from its papers (arXiv 1810.04805, 1609.08144), for comparison: WordPiece, and the forward pass in numpy."""
+"""BERT from its papers (arXiv 1810.04805, 1609.08144) in numpy: WordPiece, and the forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0xF900, 0xFAFF)
 
 
 def states(weights: Weights, ids: Sequence[int], n_heads: int) -> Array:
-    """Last hidden states [n_tokens, n_embd] by the names of a safetensors file; separators are among the ids."""
+    """Last hidden states [n_tokens, n_embd]; separators are among the ids."""
     at = "embeddings."
     x = weights[f"{at}word_embeddings.weight"].astype(np.float64)[list(ids)]
     x = x + weights[f"{at}token_type_embeddings.weight"][0]
@@ -74,7 +74,7 @@ def _alone(c: str) -> bool:
 
 
 def _pieces(vocabulary: Mapping[str, int], word: str) -> list[int]:
-    """The longest piece that the vocabulary has, again and again; one unknown token for a word that ends so."""
+    """The longest piece there is, again and again; one unknown token if that does not end."""
     found: list[int] = []
     start = 0
     while start < len(word):

@@ -50,6 +50,9 @@ class Source:
     holds: Literal["gguf", "bert"] = "gguf"
 
 
+# By its letters the far one is nearer, so that random weights do not pass.
+_CAPITALS = ("Paris, Berlin, Madrid", "Rome, Vienna, London", "pairs, barley, mad ride")
+
 MODELS: Mapping[str, Source] = {
     source.name: source
     for source in (
@@ -70,13 +73,7 @@ MODELS: Mapping[str, Source] = {
                     "encoder",
                     "Q8_0",
                     n_blocks=10,
-                    # By its letters the far one is nearer, so that random weights do not pass.
-                    known=KnownPair(
-                        "Paris, Berlin, Madrid",
-                        near="Rome, Vienna, London",
-                        far="pairs, barley, mad ride",
-                        margin=0.0901,
-                    ),
+                    known=KnownPair(*_CAPITALS, margin=0.0901),
                 ),
                 Variant(
                     "scorer", "Q4_0", known=KnownPair("The capital of France is", " Paris", " London", 3.439)
@@ -102,7 +99,7 @@ MODELS: Mapping[str, Source] = {
                 ),
             ),
             license="Apache-2.0",
-            variants=(Variant("encoder", "Q8_0"),),
+            variants=(Variant("encoder", "Q8_0", known=KnownPair(*_CAPITALS, margin=0.5828)),),
             holds="bert",
         ),
     )
