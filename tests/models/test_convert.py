@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
 from edge_reranker.engine.types import Encoded
-from edge_reranker.errors import InvalidArgument, ModelInvalid
+from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid
 from edge_reranker.models.convert import convert_bert
 from edge_reranker.types import Piece
 from tests import bert
@@ -203,3 +204,9 @@ def test_what_cannot_be_converted_is_said_in_one_line(folder: Path, what: str) -
         convert_bert(folder, folder / "F16.gguf")
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_what_converting_needs_besides_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)  # how Python marks a module that cannot be imported
+    with pytest.raises(Missing, match=r"needs gguf: pip install 'edge-reranker\[convert\]'"):
+        convert_bert(folder, folder / "F16.gguf")
