@@ -119,7 +119,7 @@ def _tokenizer(writer: Any, kinds: Any, pooling: Any, vocabulary: list[str]) -> 
     writer.add_tokenizer_model("bert")
     writer.add_token_list(
         [
-            word if word in kind_of else word[2:] if word.startswith("##") and len(word) > 2 else f"▁{word}"
+            word if word in kind_of else word[2:] if word.startswith("##") else f"▁{word}"
             for word in vocabulary
         ]
     )
