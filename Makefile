@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench models proto torch clean help
+.PHONY: demo test check bench models minilm proto torch clean help
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -23,12 +23,15 @@ demo: models ## The whole service on one real user, then an evaluation on all un
 	$(BIN)/edge-reranker demo
 	$(BIN)/edge-reranker evaluate
 
-test: models ## All tests
+test: models minilm ## All tests
 	$(BIN)/python -m pytest
 
 models: $(READY)
 	@$(BIN)/edge-reranker model pull smollm2-135m >&2
 	@$(BIN)/edge-reranker data pull movielens-100k >&2
+
+minilm: $(READY)
+	@$(BIN)/edge-reranker model pull minilm >&2
 
 check: $(READY) ## Lint, types, contract
 	$(BIN)/ruff check .
@@ -36,7 +39,7 @@ check: $(READY) ## Lint, types, contract
 	$(BIN)/mypy
 	BIN=$(BIN) .ci/check-proto
 
-bench: models ## Benchmarks; each ends with one JSON line
+bench: models minilm ## Benchmarks; each ends with one JSON line
 	$(BIN)/python -m benchmarks
 
 proto: $(READY) ## Regenerate the stubs from proto/

@@ -13,6 +13,7 @@ NAMES = (
     "cross",
     "hot",
     "encode",
+    "encoders",
     "deadlines",
     "concurrent",
     "memory",

@@ -9,9 +9,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# Of a text's hidden states: the mean over tokens, the first token's, or the last one's.
+Pooling = Literal["mean", "cls", "last"]
 
 
 class EventType(enum.IntEnum):

@@ -50,6 +50,14 @@ def encoder_path(cache_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm_path(cache_dir: Path) -> Path:
+    """The other encoder; `make minilm` makes it."""
+    from edge_reranker.models import ModelCache
+
+    return ModelCache(cache_dir).open("minilm", "encoder")[1]
+
+
+@pytest.fixture(scope="session")
 def scorer_path(cache_dir: Path) -> Path:
     """The whole default model; `make models` makes it."""
     from edge_reranker.models import ModelCache

@@ -37,6 +37,8 @@ OWNERS = {
     "click": {"cli"},
     "platformdirs": {"cli", "clients"},
     "torch": {"training"},
+    "gguf": {"models"},
+    "safetensors": {"models"},
     "bm25s": {"ranking"},
     "ir_measures": {"evaluation"},
     "google": {"v1", "server", "clients", "cli"},

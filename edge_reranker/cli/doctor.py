@@ -15,7 +15,7 @@ import msgspec
 
 from edge_reranker.cli import options
 from edge_reranker.config import Config
-from edge_reranker.errors import AlreadyRunning, EdgeRerankerError
+from edge_reranker.errors import AlreadyRunning, EdgeRerankerError, Missing, ModelInvalid
 from edge_reranker.models import ModelCache, load_pack
 from edge_reranker_client import EdgeReranker
 from edge_reranker_client import errors as client_errors
@@ -89,12 +89,24 @@ def _models(config: Config) -> Iterator[Finding]:
 
 
 def _pack(config: Config) -> Finding:
-    from edge_reranker.cli.wiring import pack_folder
+    from edge_reranker.cli.wiring import encoder_file, pack_folder
 
     try:
-        return Finding("pack", True, load_pack(pack_folder(config)).id)
+        pack = load_pack(pack_folder(config))
     except EdgeRerankerError as error:
         return Finding("pack", False, str(error), "reinstall edge-reranker, or give a good --pack")
+    encoder = pack.manifest.encoder
+    if config.model == "none":
+        return Finding("pack", True, pack.id)
+    if config.model != encoder.model:
+        way_out = f"give --model {encoder.model}, or a pack made for {config.model}"
+        return Finding("pack", False, f"{pack.id} reads {encoder.model}, not {config.model}", way_out)
+    with contextlib.suppress(Missing):  # the finding about the model says so
+        try:
+            encoder_file(config, encoder)
+        except ModelInvalid as error:
+            return Finding("pack", False, str(error), f"run `edge-reranker model pull {encoder.model}`")
+    return Finding("pack", True, pack.id)
 
 
 def _private(data_dir: Path) -> Finding:

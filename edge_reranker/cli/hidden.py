@@ -43,6 +43,8 @@ def kept_hidden_states(
     key = hashlib.sha256(STATES.encode() + file.sha256.encode())
     if encoder.adapter is not None:
         key.update(f"{encoder.adapter.sha256} {encoder.adapter.scale}".encode() + b"\0")
+    if (encoder.pooling, encoder.normalise, encoder.prefix) != ("mean", False, ""):
+        key.update(f"{encoder.pooling} {encoder.normalise} {encoder.prefix}".encode() + b"\0")
     for item in items:
         key.update(item_text(item).encode() + b"\0")
     path = config.cache_dir / "hidden" / key.hexdigest()[:32]
@@ -82,7 +84,7 @@ def _keep(path: Path, states: Float32) -> None:
 def hidden_states(
     config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None = None
 ) -> Float32:
-    """Mean-pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
+    """Pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
 
     ``adapter`` is the pack's for its encoder.
 
@@ -101,7 +103,8 @@ def hidden_states(
         with click.progressbar(starts, label=f"encoding {len(items)} items", file=sys.stderr) as bar:
             for start in bar:
                 chunk = items[start : start + _CHUNK]
-                ids = worker.tokenize([item_pieces(item) for item in chunk], Deadline())
+                texts = [item_pieces(item, encoder.prefix) for item in chunk]
+                ids = worker.tokenize(texts, Deadline())
                 for item, tokens in zip(chunk, ids, strict=True):
                     if not tokens:
                         raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")

@@ -33,8 +33,9 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
     show_default=True,
     help="Seed of the training; the split of users is fixed.",
 )
+@click.option("--encoder", "name", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
-def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
+def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: Any) -> None:
     """Train a pack on MovieLens-100K: two towers, fusion prior, and a card with honest figures.
 
     \b
@@ -46,13 +47,19 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
     from edge_reranker.training import recipe
     from edge_reranker.training.head import require_torch
 
-    config = options.load_config({**flags, "model": DEFAULT_MODEL})
+    encoder = recipe.ENCODERS.get(name)
+    if encoder is None:
+        raise InvalidArgument("encoder", f"{name!r}; there are {', '.join(recipe.ENCODERS)}")
+    config = options.load_config({**flags, "model": name})
     require_torch()
     metrics.require_library()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = kept_hidden_states(config, recipe.SMOLLM2, data.items)
+    hidden = kept_hidden_states(config, encoder, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
-    trained = recipe.train(data, hidden, out, seed=seed, command=command)
+    if encoder is not recipe.SMOLLM2:
+        command += f" --encoder {name}"
+    pack = recipe.NAMES[name]
+    trained = recipe.train(data, hidden, out, seed=seed, encoder=encoder, name=pack, command=command)
     click.echo(trained.report.as_text())
     click.echo(f"pack {trained.pack.id} written to {out}")
 

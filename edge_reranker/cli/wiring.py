@@ -67,17 +67,28 @@ def n_threads(config: Config) -> int:
     return config.n_threads or device.n_threads()
 
 
-def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
-    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
+def encoder_file(config: Config, encoder: Encoder) -> Path:
+    """The file that makes the hidden states that a pack reads, verified. Raises Missing, ModelInvalid."""
     file, path = ModelCache(config.cache_dir).open(encoder.model, "encoder")
     made = made_of(encoder.n_blocks, encoder.gguf_type)
     # Hidden states of another depth or type are another space: ranking by them would be noise.
-    if file.made != made:
+    if encoder.sha256 and file.sha256 != encoder.sha256:
+        raise ModelInvalid(
+            f"the pack reads {encoder.model} with SHA-256 {encoder.sha256}, not {file.sha256}; "
+            "add that file with `edge-reranker model add`, or use a pack made for this one"
+        )
+    if not encoder.sha256 and file.made != made:
         raise ModelInvalid(
             f"the pack reads {encoder.model} ({made}), not ({file.made}); "
             f"run `edge-reranker model pull {encoder.model}`, or use a pack made for this file"
         )
-    return WorkerEngine(_spec(config, path, "encoder"))
+    return path
+
+
+def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
+    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
+    spec = _spec(config, encoder_file(config, encoder), "encoder")
+    return WorkerEngine(dataclasses.replace(spec, pooling=encoder.pooling, normalise=encoder.normalise))
 
 
 def scorer_engine(config: Config, name: str, role: Role) -> WorkerEngine:
@@ -199,7 +210,10 @@ def _wire(config: Config, store: Store) -> Device:
     manifest = pack.manifest
     wanted = config.model != NO_MODEL
     if wanted and config.model != manifest.encoder.model:
-        problems.append(f"pack {pack.id} reads {manifest.encoder.model}, not {config.model}: no vectors")
+        problems.append(
+            f"pack {pack.id} reads {manifest.encoder.model}, not {config.model}: no vectors; "
+            f"give --model {manifest.encoder.model}"
+        )
     for role, start in _workers(config, pack).items() if wanted else ():
         if role == "encoder" and config.model != manifest.encoder.model:
             continue
@@ -342,7 +356,11 @@ def make_tiers(
     scorer = _with(scorer, adapter_of(pack, "scorer"))
     towers = Towers.of(pack.head)
     epochs = before.epochs if before is not None else Epochs()
-    vectors = VectorCache(store, pack.id, towers, encoder, epochs, without_encoder=without_encoder)
+    vectors = VectorCache(
+        *(store, pack.id, towers, encoder, epochs),
+        prefix=pack.manifest.encoder.prefix,
+        without_encoder=without_encoder,
+    )
     public = (before and before.public) or PublicVectors(store, pack.id, epochs)
     background = (before and before.background) or BackgroundEncoder(vectors, public)
     manifest = pack.manifest

@@ -118,11 +118,10 @@ class WorkerEngine:
     ) -> Encoded:
         """See Engine."""
         wanted = _wire(adapter)
+        room = self.info.n_ctx_sequence if self.info else MAX_ENCODE_TOKENS
         for index, ids in enumerate(sequences):
-            if not 1 <= len(ids) <= MAX_ENCODE_TOKENS:
-                raise InvalidArgument(
-                    f"sequences[{index}]", f"{len(ids)} tokens; 1 to {MAX_ENCODE_TOKENS} are allowed"
-                )
+            if not 1 <= len(ids) <= room:
+                raise InvalidArgument(f"sequences[{index}]", f"{len(ids)} tokens; 1 to {room} are allowed")
         rows: list[FloatArray] = []
         stop = Stop.DEADLINE
         try:

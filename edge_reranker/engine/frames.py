@@ -13,6 +13,7 @@ import msgspec
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.types import Role
+from edge_reranker.types import Pooling
 
 _LENGTH = struct.Struct("<I")
 # Far above any honest message (1,000 rows of 4,096 floats), far below what would hurt.
@@ -30,6 +31,8 @@ class Open(msgspec.Struct, tag=True):
     memory_limit_bytes: int
     mode: str
     nice: int
+    pooling: Pooling = "mean"
+    normalise: bool = False
 
 
 class Tokenize(msgspec.Struct, tag=True):

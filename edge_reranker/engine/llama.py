@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import signal
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
-from edge_reranker.engine.ranker import Ranker, configure
+from edge_reranker.engine.ranker import Ranker, configure, frame
 from edge_reranker.engine.states import LastStates
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, Adapter, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
@@ -143,6 +144,7 @@ class LlamaModel:
             )
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
+        self._wordpiece = llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_WPM
         unified = spec.role == "scorer" and spec.mode == "unified"
         self._decoder = Decoder(self._context, max_sequences=spec.n_sequences if unified else 1)
         self._adapters = Adapters(self._model, self._context)
@@ -154,6 +156,14 @@ class LlamaModel:
                     "no; a rank model is added with `edge-reranker model add --role ranker`"
                 )
             self._kv = (Unified if unified else Isolated)(self._decoder, spec.n_sequences)
+        # BERT and its kin were trained on texts between separators, and know so many positions.
+        self._before: list[int] = []
+        self._after: list[int] = []
+        self._room = MAX_ENCODE_TOKENS
+        if spec.role == "encoder" and not self._decoder.memory:
+            self._before, _, self._after = frame(self._vocab)
+            n_positions = int(llama.llama_model_n_ctx_train(self._model))
+            self._room = min(MAX_ENCODE_TOKENS, n_positions) - len(self._before) - len(self._after)
         self._ranker: Ranker | None = None
         if spec.role == "ranker":
             self._ranker = Ranker(spec.path, self._model, self._decoder)
@@ -169,13 +179,14 @@ class LlamaModel:
     def info(self) -> EngineInfo:
         """What the model is."""
         buffer = ctypes.create_string_buffer(256)
+        room = self._room if self._spec.role == "encoder" else self._spec.n_ctx_sequence
         llama.llama_model_desc(self._model, buffer, len(buffer))
         return EngineInfo(
             description=buffer.value.decode(errors="replace"),
             n_embd=self._n_embd,
             n_vocab=self._n_vocab,
             n_layer=int(llama.llama_model_n_layer(self._model)),
-            n_ctx_sequence=self._ranker.room if self._ranker else self._spec.n_ctx_sequence,
+            n_ctx_sequence=self._ranker.room if self._ranker else room,
             system=llama.llama_print_system_info().decode(errors="replace"),
         )
 
@@ -183,11 +194,19 @@ class LlamaModel:
         """Token ids of one text; data gives neither control nor user-defined tokens."""
         ids: list[int] = []
         for text, structure in pieces:
-            found = self._tokens(text.encode(), structure)
+            found = self._tokens(self._plain(text).encode(), structure)
             if not structure:
                 found = [token for token in found if not self._forbidden(token)]
             ids += found
         return ids
+
+    def _plain(self, text: str) -> str:
+        """What WordPiece reads: without accents. llama.cpp drops only those that are one with their letter,
+        and leaves Hangul syllables whole, of which the vocabulary has the parts.
+        """
+        if not self._wordpiece or text.isascii():
+            return text
+        return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
 
     def _tokens(self, text: bytes, structure: bool) -> list[int]:
         size = len(text) + 8  # never more tokens than bytes, but for what the vocabulary adds in front
@@ -203,10 +222,14 @@ class LlamaModel:
         return bool(llama.llama_vocab_get_attr(self._vocab, token) & _FORBIDDEN_IN_DATA)
 
     def encode(self, ids: Sequence[int], *, n_threads: int = 0) -> FloatArray:
-        """Mean over tokens of the last hidden states, float32 [n_embd]. At most MAX_ENCODE_TOKENS ids.
+        """Pooled last hidden states, float32 [n_embd], of at most ``info.n_ctx_sequence`` ids.
 
-        ``n_threads`` 0 means those of the spec; the result is the same bits whatever they are.
+        ``n_threads`` 0 means those of the spec; the result is the same bits whatever they are. Raises
+        ValueError for too many ids, Aborted.
         """
+        if len(ids) > self._room:
+            raise ValueError(f"{len(ids)} tokens, there is room for {self._room}")
+        ids = [*self._before, *ids, *self._after]
         n_threads = n_threads or self._spec.n_threads
         llama.llama_set_n_threads(self._context, n_threads, n_threads)
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
@@ -216,7 +239,13 @@ class LlamaModel:
             self._decoder.add(token, position, (0,), read=True)
         self._decoder.decode()
         states = self._states.take(self._context)
-        return np.asarray(states.mean(axis=0, dtype=np.float32), np.float32)
+        if self._spec.pooling == "mean":
+            state = states.mean(axis=0, dtype=np.float32)
+        else:
+            state = states[0 if self._spec.pooling == "cls" else -1].copy()
+        if self._spec.normalise:
+            state = state / max(float(np.linalg.norm(state)), 1e-12)
+        return np.asarray(state, np.float32)
 
     @property
     def kv(self) -> Kv:

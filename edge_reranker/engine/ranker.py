@@ -43,7 +43,7 @@ class Ranker:
                 f"{path}: it has no classifier ({head.decode()}), so it cannot rank; {_OR_A_SCORER}"
             )
         self._decoder = decoder
-        self._before, self._between, self._after = _frame(llama.llama_model_get_vocab(model))
+        self._before, self._between, self._after = frame(llama.llama_model_get_vocab(model))
         if not self._between:
             raise ModelInvalid(f"{path}: its vocabulary names no separator, so it cannot read pairs")
         self.n_ctx = n_ctx(model)
@@ -85,7 +85,7 @@ def n_ctx(model: Any) -> int:
     return min(MAX_RANK_TOKENS, int(llama.llama_model_n_ctx_train(model)))
 
 
-def _frame(vocab: Any) -> tuple[list[int], list[int], list[int]]:
+def frame(vocab: Any) -> tuple[list[int], list[int], list[int]]:
     """What stands before, between and behind: BERT's [CLS] and [SEP]s, RoBERTa's <s>, </s></s> and </s>."""
     eos, sep = llama.llama_vocab_eos(vocab), llama.llama_vocab_sep(vocab)
     ends = [sep if eos == _NO_TOKEN else eos] if llama.llama_vocab_get_add_eos(vocab) else []

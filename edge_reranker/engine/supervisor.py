@@ -211,6 +211,8 @@ class Supervisor:
                     spec.memory_limit_bytes,
                     spec.mode,
                     spec.nice,
+                    spec.pooling,
+                    spec.normalise,
                 ),
             )
             os.set_blocking(process.stdin.fileno(), False)

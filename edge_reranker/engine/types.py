@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.types import ModelState, Piece
+from edge_reranker.types import ModelState, Piece, Pooling
 
 # An item's own text never needs more, and llama.cpp reserves compute buffers for it.
 MAX_ENCODE_TOKENS = 512
@@ -47,7 +47,8 @@ class EngineSpec:
     ``mode`` "isolated" gives a candidate a KV stream of its own, so that its score has the same bits
     whatever stands beside it; "unified" is faster and gives that up.
     ``memory_limit_bytes`` caps the worker's address space; 0 means no cap.
-    ``nice`` is the worker's niceness, 0 to 19.
+    ``nice`` is the worker's niceness, 0 to 19. ``pooling`` and ``normalise`` (to length 1) say what an
+    encoder makes of a text's hidden states.
     """
 
     path: Path
@@ -58,6 +59,8 @@ class EngineSpec:
     memory_limit_bytes: int = 0
     mode: Mode = "isolated"
     nice: int = 0
+    pooling: Pooling = "mean"
+    normalise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class Adapter:
 class EngineInfo:
     """What the loaded model is.
 
-    ``n_ctx_sequence`` is the room for prefix and candidate, or for a ranker's query and document.
+    ``n_ctx_sequence`` is the room for prefix and candidate, for a ranker's query and document, or for an
+    encoder's text.
     """
 
     description: str
@@ -169,7 +173,7 @@ class Engine(Protocol):
         background: bool = False,
         adapter: Adapter | None = None,
     ) -> Encoded:
-        """Mean over tokens of the last hidden states, one sequence per decode, in the order given.
+        """Pooled last hidden states as the spec says, one sequence per decode, in the order given.
 
         Stops early rather than pass the deadline; never raises for lack of time. ``background`` calls
         let others go first. An ``adapter`` is in effect for this call only; one that cannot be loaded any

@@ -142,6 +142,8 @@ class Worker:
                     n_sequences=first.n_sequences,
                     n_ctx_sequence=first.n_ctx_sequence,
                     mode="unified" if first.mode == "unified" else "isolated",
+                    pooling=first.pooling,
+                    normalise=first.normalise,
                 )
             )
         except MemoryError:

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, NotFound
 from edge_reranker.models.catalogue import MODELS, Source, Variant, find
+from edge_reranker.models.convert import convert_bert
 from edge_reranker.models.gguf_header import check_header
 from edge_reranker.models.pull import Say, atomic, fetch, sha256_of
 
@@ -54,15 +55,15 @@ class ModelCache:
         if not wanted:
             say(f"{name}: already here, verified")
             return list(known.values())
-        (original,) = fetch(source, folder, say)
-        for variant in wanted:
-            target = folder / _file_name(variant)
-            say(f"{name}: making the {variant.role} ({made_of(variant.n_blocks, variant.quantisation)})")
-            with atomic(target) as part:
-                derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
-            known[variant.role] = _describe(
-                name, variant.role, target, source.license, made_of(variant.n_blocks, variant.quantisation)
-            )
+        paths = fetch(source, folder, say)
+        with _as_gguf(source, paths) as original:
+            for variant in wanted:
+                target = folder / _file_name(variant)
+                made = made_of(variant.n_blocks, variant.quantisation)
+                say(f"{name}: making the {variant.role} ({made})")
+                with atomic(target) as part:
+                    derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
+                known[variant.role] = _describe(name, variant.role, target, source.license, made)
         self._write(name, list(known.values()))
         return list(known.values())
 
@@ -112,9 +113,10 @@ class ModelCache:
                 path = self._root / name / file.file
                 _check(file, path)
                 return file, path
-        raise Missing(
-            f"no {role} of {name!r} on this device; fetch it with `edge-reranker model pull {name}`"
-        )
+        way_out = f"fetch it with `edge-reranker model pull {name}`"
+        if name not in MODELS:
+            way_out = f"take it in with `edge-reranker model add PATH --name {name} --role {role} --sha256 …`"
+        raise Missing(f"no {role} of {name!r} on this device; {way_out}")
 
     def verify(self, name: str = "") -> Iterator[tuple[ModelFile, str]]:
         """Each file (of one model, or of all) and what is wrong with it; empty when nothing is."""
@@ -151,6 +153,23 @@ class ModelCache:
     def _write(self, name: str, files: list[ModelFile]) -> None:
         with atomic(self._root / name / _MANIFEST) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(files)))
+
+
+@contextlib.contextmanager
+def _as_gguf(source: Source, paths: list[Path]) -> Iterator[Path]:
+    """The GGUF that a source is, or one of half precision that is gone afterwards."""
+    if source.holds == "gguf":
+        (original,) = paths
+        yield original
+        return
+    folder = paths[0].parent
+    converted = folder / "F16.gguf"
+    try:
+        with atomic(converted) as part:
+            convert_bert(folder, part)
+        yield converted
+    finally:
+        converted.unlink(missing_ok=True)
 
 
 def pull_dataset(root: Path, source: Source, say: Say) -> Path:

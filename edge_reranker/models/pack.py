@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from edge_reranker.errors import PackInvalid
 from edge_reranker.models import item_to_item as maps
 from edge_reranker.models.item_to_item import ItemToItem
-from edge_reranker.types import EventType
+from edge_reranker.types import EventType, Pooling
 
 FORMAT = 1
 MANIFEST_FILE = "pack.json"
@@ -38,6 +38,8 @@ CARD_FILE = "CARD.md"
 # A pack may come from anywhere; nothing larger is read into memory.
 MAX_BYTES = 16 * 1024 * 1024
 MAX_INSTRUCTION_CHARS = 240
+MAX_PREFIX_CHARS = 240
+_ABSENT_WHEN_EMPTY = {"adapter", "prefix", "normalise", "sha256"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -59,16 +61,21 @@ class Encoder:
     """Which hidden states the head reads.
 
     ``template`` is an item's text, without the parts that the item lacks. ``gguf_type`` is the type whose
-    hidden states it was trained on: a coarser one gives states that this head misreads.
+    hidden states it was trained on: a coarser one gives states that this head misreads. ``n_blocks`` None
+    means all; ``prefix`` stands before each text; ``normalise`` is to length 1; ``sha256`` pins a model that
+    is in no catalogue. What is empty of these three is not in the manifest, so it changes no pack's id.
     """
 
     model: str
-    n_blocks: int
+    n_blocks: int | None
     n_embd: int
-    pooling: str = "mean"
+    pooling: Pooling = "mean"
     template: str = "{title}. {tags}. {text}"
     gguf_type: str = "Q8_0"
     adapter: AdapterFile | None = None
+    prefix: str = ""
+    normalise: bool = False
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +222,9 @@ def load(path: Path) -> Pack:
 def _canonical(manifest: Manifest) -> bytes:
     plain = msgspec.to_builtins(manifest)
     for section in (plain["encoder"], plain["scorer"]):
-        if section["adapter"] is None:
-            del section["adapter"]  # a pack without one keeps the id it has always had
+        for name in _ABSENT_WHEN_EMPTY & section.keys():
+            if not section[name]:
+                del section[name]  # a pack without one keeps the id it has always had
     return msgspec.json.encode(plain, order="sorted")
 
 
@@ -310,6 +318,8 @@ def _check_adapter(adapter: AdapterFile, folder: Path | None, where: Path) -> No
 
 def _check_settings(manifest: Manifest, where: Path) -> None:
     taste = manifest.taste
+    if len(manifest.encoder.prefix) > MAX_PREFIX_CHARS:
+        raise _invalid(where, f"encoder.prefix may have {MAX_PREFIX_CHARS} characters")
     unknown = [name for name in taste.event_weights if name not in EventType.__members__]
     if unknown:
         raise _invalid(where, f"event_weights: no event type is called {unknown[0]}")

@@ -22,9 +22,9 @@ def item_text(item: Item) -> str:
     return ". ".join(part for part in parts if part)
 
 
-def item_pieces(item: Item) -> list[Piece]:
-    """The same, for the tokenizer: all of it is data."""
-    return [Piece(item_text(item))]
+def item_pieces(item: Item, prefix: str = "") -> list[Piece]:
+    """The same behind ``prefix``, for the tokenizer: all of it is data."""
+    return [Piece(prefix + item_text(item))]
 
 
 def content_hash(item: Item) -> str:

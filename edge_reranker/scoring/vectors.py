@@ -47,13 +47,15 @@ class VectorCache:
         encoder: Engine | None,
         epochs: Epochs,
         *,
+        prefix: str = "",
         without_encoder: DegradedReason = DegradedReason.NO_MODEL,
     ) -> None:
-        """``without_encoder`` says why there is none, where there is none."""
+        """``prefix`` stands before each item's text; ``without_encoder`` says why there is no encoder."""
         self._store = store
         self._space = space
         self._towers = towers
         self._encoder = encoder
+        self._prefix = prefix
         self._epochs = epochs
         self._without_encoder = without_encoder
         self._lock = threading.Lock()
@@ -143,7 +145,8 @@ class VectorCache:
             return {}, self._without_encoder
         wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
-            sequences = self._encoder.tokenize([item_pieces(item.item) for item in wanted], deadline)
+            texts = [item_pieces(item.item, self._prefix) for item in wanted]
+            sequences = self._encoder.tokenize(texts, deadline)
         except EngineBusy:
             return {}, DegradedReason.MODEL_BUSY
         except EngineDied:

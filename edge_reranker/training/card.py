@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from edge_reranker.evaluation import run
+from edge_reranker.models.cache import made_of
 from edge_reranker.models.pack import Pack
 from edge_reranker.training.head import Recipe
 
 _TEXT = """\
 # {name}
 
-Pack `{id}`: two towers over hidden states of `{model}` (first {n_blocks} blocks, {gguf_type},
-{pooling} over tokens), a map from items to others that the same people like ({n_items} items, {n_pairs}
+Pack `{id}`: two towers over hidden states of `{model}` ({made},
+{pooled}), a map from items to others that the same people like ({n_items} items, {n_pairs}
 pairs), a prior over fusion weights, and settings. Item vectors are {n_dims} halves of a float.
 
 ## Data
@@ -62,6 +63,9 @@ the towers know nothing, and the prior is too sure of them. Use a pack of your o
 """
 
 
+_POOLED = {"mean": "mean over tokens", "cls": "the first token's", "last": "the last token's"}
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What packs without the map of items reached: with the ``towers``, and with towers on random numbers."""
@@ -81,9 +85,8 @@ def render(
         name=pack.manifest.name,
         id=pack.id,
         model=encoder.model,
-        n_blocks=encoder.n_blocks,
-        pooling=encoder.pooling,
-        gguf_type=encoder.gguf_type,
+        made=made_of(encoder.n_blocks, encoder.gguf_type),
+        pooled=_POOLED[encoder.pooling] + (", length 1" if encoder.normalise else ""),
         n_dims=pack.n_dims,
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
         report=own.as_text(),

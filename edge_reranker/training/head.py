@@ -19,6 +19,7 @@ Float32 = NDArray[np.float32]
 
 CLIP = 6.0
 _MASKED = -1e4
+_CONSTANT = 1e-3  # of the usual deviation
 _MIN_KNOWN = 3
 
 
@@ -112,7 +113,9 @@ def _whitening(
     Components are divided by their deviation to the power ``whitening``: 0 is plain PCA, 1 white.
     """
     shift, deviation = hidden.mean(axis=0), hidden.std(axis=0)
-    scale = 1.0 / np.maximum(deviation, 1e-6)
+    # Some encoders have numbers that never change (3 of MiniLM's 384): what they do not say is not magnified.
+    varies = deviation > _CONSTANT * np.median(deviation)
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     centre = standard.mean(axis=0)
     _, singular, directions = np.linalg.svd(standard - centre, full_matrices=False)

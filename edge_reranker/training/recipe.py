@@ -22,6 +22,10 @@ NAME = "movielens-smollm2"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
+# As sentence-transformers' modules.json has it: mean, then length 1.
+MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
+ENCODERS = {encoder.model: encoder for encoder in (SMOLLM2, MINILM)}
+NAMES = {SMOLLM2.model: NAME, MINILM.model: "movielens-minilm"}
 TASTE = TasteSettings(
     event_weights={
         "VIEW": 0.3,

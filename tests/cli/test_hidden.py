@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +70,16 @@ def test_whole_states_are_not_made_again(own_cache: Path) -> None:
     before = file.stat().st_ino
     assert np.array_equal(states(own_cache), first)
     assert file.stat().st_ino == before
+
+
+@pytest.mark.parametrize("change", [{"pooling": "last"}, {"normalise": True}, {"prefix": "film: "}])
+def test_states_made_in_another_way_are_kept_apart(own_cache: Path, change: dict[str, Any]) -> None:
+    first = states(own_cache)
+    config = Config(own_cache, own_cache / "socket", own_cache, "smollm2-135m")
+    encoder = dataclasses.replace(load_pack(pack_folder(config)).manifest.encoder, **change)
+    assert not np.allclose(kept_hidden_states(config, encoder, ITEMS), first)
+    assert len(kept(own_cache)) == 2
+    assert np.array_equal(states(own_cache), first)
 
 
 def test_states_that_cannot_be_kept_are_given_all_the_same(

@@ -32,14 +32,21 @@ def worker(path: Path, role: Role) -> Iterator[WorkerEngine]:
 
 
 @pytest.mark.model
-@ROLES
-def test_the_default_model_finds_its_recorded_margin_again(
-    role: Role, request: pytest.FixtureRequest
+@pytest.mark.parametrize(
+    ("name", "role", "file"),
+    [
+        ("smollm2-135m", "encoder", "encoder_path"),
+        ("smollm2-135m", "scorer", "scorer_path"),
+        ("minilm", "encoder", "minilm_path"),
+    ],
+)
+def test_a_catalogue_model_finds_its_recorded_margin_again(
+    name: str, role: Role, file: str, request: pytest.FixtureRequest
 ) -> None:
     """The margins in the catalogue come from here: a margin of another model shows in the failure."""
-    known = known_pair("smollm2-135m", role)
+    known = known_pair(name, role)
     assert known is not None
-    with worker(request.getfixturevalue(f"{role}_path"), role) as engine:
+    with worker(request.getfixturevalue(file), role) as engine:
         report = self_test(engine, role, "it", Deadline(), known)
         assert report.margin == pytest.approx(known.margin, rel=0.02)
         assert 10 < report.tokens_per_s < 1e6

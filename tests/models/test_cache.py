@@ -16,7 +16,7 @@ from edge_reranker.errors import FailedPrecondition, InvalidArgument, Missing, M
 from edge_reranker.models import ModelCache
 from edge_reranker.models.cache import check_header
 from edge_reranker.models.catalogue import MODELS, File, Source, find
-from edge_reranker.models.pull import atomic, fetch
+from edge_reranker.models.pull import atomic, fetch, sha256_of
 
 
 def silent(_line: str) -> None:
@@ -185,6 +185,25 @@ def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Pat
         cache.pull("smollm2-135m", derive, silent)
     assert {file.role: file.sha256 for file in cache.files()} == before
     assert all(not problem for _, problem in cache.verify("smollm2-135m"))
+
+
+@pytest.mark.model
+def test_a_bert_is_made_a_gguf_without_the_network_and_half_precision_does_not_stay(
+    tmp_path: Path, cache_dir: Path, minilm_path: Path
+) -> None:
+    from edge_reranker.engine.llama import derive
+
+    folder = tmp_path / "models" / "minilm"
+    folder.mkdir(parents=True)
+    files = {"model.safetensors", "config.json", "vocab.txt"}
+    for name in files:
+        (folder / name).symlink_to(cache_dir / "models" / "minilm" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
+        (made,) = ModelCache(tmp_path).pull("minilm", derive, silent)
+    assert (made.role, made.made) == ("encoder", "whole, Q8_0")
+    assert made.sha256 == sha256_of(minilm_path)
+    assert {path.name for path in folder.iterdir()} == files | {"model.json", made.file}
 
 
 def test_parts_of_a_killed_pull_go_and_those_of_a_running_one_stay(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import AdapterFile, Encoder, Head, Manifest, Pack, Prior, TasteSettings
 
 N_EMBD, N_DIMS = 6, 3
+SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
 PRIOR = Prior(("server_rank", "towers"), (-0.5, 2.0), ((1.0, 0.1), (0.1, 2.0)))
 MANIFEST = Manifest(
     name="a-pack",
@@ -269,6 +270,34 @@ def test_a_pack_without_adapters_keeps_the_id_it_had_before_there_were_any(pack:
     assert "adapter" not in manifest["encoder"] | manifest["scorer"]
     compact = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
     assert pack.id == f"a-pack-{hashlib.sha256(compact).hexdigest()[:12]}"
+
+
+def test_what_an_encoder_is_told_comes_back_and_is_in_the_id(pack: Pack, tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [
+        {"n_blocks": None}, {"pooling": "cls"}, {"prefix": "query: "}, {"normalise": True}, {"sha256": "ab"}
+    ]  # fmt: skip
+    ids = {pack.id}
+    for change in changes:
+        changed = packs.make(replace(MANIFEST, encoder=replace(MANIFEST.encoder, **change)), head())
+        packs.save(changed, tmp_path)
+        assert packs.load(tmp_path).manifest == changed.manifest
+        ids.add(changed.id)
+    assert len(ids) == 1 + len(changes)
+
+
+def test_the_pack_that_ships_keeps_its_id() -> None:
+    card = (SHIPPED / packs.CARD_FILE).read_text()
+    assert f"`{packs.load(SHIPPED).id}`" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [({"pooling": "max"}, r"encoder\.pooling"), ({"prefix": "x" * 241}, "prefix may have 240 characters")],
+)
+def test_what_no_encoder_can_do_is_refused(saved: Path, changes: dict[str, str], problem: str) -> None:
+    edit(saved, lambda manifest: manifest["encoder"].update(changes))
+    with pytest.raises(PackInvalid, match=problem):
+        packs.load(saved)
 
 
 def test_a_missing_or_changed_adapter_is_named(tmp_path: Path) -> None:

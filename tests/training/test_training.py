@@ -79,6 +79,18 @@ def test_no_history_is_exactly_the_servers_order(trained: tuple[recipe.Trained, 
     assert made.report.against_server[run.NO_HISTORY].ndcg10.mean == 0.0
 
 
+def test_numbers_that_never_change_are_not_magnified(planted: World) -> None:
+    """Some encoders have them; their deviation's inverse is beyond half precision."""
+    data, hidden = planted
+    noise = np.random.default_rng(0).normal(size=(len(hidden), 2)) * 1e-9
+    dead = np.concatenate([hidden, noise.astype(np.float32), np.zeros((len(hidden), 1), np.float32)], axis=1)
+    made = recipe.make_pack(
+        data, dead, seed=0, recipe=SMALL, encoder=replace(ENCODER, n_embd=N_EMBD + 3), name="planted"
+    )
+    assert (made.head.scale[N_EMBD:] == 0).all()
+    assert (made.head.scale[:N_EMBD] > 0).all()
+
+
 def test_the_pack_on_disk_is_the_one_that_was_measured(trained: tuple[recipe.Trained, Path]) -> None:
     made, folder = trained
     assert packs.load(folder).id == made.pack.id == made.report.pack
