@@ -6,7 +6,7 @@ Everything here calls the functions that serve; nothing is scored in a second wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from edge_reranker.evaluation import movielens
 from edge_reranker.evaluation.movielens import Rating
 from edge_reranker.evaluation.protocol import Cut
-from edge_reranker.evaluation.servers import PopularityServer
+from edge_reranker.evaluation.servers import Server
 from edge_reranker.ranking import features, fusion, profile
 from edge_reranker.ranking.towers import Towers
-from edge_reranker.types import Context, Item, RerankQuery
+from edge_reranker.types import Candidate, Context, Item, RerankQuery
 
 NAMES = features.FEATURES
 
@@ -40,11 +40,16 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list and what was liked of it. ``targets`` are indices into the list, None when it lacks one."""
+    """A list and what was liked of it. ``targets`` are indices into the list, None when it lacks one.
+
+    ``ids`` are its items, ``known`` what the device knew.
+    """
 
     cut: Cut
     matrix: NDArray[np.float64]
     targets: tuple[int | None, ...]
+    ids: tuple[str, ...] = ()
+    known: tuple[Rating, ...] = ()
 
     def places(self, order: NDArray[np.intp]) -> list[int]:
         """Each target's place in ``order``, from 1; 0 when the list does not have it."""
@@ -57,7 +62,7 @@ class Listed:
 class Lister:
     """Makes lists: a server's first ``n``, seen items left out, with all features."""
 
-    server: PopularityServer
+    server: Server
     items: Mapping[str, Item]
     taste: profile.Taste
     vectors: Vectors | None = None
@@ -65,22 +70,39 @@ class Lister:
 
     def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
-        candidates = self.server.candidates({rating.item_id for rating in cut.history}, self.n)
-        query = RerankQuery(candidates)
+        seen = {rating.item_id for rating in cut.history}
+        return self.among(cut, self.server.candidates(cut.history, seen, self.n), known=known)
+
+    def among(
+        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Rating] | None = None
+    ) -> Listed:
+        """The list of ``candidates`` at ``cut``, in their order."""
+        query = RerankQuery(tuple(candidates))
         ratings = cut.history if known is None else known
-        user = profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+        ids = tuple(candidate.id for candidate in candidates)
+        user = self._user(ratings)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
         if self.vectors is not None:
-            matrix = features.with_column(matrix, "towers", self._affinity(user, query))
-        at = {candidate.id: index for index, candidate in enumerate(candidates)}
-        return Listed(cut, matrix, tuple(at.get(target) for target in cut.targets))
+            matrix = features.with_column(matrix, "towers", affinity(self.vectors, user, ids))
+        at = {item_id: index for index, item_id in enumerate(ids)}
+        targets = tuple(at.get(target) for target in cut.targets)
+        return Listed(cut, matrix, targets, ids, tuple(ratings))
 
-    def _affinity(self, user: profile.Profile, query: RerankQuery) -> NDArray[np.float32]:
-        assert self.vectors is not None  # noqa: S101  (callers checked; for the type checker)
-        towers, of_item = self.vectors.towers, self.vectors.of_item
-        history = [of_item[item.id] for item in user.items]
-        vector = towers.user_vector(np.array(history), user.weights)
-        return towers.scores(vector, np.stack([of_item[c.id] for c in query.candidates]))
+    def with_vectors(self, listed: Listed, vectors: Vectors) -> Listed:
+        """``listed`` as it would be with other ``vectors``; cheaper than making it again."""
+        scores = affinity(vectors, self._user(listed.known), listed.ids)
+        return replace(listed, matrix=features.with_column(listed.matrix, "towers", scores))
+
+    def _user(self, ratings: Sequence[Rating]) -> profile.Profile:
+        return profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+
+
+def affinity(vectors: Vectors, user: profile.Profile, ids: Sequence[str]) -> NDArray[np.float32]:
+    """Tier 1's score of every item in ``ids`` for ``user``, [n_ids]."""
+    towers, of_item = vectors.towers, vectors.of_item
+    history = [of_item[item.id] for item in user.items]
+    vector = towers.user_vector(np.array(history), user.weights)
+    return towers.scores(vector, np.stack([of_item[item_id] for item_id in ids]))
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:
