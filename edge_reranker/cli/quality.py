@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,6 +11,10 @@ import msgspec
 from edge_reranker.cli import options
 from edge_reranker.models import load_pack
 from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, find
+
+if TYPE_CHECKING:
+    from edge_reranker.evaluation.movielens import MovieLens
+    from edge_reranker.models.pack import Pack
 
 _MOVIELENS = "movielens-100k"
 
@@ -60,14 +64,16 @@ def train(data_folder: Path | None, out: Path, seed: int, **flags: Any) -> None:
 @options.data_set
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@click.option("--full", is_flag=True, help="The whole protocol; needs torch and some minutes.")
 @options.as_json
-def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
+def evaluate(data_folder: Path | None, full: bool, as_json: bool, **flags: Any) -> None:
     """Measure the pack on users it has never seen: NDCG@10 of a popularity server's top 100, reranked.
 
     \b
     Example:
       edge-reranker data pull movielens-100k
       edge-reranker evaluate
+      edge-reranker evaluate --full
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import adapter_of, pack_folder
@@ -77,5 +83,19 @@ def evaluate(data_folder: Path | None, as_json: bool, **flags: Any) -> None:
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
+    if full:
+        _full(data, pack, hidden, as_json)
+        return
     report = run.evaluate(data, pack, hidden)
     click.echo(msgspec.json.encode(report.as_dict()).decode() if as_json else report.as_text())
+
+
+def _full(data: MovieLens, pack: Pack, hidden: Any, as_json: bool) -> None:
+    from edge_reranker.evaluation import full, table
+    from edge_reranker.training.head import require_torch
+    from edge_reranker.training.retrain import Trainer
+
+    require_torch()
+    trainer = Trainer(pack.manifest.taste)
+    tables = full.evaluate(data, pack, hidden, trainer, say=lambda line: click.echo(line, err=True))
+    click.echo(msgspec.json.encode(tables).decode() if as_json else table.as_text(tables))

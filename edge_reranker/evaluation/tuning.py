@@ -20,15 +20,15 @@ Setting = Mapping[str, float]
 Objective = Callable[[ItemServer], float]
 
 _LOW = (0.0, 0.15, 0.4, 1.0)
-_LAST = (5, 10, 20, 50)
+_LAST = (2, 3, 5, 10, 20, 50)
 EASE_GRID: Mapping[str, Sequence[float]] = {
-    "ridge": (25, 50, 100, 200, 400, 800, 1600, 3200),
+    "ridge": (50, 100, 200, 400, 800, 1600, 3200, 6400, 12800),
     "last": _LAST,
     "low": _LOW,
 }
 EASE_START: Setting = {"ridge": 400, "last": 20, "low": 0.4}
 KNN_GRID: Mapping[str, Sequence[float]] = {
-    "k": (10, 20, 50, 100, 200, 400),
+    "k": (10, 20, 50, 100, 200, 400, 800),
     "shrinkage": (0, 5, 10, 25, 50, 100, 200),
     "last": _LAST,
     "low": _LOW,
