@@ -183,11 +183,12 @@ def test_the_text_has_every_section_and_row(tables: table.Tables) -> None:
 
 
 def test_a_rows_change_is_over_all_seeds_and_its_interval_over_users() -> None:
-    before = [np.array([2, 2, 0])] * 2
-    after = [np.array([1, 2, 0]), np.array([2, 2, 0])]
+    before = [np.array([2, 2, 0]), np.array([1, 2, 0])]
+    after = [np.array([1, 2, 0]), np.array([1, 1, 0])]
     row = table.row("ours", after, ["a", "b", "c"], before, pool=3)
-    gain = (1 - 1 / np.log2(3)) / 6
-    assert row["change"]["mean"] == pytest.approx(gain)  # type: ignore[index]
-    assert row["change_percent"] == pytest.approx(100 * gain / ((2 / np.log2(3)) / 3))
-    assert (row["users_better"], row["users_same"], row["users_worse"]) == (1, 2, 0)
+    second = 1 / np.log2(3)
+    assert row["ndcg10"]["mean"] == pytest.approx((3 + second) / 6)  # type: ignore[index]
+    assert row["change"]["mean"] == pytest.approx(2 * (1 - second) / 6)  # type: ignore[index]
+    assert row["change_percent"] == pytest.approx(100 * 2 * (1 - second) / (1 + 3 * second))
+    assert (row["users_better"], row["users_same"], row["users_worse"]) == (2, 1, 0)
     assert row["pool"] == 3
