@@ -75,10 +75,10 @@ def by_server(listed: Sequence[Listed], server: ItemServer) -> metrics.Places:
     for each in listed:
         user = server.past.read([each.cut.history], server.reading)[0]
         known = np.flatnonzero(user)
-        at = [row_of.get(item_id, -1) for item_id in each.ids]
+        at = np.array([row_of.get(item_id, -1) for item_id in each.ids])
         # Only what the list asks for: all scores of all lists would be 100 times the work.
         own = user[known] @ similarity[np.ix_(known, at)]
-        columns.append(np.where(np.array(at) >= 0, own, 0.0))
+        columns.append(np.where(at >= 0, own, 0.0))
     return _sorted(listed, columns)
 
 

@@ -28,7 +28,7 @@ EASE_GRID: Mapping[str, Sequence[float]] = {
 }
 EASE_START: Setting = {"ridge": 400, "last": 20, "low": 0.4}
 KNN_GRID: Mapping[str, Sequence[float]] = {
-    "k": (10, 20, 50, 100, 200, 400, 800),
+    "k": (10, 20, 50, 100, 200, 400, 800, 1600),
     "shrinkage": (0, 5, 10, 25, 50, 100, 200),
     "last": _LAST,
     "low": _LOW,
