@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench models minilm proto torch clean help
+.PHONY: demo test check bench bench-quality models minilm proto torch clean help
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
@@ -41,6 +41,9 @@ check: $(READY) ## Lint, types, contract
 
 bench: models minilm ## Benchmarks; each ends with one JSON line
 	$(BIN)/python -m benchmarks
+
+bench-quality: models torch ## The whole protocol of quality, in JSON; some minutes
+	$(BIN)/edge-reranker evaluate --full --json
 
 proto: $(READY) ## Regenerate the stubs from proto/
 	PYTHON=$(BIN)/python .ci/stubs

@@ -65,7 +65,7 @@ def test_the_service_gives_the_order_that_was_evaluated(
     for cut in split.test[:9:3]:
         listed = lister.listed(cut)
         order = fusion.order(fusion.fuse(listed.matrix, lists.NAMES, weights))
-        pool = lister.server.candidates({rating.item_id for rating in cut.history}, lister.n)
+        pool = lister.server.candidates(cut.history, {rating.item_id for rating in cut.history}, lister.n)
         client.forget(all=True)
         client.record(
             Event(

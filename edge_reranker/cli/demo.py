@@ -72,7 +72,7 @@ def _choose(data: MovieLens, user: str | None) -> tuple[Cut, tuple[Candidate, ..
     for cut in parts.test:
         if cut.n_events != 20 or (user is not None and cut.user_id != user):
             continue
-        candidates = server.candidates({rating.item_id for rating in cut.history}, _POOL)
+        candidates = server.candidates(cut.history, {rating.item_id for rating in cut.history}, _POOL)
         hits = {candidate.id for candidate in candidates} & set(cut.targets)
         if user is not None or len(hits) >= 3:
             return cut, candidates

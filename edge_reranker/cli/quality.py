@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -12,6 +13,11 @@ from edge_reranker.cli import options
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import load_pack
 from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, find
+
+if TYPE_CHECKING:
+    from edge_reranker.evaluation.movielens import MovieLens
+    from edge_reranker.evaluation.table import Tables
+    from edge_reranker.models.pack import Pack
 
 _MOVIELENS = "movielens-100k"
 
@@ -69,6 +75,7 @@ def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: An
 @options.data_set
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@click.option("--full", is_flag=True, help="The whole protocol; needs torch and some minutes.")
 @options.as_json
 @click.option(
     "--html",
@@ -76,13 +83,16 @@ def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: An
     type=options.Given(path_type=Path, dir_okay=False),
     help="File the report is written to as well, as one page with plots.",
 )
-def evaluate(data_folder: Path | None, as_json: bool, html_file: Path | None, **flags: Any) -> None:
+def evaluate(
+    data_folder: Path | None, full: bool, as_json: bool, html_file: Path | None, **flags: Any
+) -> None:
     """Measure the pack on users it has never seen: NDCG@10 of a popularity server's top 100, reranked.
 
     \b
     Example:
       edge-reranker data pull movielens-100k
       edge-reranker evaluate --html report.html
+      edge-reranker evaluate --full
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.wiring import adapter_of, pack_folder
@@ -95,7 +105,24 @@ def evaluate(data_folder: Path | None, as_json: bool, html_file: Path | None, **
     pack = load_pack(pack_folder(config))
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
-    found = run.evaluate(data, pack, hidden)
-    click.echo(msgspec.json.encode(found.as_dict()).decode() if as_json else found.as_text())
+    if full:
+        tables, text = _full(data, pack, hidden)
+        plain: Mapping[str, Any] = tables
+        page = plain
+    else:
+        found = run.evaluate(data, pack, hidden)
+        text, plain, page = found.as_text(), found.as_dict(), sections.of(found)
+    click.echo(msgspec.json.encode(plain).decode() if as_json else text)
     if html_file is not None:
-        html_file.write_text(report.html(sections.of(found)), encoding="utf-8")
+        html_file.write_text(report.html(page), encoding="utf-8")
+
+
+def _full(data: MovieLens, pack: Pack, hidden: Any) -> tuple[Tables, str]:
+    from edge_reranker.evaluation import full, table
+    from edge_reranker.training.head import require_torch
+    from edge_reranker.training.retrain import Trainer
+
+    require_torch()
+    trainer = Trainer(pack.manifest.taste)
+    tables = full.evaluate(data, pack, hidden, trainer, say=lambda line: click.echo(line, err=True))
+    return tables, table.as_text(tables)

@@ -6,7 +6,7 @@ Everything here calls the functions that serve; nothing is scored in a second wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from edge_reranker.evaluation import movielens
 from edge_reranker.evaluation.movielens import Rating
 from edge_reranker.evaluation.protocol import Cut
-from edge_reranker.evaluation.servers import PopularityServer
+from edge_reranker.evaluation.servers import Server
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import features, fusion, profile
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
-from edge_reranker.types import Context, Item, RerankQuery
+from edge_reranker.types import Candidate, Context, Item, RerankQuery
 
 NAMES = features.FEATURES
 
@@ -38,6 +38,14 @@ class Vectors:
             raise ValueError(f"{len(items)} items but {len(hidden)} rows of hidden states")
         vectors = towers.item_vectors(hidden)
         return cls(towers, {item.id: vector for item, vector in zip(items, vectors, strict=True)})
+
+    def columns(
+        self, matrix: NDArray[np.float64], user: profile.Profile, candidates: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """``matrix`` with what the towers say of the candidates, by the user's history and newest items."""
+        matrix = features.with_column(matrix, "towers", self.affinity(user.items, user.weights, candidates))
+        recent = self.affinity(user.recent, user.recent_weights, candidates)
+        return features.with_column(matrix, "towers_recent", recent)
 
     def affinity(
         self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
@@ -72,13 +80,19 @@ class Together:
 class Listed:
     """A list and what was liked of it. ``targets`` are indices into the list, None when it lacks one.
 
-    ``matrix`` has a row for each of ``items``, in the server's order.
+    ``matrix`` has a row for each of ``items``, in the server's order; ``known`` is what the device knew.
     """
 
     cut: Cut
     matrix: NDArray[np.float64]
     targets: tuple[int | None, ...]
-    items: tuple[Item, ...]
+    items: tuple[Item, ...] = ()
+    known: tuple[Rating, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The items' ids."""
+        return tuple(item.id for item in self.items)
 
     def places(self, order: NDArray[np.intp]) -> list[int]:
         """Each target's place in ``order``, from 1; 0 when the list does not have it."""
@@ -91,7 +105,7 @@ class Listed:
 class Lister:
     """Makes lists: a server's first ``n``, seen items left out, with all features."""
 
-    server: PopularityServer
+    server: Server
     items: Mapping[str, Item]
     taste: profile.Taste
     vectors: Vectors | None = None
@@ -100,23 +114,33 @@ class Lister:
 
     def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
-        candidates = self.server.candidates({rating.item_id for rating in cut.history}, self.n)
-        query = RerankQuery(candidates)
+        seen = {rating.item_id for rating in cut.history}
+        return self.among(cut, self.server.candidates(cut.history, seen, self.n), known=known)
+
+    def among(
+        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Rating] | None = None
+    ) -> Listed:
+        """The list of ``candidates`` at ``cut``, in their order."""
+        query = RerankQuery(tuple(candidates))
         ratings = cut.history if known is None else known
-        user = profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+        ids = tuple(candidate.id for candidate in candidates)
+        user = self._user(ratings)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
-        ids = [candidate.id for candidate in candidates]
         if self.vectors is not None:
-            towers = self.vectors.affinity(user.items, user.weights, ids)
-            recent = self.vectors.affinity(user.recent, user.recent_weights, ids)
-            matrix = features.with_column(matrix, "towers", towers)
-            matrix = features.with_column(matrix, "towers_recent", recent)
+            matrix = self.vectors.columns(matrix, user, ids)
         if self.together is not None:
             together = self.together.scores(user.recent, user.recent_weights, ids)
             matrix = features.with_column(matrix, "item_to_item", together)
-        at = {candidate.id: index for index, candidate in enumerate(candidates)}
+        at = {item_id: index for index, item_id in enumerate(ids)}
         targets = tuple(at.get(target) for target in cut.targets)
-        return Listed(cut, matrix, targets, tuple(candidate.item for candidate in candidates))
+        return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(ratings))
+
+    def with_vectors(self, listed: Listed, vectors: Vectors) -> Listed:
+        """``listed`` as it would be with other ``vectors``; cheaper than making it again."""
+        return replace(listed, matrix=vectors.columns(listed.matrix, self._user(listed.known), listed.ids))
+
+    def _user(self, ratings: Sequence[Rating]) -> profile.Profile:
+        return profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:

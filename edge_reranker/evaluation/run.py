@@ -147,10 +147,15 @@ def lister(
         Taste.of(pack.manifest.taste),
         lists.Vectors.make(Towers.of(pack.head), data.items, hidden),
         n_candidates,
-        None
-        if pack.item_to_item is None
-        else lists.Together.make(ItemToItem.of(pack.item_to_item), data.items),
+        together(pack, data),
     )
+
+
+def together(pack: Pack, data: MovieLens) -> lists.Together | None:
+    """What the pack knows of items that the same people like; None if it has no such map."""
+    if pack.item_to_item is None:
+        return None
+    return lists.Together.make(ItemToItem.of(pack.item_to_item), data.items)
 
 
 def another_users(cuts: Sequence[protocol.Cut]) -> list[protocol.Cut]:

@@ -58,6 +58,12 @@ def before(*, model: bool = True) -> fusion.Weights:
     )
 
 
+def pooled(listed: Sequence[lists.Listed], *, model: bool = True) -> fusion.Weights:
+    """The posterior after all choices in ``listed``, as if one user had made them; its mean is ``fit``'s."""
+    start = before(model=model)
+    return fusion.fit(_chosen(listed, start.names), start)
+
+
 def fit(listed: Sequence[lists.Listed], *, model: bool = True) -> fusion.Weights:
     """The prior for a new user, learned from the choices in ``listed``; over the columns of ``before``.
 

@@ -59,9 +59,9 @@ def test_users_are_parted_by_the_moment_they_start() -> None:
 def test_the_popularity_server_leaves_out_what_was_seen_and_breaks_ties_by_id() -> None:
     ratings = rated("a", ("x", 1, 0), ("y", 5, 0)) + rated("b", ("z", 5, 0), ("y", 3, 0))
     server = PopularityServer(ratings, {name: Item(name) for name in "wxyz"})
-    assert [c.id for c in server.candidates(())] == ["y", "x", "z"]
-    assert [c.id for c in server.candidates({"y"})] == ["x", "z"]
-    assert [c.id for c in server.candidates((), 1)] == ["y"]
+    assert [c.id for c in server.candidates((), ())] == ["y", "x", "z"]
+    assert [c.id for c in server.candidates((), {"y"})] == ["x", "z"]
+    assert [c.id for c in server.candidates((), (), 1)] == ["y"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,50 @@
+"""What the full evaluation trains anew is what a pack would have got."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+
+from edge_reranker.evaluation import protocol, run
+from edge_reranker.models.pack import Encoder
+from edge_reranker.ranking.towers import Towers
+from edge_reranker.training import prior, recipe
+from edge_reranker.training.head import Recipe
+from edge_reranker.training.retrain import Trainer
+from tests.planted import N_EMBD, World, world
+
+SMALL = Recipe(n_dims=8, n_components=16, n_steps=20, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def planted() -> World:
+    return world()
+
+
+def same(one: Towers, other: Towers) -> bool:
+    return all(np.array_equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(Towers))
+
+
+def test_with_all_users_and_items_it_trains_the_packs_towers_and_weights(planted: World) -> None:
+    data, hidden = planted
+    pack = recipe.make_pack(
+        data, hidden, seed=1, recipe=SMALL, encoder=Encoder("made-up", 1, N_EMBD), name="planted"
+    )
+    split = protocol.split(data)
+    trainer = Trainer(recipe.TASTE, SMALL)
+    assert same(trainer.towers(data.items, hidden, list(split.head.values()), 1), Towers.of(pack.head))
+    listed = [run.lister(data, split, pack, hidden).listed(cut) for cut in split.fusion]
+    for model, kept in ((True, pack.manifest.fusion), (False, pack.manifest.without_model)):
+        assert prior.as_prior(trainer.weights(listed, model)).mean == pytest.approx(kept.mean, rel=1e-4)
+
+
+def test_ratings_of_items_left_out_are_as_if_they_had_not_been_made(planted: World) -> None:
+    data, hidden = planted
+    users = list(protocol.split(data).head.values())
+    kept, rows = data.items[:60], hidden[:60]
+    ids = {item.id for item in kept}
+    without = [[r for r in ratings if r.item_id in ids] for ratings in users]
+    trainer = Trainer(recipe.TASTE, SMALL)
+    assert same(trainer.towers(kept, rows, users, 0), trainer.towers(kept, rows, without, 0))
