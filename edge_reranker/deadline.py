@@ -30,6 +30,11 @@ class Deadline:
         """The moment ``budget_ms`` milliseconds from now."""
         return cls(time.monotonic() + budget_ms / 1000.0)
 
+    @property
+    def due_s(self) -> float:
+        """``at_s``; long past once cancelled."""
+        return -math.inf if self.cancelled is not None and self.cancelled.is_set() else self.at_s
+
     def remaining_ms(self) -> float:
         """Milliseconds left; not above 0 once it has passed, ``inf`` when there is no limit."""
         if self.cancelled is not None and self.cancelled.is_set():

@@ -35,7 +35,7 @@ class Turns:
             bisect.insort(self._line, place)
             call = self._calls[place] = threading.Lock()
             call.acquire()
-        timeout_s = -1.0 if math.isinf(due_s) else max(0.0, due_s - time.monotonic())
+        timeout_s = -1.0 if due_s == math.inf else max(0.0, due_s - time.monotonic())
         if call.acquire(timeout=timeout_s):
             return True
         with self._lock:

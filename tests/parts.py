@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_reranker.cli.wiring import make_tiers
+from edge_reranker.cli.tiers import make_tiers
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.models.pack import (
     Encoder,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from edge_reranker.cli.wiring import make_tiers
+from edge_reranker.cli.tiers import make_tiers
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.pipeline import Pipeline

@@ -68,11 +68,8 @@ def test_scores_are_the_sums_over_what_is_known(
 ) -> None:
     of = ItemToItem.of(arrays(pairs, 10))
     weights = np.linspace(0.5, 1.0, len(known))
-    scores = of.scores(
-        [content_hash(film(each)) for each in known],
-        weights,
-        [content_hash(film(each)) for each in candidates],
-    )
+    user = of.user([content_hash(film(each)) for each in known], weights)
+    scores = of.scores(user, [content_hash(film(each)) for each in candidates])
     wanted = [
         sum(w * pairs.get((i, j), 0) for i, w in zip(known, weights, strict=True)) * float(np.float16(0.01))
         for j in candidates

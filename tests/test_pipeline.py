@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_reranker.cli.wiring import make_tiers
+from edge_reranker.cli.tiers import make_tiers
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
 from edge_reranker.engine.fake import FakeEngine

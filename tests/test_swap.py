@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reranker.cli.wiring import make_tiers
+from edge_reranker.cli.tiers import make_tiers
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.errors import FailedPrecondition, ModelInvalid, Overloaded, Stopping

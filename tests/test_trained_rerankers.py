@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.cli.wiring import make_tiers, open_device
+from edge_reranker.cli.tiers import make_tiers
+from edge_reranker.cli.wiring import open_device
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, Role, Stop, WorkerEngine

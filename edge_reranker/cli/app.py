@@ -91,7 +91,9 @@ for command in (
 def run() -> None:
     """Runs the command line and exits with its code."""
     # A command that is told to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     if sys.stdin is None:  # it was closed before the start
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
@@ -100,6 +102,16 @@ def run() -> None:
         code = _NO_READER
     _drop_unwritten()
     sys.exit(code)
+
+
+class _Stopped(KeyboardInterrupt):
+    """Not a KeyboardInterrupt itself: CPython remembers one that came inside `exec` of a text, which dataclasses
+    use on import, and in the end kills itself with SIGINT although it was handled.
+    """
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
 
 
 def _drop_unwritten() -> None:

@@ -29,7 +29,8 @@ def encode(file: TextIO, **flags: Any) -> None:
       echo '{"id": "1", "title": "Heat (1995)", "tags": ["Crime"]}' | edge-reranker encode -
     """
     from edge_reranker.cli.hidden import hidden_states
-    from edge_reranker.cli.wiring import adapter_of, pack_folder
+    from edge_reranker.cli.tiers import adapter_of
+    from edge_reranker.cli.wiring import pack_folder
     from edge_reranker.prompt import item_text
     from edge_reranker.ranking.towers import Towers
 

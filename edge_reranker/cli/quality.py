@@ -95,7 +95,8 @@ def evaluate(
       edge-reranker evaluate --full
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.cli.wiring import adapter_of, pack_folder
+    from edge_reranker.cli.tiers import adapter_of
+    from edge_reranker.cli.wiring import pack_folder
     from edge_reranker.evaluation import metrics, movielens, report, run, sections
 
     config = options.load_config(flags)
@@ -106,9 +107,8 @@ def evaluate(
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
     if full:
-        tables, text = _full(data, pack, hidden)
-        plain: Mapping[str, Any] = tables
-        page = plain
+        page, text = _full(data, pack, hidden)
+        plain: Mapping[str, Any] = page
     else:
         found = run.evaluate(data, pack, hidden)
         text, plain, page = found.as_text(), found.as_dict(), sections.of(found)

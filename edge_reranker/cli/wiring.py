@@ -10,8 +10,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
+from edge_reranker.cli.tiers import adapter_of, make_tiers, template_of
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapted, Adapter, Engine, EngineSpec, Role, WorkerEngine, device
@@ -29,24 +28,12 @@ from edge_reranker.errors import (
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS, known_pair
-from edge_reranker.models.pack import Encoder, ScorerSettings
+from edge_reranker.models.pack import Encoder
 from edge_reranker.pipeline import Pipeline
-from edge_reranker.prompt import TEMPLATES, Template
-from edge_reranker.ranking.fusion import Weights
-from edge_reranker.ranking.item_to_item import ItemToItem
-from edge_reranker.ranking.profile import Taste
-from edge_reranker.ranking.towers import Towers
+from edge_reranker.prompt import TEMPLATES
 from edge_reranker.scoring import (
-    BackgroundEncoder,
-    CrossScorer,
-    Epochs,
-    HotPrefix,
-    PublicVectors,
-    RankScorer,
     Serving,
     Tiers,
-    VectorCache,
-    VectorScorer,
 )
 from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
@@ -109,18 +96,8 @@ def prefix_fingerprint(config: Config, pack: Pack) -> str:
     file, path = ModelCache(config.cache_dir).open(settings.model or config.model, "scorer")
     spec = _spec(config, path, "scorer")
     version = metadata.version("llama_cpp_python")
-    parts = (file.sha256, settings.adapter, _template(settings), spec.mode, spec.n_ctx_sequence, version)
+    parts = (file.sha256, settings.adapter, template_of(settings), spec.mode, spec.n_ctx_sequence, version)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def adapter_of(pack: Pack, role: str) -> Adapter | None:
-    """The adapter that a pack brings for a role, as engines know it."""
-    file = {"encoder": pack.manifest.encoder.adapter, "scorer": pack.manifest.scorer.adapter}.get(role)
-    return None if file is None or pack.folder is None else Adapter(pack.folder / file.file, file.scale)
-
-
-def _with(engine: Engine | None, adapter: Adapter | None) -> Engine | None:
-    return engine if engine is None or adapter is None else Adapted(engine, adapter)
 
 
 def _spec(config: Config, path: Path, role: Role) -> EngineSpec:
@@ -333,77 +310,3 @@ def _tried(engine: WorkerEngine, role: str, name: str, pack: Pack, deadline: Dea
         engine.load_adapter(adapter.path, deadline)
         report = self_test(Adapted(engine, adapter), kind, f"{what} with {adapter.path.name}", deadline)
     return report.tokens_per_s
-
-
-def make_tiers(
-    pack: Pack,
-    store: Store,
-    encoder: Engine | None,
-    scorer: Engine | None,
-    *,
-    ranker: Engine | None = None,
-    without_encoder: DegradedReason = DegradedReason.NO_MODEL,
-    model: str = "",
-    fingerprint: str = "",
-    before: Tiers | None = None,
-) -> Tiers:
-    """The tiers of a pack over the engines that there are; tier 2 has a scorer or a ranker.
-
-    ``fingerprint`` is the scorer's, see HotPrefix. What does not depend on the model goes on from the tiers
-    ``before``: a forget reaches the work of both.
-    """
-    encoder = _with(encoder, adapter_of(pack, "encoder"))
-    scorer = _with(scorer, adapter_of(pack, "scorer"))
-    towers = Towers.of(pack.head)
-    epochs = before.epochs if before is not None else Epochs()
-    vectors = VectorCache(
-        *(store, pack.id, towers, encoder, epochs),
-        prefix=pack.manifest.encoder.prefix,
-        without_encoder=without_encoder,
-    )
-    public = (before and before.public) or PublicVectors(store, pack.id, epochs)
-    background = (before and before.background) or BackgroundEncoder(vectors, public)
-    manifest = pack.manifest
-    items = None if pack.item_to_item is None else ItemToItem.of(pack.item_to_item)
-    tier2: CrossScorer | RankScorer | None = None
-    hot = None
-    if scorer is not None and manifest.scorer.weight:
-        tier2 = cross = CrossScorer(scorer, _template(manifest.scorer), epochs=epochs)
-        hot = HotPrefix(cross, scorer, store, epochs, fingerprint)
-    elif ranker is not None and manifest.scorer.weight:
-        tier2 = RankScorer(ranker)
-    return Tiers(
-        pack_id=pack.id,
-        model=model if encoder is not None else "",
-        taste=Taste.of(manifest.taste),
-        named=tuple(manifest.named_features),
-        weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
-        without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
-        tier1=VectorScorer(vectors, towers, background, epochs, items),
-        tier2=tier2,
-        hot=hot,
-        vectors=vectors,
-        public=public,
-        epochs=epochs,
-        background=background,
-    )
-
-
-def _template(settings: ScorerSettings) -> Template:
-    template = TEMPLATES[settings.template]
-    return template.with_instruction(settings.instruction) if settings.instruction else template
-
-
-def _with_scorer(weights: Weights, weight: float) -> Weights:
-    """Adds tier 2's weight, where the pack gives it one beside its prior."""
-    if not weight or "scorer" in weights.names:
-        return weights
-    k = len(weights.names)
-    covariance = np.eye(k + 1)
-    covariance[:k, :k] = weights.covariance
-    return dataclasses.replace(
-        weights,
-        names=(*weights.names, "scorer"),
-        mean=np.append(weights.mean, weight),
-        covariance=covariance,
-    )

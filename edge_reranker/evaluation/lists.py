@@ -15,6 +15,7 @@ from edge_reranker.evaluation import movielens
 from edge_reranker.evaluation.movielens import Rating
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import Server
+from edge_reranker.models.pack import Pack
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import features, fusion, profile
 from edge_reranker.ranking.item_to_item import ItemToItem
@@ -25,55 +26,61 @@ NAMES = features.FEATURES
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
-    """Every item's vector by id, and the towers that made them."""
+class Learned:
+    """What a pack has learned, looked up for a catalogue: every item's vector, and its name in the map."""
 
     towers: Towers
-    of_item: Mapping[str, NDArray[np.float16]]
+    item_to_item: ItemToItem | None
+    vector_of: Mapping[str, NDArray[np.float16]]
+    hash_of: Mapping[str, str]
 
     @classmethod
-    def make(cls, towers: Towers, items: Sequence[Item], hidden: NDArray[np.floating]) -> Vectors:
-        """Vectors of ``items`` from their hidden states, aligned, [n_items, n_embd]."""
+    def make(
+        cls,
+        towers: Towers,
+        item_to_item: ItemToItem | None,
+        items: Sequence[Item],
+        hidden: NDArray[np.floating],
+        texts: Sequence[Item] | None = None,
+    ) -> Learned:
+        """For ``items`` with their hidden states, aligned, [n_items, n_embd].
+
+        ``texts``, aligned as well, are the items whose texts the map takes theirs for; None: themselves.
+        """
         if len(items) != len(hidden):
             raise ValueError(f"{len(items)} items but {len(hidden)} rows of hidden states")
+        ids = [item.id for item in items]
         vectors = towers.item_vectors(hidden)
-        return cls(towers, {item.id: vector for item, vector in zip(items, vectors, strict=True)})
+        hashes = [content_hash(item) for item in texts or items]
+        return cls(
+            towers, item_to_item, dict(zip(ids, vectors, strict=True)), dict(zip(ids, hashes, strict=True))
+        )
+
+    @classmethod
+    def of(cls, pack: Pack, items: Sequence[Item], hidden: NDArray[np.floating]) -> Learned:
+        """What ``pack`` has learned."""
+        map_of = None if pack.item_to_item is None else ItemToItem.of(pack.item_to_item)
+        return cls.make(Towers.of(pack.head), map_of, items, hidden)
 
     def columns(
         self, matrix: NDArray[np.float64], user: profile.Profile, candidates: Sequence[str]
     ) -> NDArray[np.float64]:
-        """``matrix`` with what the towers say of the candidates, by the user's history and newest items."""
-        matrix = features.with_column(matrix, "towers", self.affinity(user.items, user.weights, candidates))
-        recent = self.affinity(user.recent, user.recent_weights, candidates)
-        return features.with_column(matrix, "towers_recent", recent)
+        """``matrix`` with all that tier 1 says of the candidates, by their ids."""
+        matrix = features.with_column(matrix, "towers", self._affinity(user.items, user.weights, candidates))
+        recent = self._affinity(user.recent, user.recent_weights, candidates)
+        matrix = features.with_column(matrix, "towers_recent", recent)
+        if self.item_to_item is None:
+            return matrix
+        known = self.item_to_item.user([self.hash_of[item.id] for item in user.recent], user.recent_weights)
+        scores = self.item_to_item.scores(known, [self.hash_of[each] for each in candidates])
+        return features.with_column(matrix, "item_to_item", scores)
 
-    def affinity(
+    def _affinity(
         self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
     ) -> NDArray[np.float32]:
-        """Cosine of the user who is known by these items with every candidate; 0 without any."""
-        history = [self.of_item[item.id] for item in known]
+        history = [self.vector_of[item.id] for item in known]
         user = self.towers.user_vector(np.array(history), weights)
-        return self.towers.scores(user, np.stack([self.of_item[each] for each in candidates]))
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """What a pack knows of items that the same people like, and the items' names in it by id."""
-
-    item_to_item: ItemToItem
-    hash_of: Mapping[str, str]
-
-    @classmethod
-    def make(cls, item_to_item: ItemToItem, items: Sequence[Item]) -> Together:
-        """For these items."""
-        return cls(item_to_item, {item.id: content_hash(item) for item in items})
-
-    def scores(
-        self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
-    ) -> NDArray[np.float64]:
-        """Every candidate's sum over the items known."""
-        hashes = [self.hash_of[item.id] for item in known]
-        return self.item_to_item.scores(hashes, weights, [self.hash_of[each] for each in candidates])
+        return self.towers.scores(user, np.stack([self.vector_of[each] for each in candidates]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,8 @@ class Lister:
     server: Server
     items: Mapping[str, Item]
     taste: profile.Taste
-    vectors: Vectors | None = None
+    learned: Learned | None = None
     n: int = 100
-    together: Together | None = None
 
     def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
@@ -126,18 +132,15 @@ class Lister:
         ids = tuple(candidate.id for candidate in candidates)
         user = self._user(ratings)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
-        if self.vectors is not None:
-            matrix = self.vectors.columns(matrix, user, ids)
-        if self.together is not None:
-            together = self.together.scores(user.recent, user.recent_weights, ids)
-            matrix = features.with_column(matrix, "item_to_item", together)
+        if self.learned is not None:
+            matrix = self.learned.columns(matrix, user, ids)
         at = {item_id: index for index, item_id in enumerate(ids)}
         targets = tuple(at.get(target) for target in cut.targets)
         return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(ratings))
 
-    def with_vectors(self, listed: Listed, vectors: Vectors) -> Listed:
-        """``listed`` as it would be with other ``vectors``; cheaper than making it again."""
-        return replace(listed, matrix=vectors.columns(listed.matrix, self._user(listed.known), listed.ids))
+    def knowing(self, listed: Listed, learned: Learned) -> Listed:
+        """``listed`` as it would be had this been learned; cheaper than making it again."""
+        return replace(listed, matrix=learned.columns(listed.matrix, self._user(listed.known), listed.ids))
 
     def _user(self, ratings: Sequence[Rating]) -> profile.Profile:
         return profile.profile(Context(movielens.events(ratings, self.items)), self.taste)

@@ -1,14 +1,4 @@
-"""A report as one HTML file: it loads nothing, runs nothing, and reads well in light and dark.
-
-A report is plain values, ready for JSON:
-
-    {"sections": [{"title": str, "note": str, "rows": [{column: value}], "plot": plot or None}],
-     "made": {name: str or number}}
-
-A value is a str, a number, None (nothing to tell), or an interval {"mean", "low", "high"}. A plot
-{"x": column, "y": column, "by": column or None} draws the rows that have a number or an interval in y:
-along x, one series for each value of by.
-"""
+"""A report, in the shape of ``table``, as one HTML file that loads nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +8,7 @@ from html import escape
 from typing import Any, TypeGuard
 
 from edge_reranker.evaluation import plot
-
-Section = Mapping[str, Any]
+from edge_reranker.evaluation.table import Plot, Row, Section, Tables
 
 _NOTHING = "-"
 
@@ -52,7 +41,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } d
 """.strip()
 
 
-def html(report: Mapping[str, Any], title: str = "Evaluation") -> str:
+def html(report: Tables, title: str = "Evaluation") -> str:
     """The page. Raises ``ValueError`` for a plot that names a column which no row has."""
     parts = [f"<h1>{escape(title)}</h1>"]
     parts += [part for section in report["sections"] for part in _section(section)]
@@ -79,7 +68,7 @@ def _section(section: Section) -> list[str]:
     if section["note"]:
         parts.append(f"<p>{escape(section['note'])}</p>")
     if section["plot"] is not None:
-        parts.append(_figure(section))
+        parts.append(_figure(section["title"], section["plot"], section["rows"]))
     parts.append(_table(section["rows"]))
     return parts
 
@@ -125,14 +114,11 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if size >= 0.001 or size == 0 else f"{value:.2g}"
 
 
-def _figure(section: Section) -> str:
-    x, y, by = (section["plot"][axis] for axis in ("x", "y", "by"))
-    rows = section["rows"]
+def _figure(title: str, columns: Plot, rows: Sequence[Row]) -> str:
+    x, y, by = columns["x"], columns["y"], columns["by"]
     for column in (x, y, *([] if by is None else [by])):
         if rows and not any(column in row for row in rows):
-            raise ValueError(
-                f"section {section['title']!r}: its plot names {column!r}, a column that no row has"
-            )
+            raise ValueError(f"section {title!r}: its plot names {column!r}, a column that no row has")
     dots = [dot for row in rows if (dot := _dot(row, x, y, by)) is not None]
     if not dots:
         return "<p>Nothing to plot.</p>"

@@ -13,9 +13,7 @@ from edge_reranker.evaluation.movielens import MovieLens
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
-from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.profile import Taste
-from edge_reranker.ranking.towers import Towers
 
 SERVER = "server"
 OURS = "ours"
@@ -138,24 +136,16 @@ def lister(
     hidden: NDArray[np.floating],
     n_candidates: int = 100,
 ) -> lists.Lister:
-    """Lists of a popularity server that knows the head's users, with the pack's vectors."""
+    """Lists of a popularity server that knows the head's users, with what the pack has learned."""
     items = {item.id: item for item in data.items}
     ratings = (rating for of_user in split.head.values() for rating in of_user)
     return lists.Lister(
         PopularityServer(ratings, items),
         items,
         Taste.of(pack.manifest.taste),
-        lists.Vectors.make(Towers.of(pack.head), data.items, hidden),
+        lists.Learned.of(pack, data.items, hidden),
         n_candidates,
-        together(pack, data),
     )
-
-
-def together(pack: Pack, data: MovieLens) -> lists.Together | None:
-    """What the pack knows of items that the same people like; None if it has no such map."""
-    if pack.item_to_item is None:
-        return None
-    return lists.Together.make(ItemToItem.of(pack.item_to_item), data.items)
 
 
 def another_users(cuts: Sequence[protocol.Cut]) -> list[protocol.Cut]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from edge_reranker.evaluation import run
 from edge_reranker.evaluation.metrics import Comparison
+from edge_reranker.evaluation.table import Row, Section, Tables
 
 _ACCURACY = (
     "A case is one film that the user liked later. NDCG@10, MRR and HR (hit rate) are means over all cases, "
@@ -28,7 +28,7 @@ _CHANCES = (
 )
 
 
-def of(report: run.Report) -> dict[str, Any]:
+def of(report: run.Report) -> Tables:
     """The report's sections; every interval is a 95 % bootstrap over users."""
     return {
         "sections": [_accuracy(report), _changes(report), _beyond(report), _chances(report)],
@@ -46,8 +46,8 @@ def of(report: run.Report) -> dict[str, Any]:
     }
 
 
-def _accuracy(report: run.Report) -> dict[str, Any]:
-    rows = [
+def _accuracy(report: run.Report) -> Section:
+    rows: list[Row] = [
         {
             "order": title,
             "NDCG@10": asdict(quality.ndcg10),
@@ -62,9 +62,9 @@ def _accuracy(report: run.Report) -> dict[str, Any]:
     return _section("How good the orders are", _ACCURACY, rows, x="order", y="NDCG@10")
 
 
-def _changes(report: run.Report) -> dict[str, Any]:
+def _changes(report: run.Report) -> Section:
     server = run.TITLES[run.SERVER]
-    rows = [
+    rows: list[Row] = [
         _change(title, server, report.against_server[name])
         for name, title in run.TITLES.items()
         if name != run.SERVER
@@ -74,7 +74,7 @@ def _changes(report: run.Report) -> dict[str, Any]:
     return _section("What changes", _CHANGE, rows, x="order", y="change of NDCG@10", by="against")
 
 
-def _change(order: str, against: str, found: Comparison) -> dict[str, Any]:
+def _change(order: str, against: str, found: Comparison) -> Row:
     return {
         "order": order,
         "against": against,
@@ -85,8 +85,8 @@ def _change(order: str, against: str, found: Comparison) -> dict[str, Any]:
     }
 
 
-def _beyond(report: run.Report) -> dict[str, Any]:
-    rows = [
+def _beyond(report: run.Report) -> Section:
+    rows: list[Row] = [
         {
             "order": run.TITLES[name],
             "KL to what was liked": asdict(found.divergence) if found.divergence else None,
@@ -99,8 +99,8 @@ def _beyond(report: run.Report) -> dict[str, Any]:
     return _section("Beyond accuracy", _BEYOND, rows, x="order", y="KL to what was liked")
 
 
-def _chances(report: run.Report) -> dict[str, Any]:
-    rows = [
+def _chances(report: run.Report) -> Section:
+    rows: list[Row] = [
         {
             "order": run.TITLES[name],
             "chance told": each.predicted,
@@ -114,7 +114,5 @@ def _chances(report: run.Report) -> dict[str, Any]:
     return _section("Whether the chances come true", _CHANCES, rows, x="chance told", y="gap", by="order")
 
 
-def _section(
-    title: str, note: str, rows: list[dict[str, Any]], *, x: str, y: str, by: str | None = None
-) -> dict[str, Any]:
+def _section(title: str, note: str, rows: list[Row], *, x: str, y: str, by: str | None = None) -> Section:
     return {"title": title, "note": note, "rows": rows, "plot": {"x": x, "y": y, "by": by}}

@@ -123,13 +123,20 @@ def ease(past: Past, reading: Reading, ridge: float) -> ItemServer:
     """Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019: ridge regression of every item
     on all others, in closed form. ``ridge`` is its lambda, above 0.
     """
-    weighted = past.weighted(reading.low)
-    gram = weighted.T @ weighted
+    return ItemServer(past, ease_weights(past.weighted(reading.low), ridge), reading)
+
+
+def ease_weights(users: Float64, ridge: float) -> Float64:
+    """EASE's weight of every item for every other, [n_items, n_items], from ``users`` [n_users, n_items].
+
+    With P the inverse of XᵀX + ridge I, the weight of item i for item j is -P[i, j] / P[j, j].
+    """
+    gram = users.T @ users
     gram[np.diag_indices_from(gram)] += ridge
     inverse = np.linalg.inv(gram)
-    similarity = inverse / -np.diag(inverse)
-    np.fill_diagonal(similarity, 0.0)
-    return ItemServer(past, np.asarray(similarity, np.float64), reading)
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights, np.float64)
 
 
 def item_knn(past: Past, reading: Reading, k: int, shrinkage: float) -> ItemServer:

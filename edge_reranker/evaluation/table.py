@@ -1,10 +1,11 @@
 """Figures as sections of rows: one shape for JSON, text and HTML.
 
-    {"sections": [{"title": str, "note": str, "rows": [{column: str | number | interval}],
-                   "plot": {"x": column, "y": column, "by": column} or None}],
+    {"sections": [{"title": str, "note": str, "rows": [{column: str | number | interval | None}],
+                   "plot": {"x": column, "y": column, "by": column or None} or None}],
      "made": {name: str | number}}
 
-An interval is {"mean", "low", "high"}, 95 % over users. Rows of one section have the same columns.
+An interval is {"mean", "low", "high"}, 95 % over users; None is nothing to tell. A plot draws the rows that
+have a number or an interval in y: along x, one series for each value of by.
 """
 
 from __future__ import annotations
@@ -17,17 +18,25 @@ import numpy as np
 
 from edge_reranker.evaluation import metrics
 
-Cell = str | float | dict[str, float]
+Cell = str | float | dict[str, float] | None
 Row = dict[str, Cell]
 
 
+class Plot(TypedDict):
+    """Columns worth a picture."""
+
+    x: str
+    y: str
+    by: str | None
+
+
 class Section(TypedDict):
-    """Rows that belong together; ``plot`` names the columns worth a picture."""
+    """Rows that belong together."""
 
     title: str
     note: str
     rows: list[Row]
-    plot: dict[str, str] | None
+    plot: Plot | None
 
 
 class Tables(TypedDict):

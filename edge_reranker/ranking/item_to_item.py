@@ -61,12 +61,10 @@ class ItemToItem:
             arrays.weights.astype(np.float64) * float(arrays.unit),
         )
 
-    def scores(
-        self, known: Sequence[str], weights: NDArray[np.floating], candidates: Sequence[str]
-    ) -> NDArray[np.float64]:
-        """Every candidate's sum of weights from the items ``known``, each times its own; [n_candidates].
+    def user(self, known: Sequence[str], weights: NDArray[np.floating]) -> NDArray[np.float64]:
+        """For every item the sum of weights from the items ``known``, each times its own: [n_items].
 
-        Items are content hashes. What the map does not have gets and gives 0.
+        ``known`` are content hashes; what the map does not have gives nothing.
         """
         sums = np.zeros(len(self.row_of))
         for name, weight in zip(known, weights, strict=True):
@@ -74,5 +72,11 @@ class ItemToItem:
             if row is not None:
                 part = slice(self.starts[row], self.starts[row + 1])
                 sums[self.others[part]] += weight * self.weights[part]
-        rows = [self.row_of.get(name[:KEY_CHARS], -1) for name in candidates]
-        return np.asarray(np.append(sums, 0.0)[rows], np.float64)
+        return sums
+
+    def scores(self, user: NDArray[np.float64], candidates: Sequence[str]) -> NDArray[np.float64]:
+        """The ``user``'s sum for every candidate, content hashes; 0 for what the map does not have."""
+        rows = np.array([self.row_of.get(name[:KEY_CHARS], -1) for name in candidates], np.intp)
+        found = np.zeros(len(rows))
+        found[rows >= 0] = user[rows[rows >= 0]]
+        return found

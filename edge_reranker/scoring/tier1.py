@@ -30,10 +30,13 @@ _Column = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]
 
 @dataclass(frozen=True, slots=True)
 class _Taste:
-    """A user's vectors, float32 [width] each: of the history, and of its newest items."""
+    """What is known of a user: vectors, float32 [width], of the history and of its newest items, and what
+    the pack's map of items says of the newest, float64 [n_items].
+    """
 
     whole: npt.NDArray[np.float32]
     recent: npt.NDArray[np.float32]
+    together: npt.NDArray[np.float64]
 
 
 class VectorScorer:
@@ -76,8 +79,8 @@ class VectorScorer:
         self._vectors.take_shipped(user.owner, candidates, keyed)
         found = self._vectors.known(user.owner, keyed)
         self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        more = self._liked_together(user, keyed)
         taste, history_reason = self._taste(user, deadline)
+        more = self._liked_together(taste, keyed)
         missing = self._missing([keyed[index] for index in order], found)
         if not taste.whole.any():
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
@@ -110,15 +113,12 @@ class VectorScorer:
         missing = {item.hash: item for item in items if item.hash not in found}
         return [item for item in missing.values() if self._vectors.encodable(item)]
 
-    def _liked_together(self, user: User, candidates: Sequence[Keyed]) -> dict[str, _Column]:
+    def _liked_together(self, taste: _Taste, candidates: Sequence[Keyed]) -> dict[str, _Column]:
         """What the pack knows of items that the same people like; no column without such a map."""
         if self._item_to_item is None:
             return {}
-        recent = [item.hash for item in self._vectors.keyed(user.profile.recent)]
         hashes = [item.hash for item in candidates]
-        return {
-            "item_to_item": (self._item_to_item.scores(recent, user.profile.recent_weights, hashes), None)
-        }
+        return {"item_to_item": (self._item_to_item.scores(taste.together, hashes), None)}
 
     def _taste(self, user: User, deadline: Deadline) -> tuple[_Taste, DegradedReason]:
         """Zero when no history item has a vector; kept until the events change."""
@@ -140,10 +140,15 @@ class VectorScorer:
             self._background.schedule(
                 user.owner, [item for item in missing if item.hash not in made], first=True
             )
+        newest = history[: len(user.profile.recent)]
+        weights = user.profile.recent_weights
+        together = np.zeros(0)
+        if self._item_to_item is not None:
+            together = self._item_to_item.user([item.hash for item in newest], weights)
         taste = _Taste(
             self._user_vector(found, history, user.profile.weights),
-            # The newest come first in the history.
-            self._user_vector(found, history[: len(user.profile.recent)], user.profile.recent_weights),
+            self._user_vector(found, newest, weights),
+            together,
         )
         if not reason:
             self._epochs.during(user.owner, lambda: self._remember(user, taste))

@@ -80,7 +80,8 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
     def _turn(self, call: Call, request: pb.RerankRequest) -> Turn:
         # Python computes in one thread at a time anyway. Many that try at once take it from each other at
         # every pause: 200 switches a request instead of 26, a sixth of the work done.
-        return Turn(self._turns, self._budget.deadline(call, request.budget_ms).at_s)
+        due = self._lateness.before(self._budget.deadline(call, request.budget_ms))
+        return Turn(self._turns, due.at_s)
 
     def _queued(
         self, call: Call, request: pb.RerankRequest, cancelled: threading.Event, turn: Turn

@@ -1,7 +1,6 @@
 """Learns which items the same people like: EASE, cut down to its largest weights.
 
-Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019: with G = XᵀX of users' items and P the
-inverse of G + λI, the weight from item i to item j is -P[i, j] / P[j, j].
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019; see ``evaluation.servers``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reranker.evaluation.servers import ease_weights
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.training.head import History
 
@@ -24,7 +24,7 @@ _LARGEST = 127
 class Settings:
     """Chosen on the fusion users (docs/decisions/0013). ``others`` is what an item not liked counts."""
 
-    regularisation: float = 800.0
+    ridge: float = 800.0
     others: float = 0.15
     n_weights: int = 20_000
 
@@ -33,7 +33,7 @@ def learn(histories: Sequence[History], hashes: Sequence[str], settings: Setting
     """The map for items by their content hashes (hexadecimal), aligned with the rows in ``histories``."""
     users = _interactions(histories, len(hashes), settings.others)
     kept = _best_known(users, hashes)
-    weights = _ease(users[:, kept], settings.regularisation)
+    weights = ease_weights(users[:, kept], settings.ridge)
     names = np.array([int(hashes[row][:16], 16) for row in kept], np.uint64)
     # Rows and columns in the order of their names, so that the file says nothing of the catalogue's.
     order = np.argsort(names)
@@ -68,12 +68,3 @@ def _best_known(users: NDArray[np.float64], hashes: Sequence[str]) -> NDArray[np
         if counts[row]:
             first.setdefault(hashes[row], int(row))
     return np.array(list(first.values())[:MAX_ITEMS], np.intp)
-
-
-def _ease(users: NDArray[np.float64], regularisation: float) -> NDArray[np.float64]:
-    gram = users.T @ users
-    gram[np.diag_indices_from(gram)] += regularisation
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)[None, :]
-    np.fill_diagonal(weights, 0.0)
-    return np.asarray(weights, np.float64)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from edge_reranker.evaluation import lists, movielens, protocol, run
 from edge_reranker.evaluation.movielens import MovieLens, Rating
 from edge_reranker.models import pack as packs
+from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.profile import SECONDS_A_DAY
 from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
+from edge_reranker.types import Item
 
 NAME = "movielens-smollm2"
 VERSION = "1"
@@ -106,10 +108,7 @@ def make_pack(
     split = protocol.split(data)
     row_of = data.row_of
     histories = [history(ratings, row_of, taste) for ratings in split.head.values()]
-    arrays = train_head(hidden, histories, recipe, seed=seed)
-    head = Head(**{f.name: getattr(arrays, f.name).astype(np.float16) for f in fields(Head)})
-    hashes = [content_hash(item) for item in data.items]
-    of_items = None if items is None else item_to_item.learn(histories, hashes, items)
+    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
     neutral = prior.as_prior(prior.before())
     draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
     make = run.lister(data, split, draft, hidden)
@@ -123,6 +122,23 @@ def make_pack(
         without_model=prior.as_prior(prior.fit(listed, model=False)),
     )
     return packs.make(manifest, head, item_to_item=of_items)
+
+
+def learn(
+    items: Sequence[Item],
+    hidden: NDArray[np.floating],
+    histories: Sequence[History],
+    recipe: Recipe,
+    settings: item_to_item.Settings | None,
+    *,
+    seed: int,
+) -> tuple[Head, ItemToItem | None]:
+    """A pack's arrays from ``histories`` of ``items``, whose hidden states are [n_items, n_embd], aligned."""
+    arrays = train_head(hidden, histories, recipe, seed=seed)
+    head = Head(**{f.name: getattr(arrays, f.name).astype(np.float16) for f in fields(Head)})
+    if settings is None:
+        return head, None
+    return head, item_to_item.learn(histories, [content_hash(item) for item in items], settings)
 
 
 def history(ratings: Sequence[Rating], row_of: dict[str, int], taste: TasteSettings) -> History:

@@ -282,6 +282,51 @@ def test_what_others_wrote_cannot_steer_the_terminal(run: Run, service: subproce
     assert all(line.isprintable() for line in (*listed.splitlines(), *ranked.splitlines()))
 
 
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_command_begins_ends_it_like_one_later(signal_: signal.Signals) -> None:
+    """It comes right after its handler is set, where no command is there yet to take it."""
+    script = (
+        "import os, signal, sys\n"
+        "real = signal.signal\n"
+        "def set_and_send(number, handler):\n"
+        "    real(number, handler)\n"
+        f"    if number == {int(signal_)}: os.kill(os.getpid(), number)\n"
+        "signal.signal = set_and_send\n"
+        "sys.argv = ['edge-reranker', '--help']\n"
+        "from edge_reranker.cli import main\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_imports_ends_it_like_one_later(
+    tmp_path: Path, signal_: signal.Signals
+) -> None:
+    """It comes inside an `exec`, as dataclasses use it: CPython would kill itself for an interrupt there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import builtins, os, signal\n"
+        "set_handler, run, armed = signal.signal, builtins.exec, []\n"
+        "def watched(number, handler):\n"
+        "    armed.append(number)\n"
+        "    return set_handler(number, handler)\n"
+        "def disturbed(source, *spaces):\n"
+        f"    first = 'import os; os.kill(os.getpid(), {int(signal_)})\\nfor _ in range(9): pass\\n'\n"
+        "    return run(first + source if armed and isinstance(source, str) else source, *spaces)\n"
+        "signal.signal, builtins.exec = watched, disturbed\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "edge_reranker.cli", "demo", "--model", "none"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "EDGE_RERANKER_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 130
+    assert "Traceback" not in found.stderr
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after_s", [0.8, 2.0])

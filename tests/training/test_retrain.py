@@ -9,6 +9,7 @@ pytest.importorskip("torch", reason="`make torch` installs it; CI does")
 
 from edge_reranker.evaluation import protocol, run
 from edge_reranker.models.pack import Encoder
+from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.training import prior, recipe
 from edge_reranker.training.head import Recipe
@@ -34,7 +35,13 @@ def test_with_all_users_and_items_it_trains_the_packs_towers_and_weights(planted
     )
     split = protocol.split(data)
     trainer = Trainer(recipe.TASTE, SMALL)
-    assert same(trainer.towers(data.items, hidden, list(split.head.values()), 1), Towers.of(pack.head))
+    towers, item_to_item = trainer.learn(data.items, hidden, list(split.head.values()), 1)
+    assert same(towers, Towers.of(pack.head))
+    assert pack.item_to_item is not None
+    assert item_to_item is not None
+    kept_map = ItemToItem.of(pack.item_to_item)
+    assert item_to_item.row_of == kept_map.row_of
+    assert np.array_equal(item_to_item.weights, kept_map.weights)
     listed = [run.lister(data, split, pack, hidden).listed(cut) for cut in split.fusion]
     for model, kept in ((True, pack.manifest.fusion), (False, pack.manifest.without_model)):
         assert prior.as_prior(trainer.weights(listed, model)).mean == pytest.approx(kept.mean, rel=1e-4)
@@ -47,4 +54,11 @@ def test_ratings_of_items_left_out_are_as_if_they_had_not_been_made(planted: Wor
     ids = {item.id for item in kept}
     without = [[r for r in ratings if r.item_id in ids] for ratings in users]
     trainer = Trainer(recipe.TASTE, SMALL)
-    assert same(trainer.towers(kept, rows, users, 0), trainer.towers(kept, rows, without, 0))
+    (towers, item_to_item), (other, other_map) = (
+        trainer.learn(kept, rows, of_users, 0) for of_users in (users, without)
+    )
+    assert same(towers, other)
+    assert item_to_item is not None
+    assert other_map is not None
+    assert len(item_to_item.row_of) == 60
+    assert np.array_equal(item_to_item.weights, other_map.weights)

@@ -214,7 +214,7 @@ def test_items_that_the_same_people_like_find_each_other() -> None:
     histories = [History(np.array(pair), np.ones(2, np.float32), np.ones(2, np.bool_)) for pair in pairs]
     hashes = [f"{row + 1:032x}" for row in range(6)]
     hashes = [name[16:] + name[:16] for name in hashes]
-    found = ItemToItem.of(item_to_item.learn(histories, hashes, item_to_item.Settings(regularisation=5.0)))
+    found = ItemToItem.of(item_to_item.learn(histories, hashes, item_to_item.Settings(ridge=5.0)))
     for known, other in ((0, 1), (3, 2), (4, 5)):
-        scores = found.scores([hashes[known]], np.ones(1), hashes)
+        scores = found.scores(found.user([hashes[known]], np.ones(1)), hashes)
         assert scores.argmax() == other
