@@ -105,8 +105,8 @@ def run() -> None:
 
 
 class _Stopped(KeyboardInterrupt):
-    """Not a KeyboardInterrupt itself: CPython remembers one that came inside `exec` of a text, which dataclasses
-    use on import, and in the end kills itself with SIGINT although it was handled.
+    """Not a KeyboardInterrupt itself: CPython remembers one that came inside `exec` of a text, which
+    dataclasses use on import, and in the end kills itself with SIGINT although it was handled.
     """
 
 
