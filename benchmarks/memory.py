@@ -41,6 +41,7 @@ def main() -> bool:
         assert saved is not None
         assert engine.pid is not None
         worker_mib = _resident(engine.pid) / _MIB
+        libraries_mib = _resident(engine.pid, "RssFile") / _MIB
     finally:
         engine.close()
     file_mib = path.stat().st_size / _MIB
@@ -52,6 +53,7 @@ def main() -> bool:
         {
             "service_mib": service_mib,
             "worker_mib": worker_mib,
+            "worker_libraries_mib": libraries_mib,
             "model_file_mib": file_mib,
             "kv_mib": kv_mib,
             "worker_beyond_file_and_kv_mib": beyond,
@@ -74,8 +76,9 @@ def _service_pid() -> int:
     raise AssertionError("no service runs")
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: int, kind: str = "VmRSS") -> int:
+    """Bytes; ``RssFile`` are those of mapped files: the libraries, since no model is mapped."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"process {pid} is gone")
