@@ -57,6 +57,9 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 Load = Callable[[str, Tiers, Deadline], Serving]
 """Starts the model of a name beside the tiers in use and tries it out; raises, and leaves nothing running."""
 
+# Columns of FEATURES that only the encoder fills.
+_OF_THE_MODEL = [FEATURES.index(name) for name in ("towers", "content", "query_content")]
+
 
 class Pipeline:
     """The service behind any front: in-process, or gRPC. Thread-safe."""
@@ -283,8 +286,8 @@ class Pipeline:
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
         self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        # For a search by somebody unknown the words decide, and no tier above has anything to add.
-        above = ((1, tiers.tier1), (2, tiers.tier2)) if user.profile else ()
+        # Tier 2 reads what the user did; in a search by somebody unknown it has nothing to read.
+        above = ((1, tiers.tier1), (2, tiers.tier2 if user.profile else None))
         due = [(number, scorer) for number, scorer in above if scorer is not None]
         answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer
@@ -310,10 +313,9 @@ class Pipeline:
         result: TierScores,
         reason: DegradedReason,
     ) -> _Answer:
-        towers = matrix[:, FEATURES.index("towers")]
         # The weights of the other features differ with and without the model: it takes over part of what
         # they say.
-        weights = tiers.weights if towers.any() else tiers.without_model
+        weights = tiers.weights if matrix[:, _OF_THE_MODEL].any() else tiers.without_model
         assert weights is not None  # noqa: S101 - _answers has returned without them
         return _Answer(
             order=order(fuse(matrix, FEATURES + tiers.named, weights)),

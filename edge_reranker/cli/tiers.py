@@ -10,6 +10,7 @@ from edge_reranker.engine import Adapted, Adapter, Engine
 from edge_reranker.models import Pack
 from edge_reranker.models.pack import ScorerSettings
 from edge_reranker.prompt import TEMPLATES, Template
+from edge_reranker.ranking.affinity import Affinity
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.profile import Taste
@@ -73,7 +74,7 @@ def make_tiers(
         named=tuple(manifest.named_features),
         weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
         without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
-        tier1=VectorScorer(vectors, towers, background, epochs, items),
+        tier1=VectorScorer(vectors, Affinity(towers, items), background, epochs),
         tier2=tier2,
         hot=hot,
         vectors=vectors,

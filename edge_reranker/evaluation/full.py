@@ -134,8 +134,8 @@ def placebos(world: World) -> Section:
     to = rng.permutation(len(world.hidden))
     items = world.data.items
     wrong = Learned.make(
-        world.learned.towers,
-        world.learned.item_to_item,
+        world.learned.affinity.towers,
+        world.learned.affinity.items,
         items,
         world.hidden[to],
         texts=[items[at] for at in to],

@@ -18,6 +18,7 @@ from edge_reranker.evaluation.servers import Server
 from edge_reranker.models.pack import Pack
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import features, fusion, profile
+from edge_reranker.ranking.affinity import Affinity
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.types import Candidate, Context, Item, RerankQuery
@@ -27,10 +28,12 @@ NAMES = features.FEATURES
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a pack has learned, looked up for a catalogue: every item's vector, and its name in the map."""
+    """What a pack has learned, looked up for a catalogue: every text's vector, every item's text.
 
-    towers: Towers
-    item_to_item: ItemToItem | None
+    ``vector_of`` is by content hash, ``hash_of`` by the item's id.
+    """
+
+    affinity: Affinity
     vector_of: Mapping[str, NDArray[np.float16]]
     hash_of: Mapping[str, str]
 
@@ -49,11 +52,12 @@ class Learned:
         """
         if len(items) != len(hidden):
             raise ValueError(f"{len(items)} items but {len(hidden)} rows of hidden states")
-        ids = [item.id for item in items]
-        vectors = towers.item_vectors(hidden)
         hashes = [content_hash(item) for item in texts or items]
+        vectors = dict(zip(hashes, towers.item_vectors(hidden), strict=True))
         return cls(
-            towers, item_to_item, dict(zip(ids, vectors, strict=True)), dict(zip(ids, hashes, strict=True))
+            Affinity(towers, item_to_item),
+            vectors,
+            {item.id: name for item, name in zip(items, hashes, strict=True)},
         )
 
     @classmethod
@@ -66,21 +70,15 @@ class Learned:
         self, matrix: NDArray[np.float64], user: profile.Profile, candidates: Sequence[str]
     ) -> NDArray[np.float64]:
         """``matrix`` with all that tier 1 says of the candidates, by their ids."""
-        matrix = features.with_column(matrix, "towers", self._affinity(user.items, user.weights, candidates))
-        recent = self._affinity(user.recent, user.recent_weights, candidates)
-        matrix = features.with_column(matrix, "towers_recent", recent)
-        if self.item_to_item is None:
-            return matrix
-        known = self.item_to_item.user([self.hash_of[item.id] for item in user.recent], user.recent_weights)
-        scores = self.item_to_item.scores(known, [self.hash_of[each] for each in candidates])
-        return features.with_column(matrix, "item_to_item", scores)
-
-    def _affinity(
-        self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
-    ) -> NDArray[np.float32]:
-        history = [self.vector_of[item.id] for item in known]
-        user = self.towers.user_vector(np.array(history), weights)
-        return self.towers.scores(user, np.stack([self.vector_of[each] for each in candidates]))
+        likes = self.affinity.likes(
+            self.vector_of,
+            ([self.hash_of[item.id] for item in user.items], user.weights),
+            ([self.hash_of[item.id] for item in user.recent], user.recent_weights),
+        )
+        found = self.affinity.columns(likes, [self.hash_of[each] for each in candidates], self.vector_of)
+        for name, (scores, reached) in found.items():
+            matrix = features.with_column(matrix, name, scores, reached)
+        return matrix
 
 
 @dataclass(frozen=True, slots=True)

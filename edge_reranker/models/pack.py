@@ -134,7 +134,8 @@ class Manifest:
 @dataclass(frozen=True, slots=True)
 class Head:
     """The two towers' arrays: ``shift``, ``scale`` [n_embd], ``project`` [n_embd, n_dims], ``bias``
-    [n_dims], ``turn`` [n_dims, n_dims]; all finite, half precision.
+    [n_dims], ``turn`` [n_learned, n_learned], all finite, half precision. The first ``n_learned`` of an item
+    vector's numbers are learned; the others, if there are more, are the content part.
     """
 
     shift: Float16
@@ -276,12 +277,15 @@ def _check(pack: Pack, path: Path | None = None) -> None:
     n_dims = head.project.shape[-1] if head.project.ndim == 2 else 0
     if n_dims == 0:
         raise _invalid(where, f"project has shape {head.project.shape}, not (n_embd, n_dims)")
+    n_learned = len(head.turn) if head.turn.ndim else 0
+    if n_learned > n_dims:
+        raise _invalid(where, f"turn has {n_learned} rows, more than the {n_dims} of an item vector")
     shapes: Mapping[str, tuple[int, ...]] = {
         "shift": (n_embd,),
         "scale": (n_embd,),
         "project": (n_embd, n_dims),
         "bias": (n_dims,),
-        "turn": (n_dims, n_dims),
+        "turn": (n_learned, n_learned),
     }
     for name, shape in shapes.items():
         array = getattr(head, name)

@@ -23,8 +23,12 @@ FEATURES = (
     "recency",  # halves with every half-life since publication, centred
     "neighbours",  # weight of the history items that the backend calls similar
     "public_vector",  # cosine with the history's mean in a vector space of the backend's own, centred
-    "towers",  # tier 1; filled in by ``with_column``, like the rest
+    "towers",  # tier 1's learned part; filled in by ``with_column``, like the rest
     "towers_recent",  # the same for the newest events only
+    "content",  # tier 1's other part: likeness of the texts, learned from nobody
+    "content_recent",  # the same for the newest events only
+    "query_content",  # likeness of the candidate's text and the query
+    "unseen",  # 1 for an item that nobody knew of whom the pack learned; it has no "towers"
     "item_to_item",  # what people who like the newest events' items like too, as the pack knows it
     "scorer",  # tier 2
 )
@@ -37,6 +41,9 @@ PERSONAL = frozenset(
         "public_vector",
         "towers",
         "towers_recent",
+        "content",
+        "content_recent",
+        "unseen",
         "item_to_item",
         "scorer",
     }

@@ -74,6 +74,10 @@ class ItemToItem:
                 sums[self.others[part]] += weight * self.weights[part]
         return sums
 
+    def has(self, candidates: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of the candidates, content hashes, are in the map; [n_candidates]."""
+        return np.array([name[:KEY_CHARS] in self.row_of for name in candidates], np.bool_)
+
     def scores(self, user: NDArray[np.float64], candidates: Sequence[str]) -> NDArray[np.float64]:
         """The ``user``'s sum for every candidate, content hashes; 0 for what the map does not have."""
         rows = np.array([self.row_of.get(name[:KEY_CHARS], -1) for name in candidates], np.intp)

@@ -2,7 +2,11 @@
 
 One vector serves both towers. A candidate stands for itself; the history's vectors are summed and turned by
 a learned map ("what follows this" differs from "what is like this"). So what the store caches, and what a
-backend may send, is 64 halves of a float per item.
+backend may send, is 128 halves of a float per item.
+
+A vector has two parts, each of length 1. The learned part is made by what people liked next, and is good for
+the items that they knew. The content part is the hidden state itself, centred and cut to its main directions:
+nothing is learned from people there, so it is as good for an item that nobody has seen yet.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class HeadWeights(Protocol):
 
     @property
     def project(self) -> NDArray[np.floating]:
-        """From standardised hidden states to item vectors, [n_embd, n_dims]."""
+        """From standardised hidden states to item vectors, [n_embd, n_dims]: learned part, then content."""
 
     @property
     def bias(self) -> NDArray[np.floating]:
@@ -40,7 +44,7 @@ class HeadWeights(Protocol):
 
     @property
     def turn(self) -> NDArray[np.floating]:
-        """From item vectors to what follows them, [n_dims, n_dims]."""
+        """From the learned part to what follows it, [n_learned, n_learned]; n_learned is n_dims at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,16 @@ class Towers:
 
     @property
     def n_dims(self) -> int:
-        """Numbers in an item vector."""
+        """Numbers in an item vector, both parts."""
         return int(self.project.shape[1])
 
+    @property
+    def n_learned(self) -> int:
+        """Numbers in the learned part, which comes first."""
+        return len(self.turn)
+
     def item_vectors(self, hidden: NDArray[np.floating]) -> NDArray[np.float16]:
-        """Mean-pooled hidden states [n, n_embd] to item vectors [n, n_dims] of length 1.
+        """Mean-pooled hidden states [n, n_embd] to item vectors [n, n_dims], each part of length 1.
 
         Each depends on its own row only. Raises ``ValueError`` when n_embd is another model's.
         """
@@ -75,28 +84,35 @@ class Towers:
         standard = np.clip((hidden - self.shift) * self.scale, -CLIP, CLIP)
         # Row by row: a blocked matrix product may round a row differently with the number of rows.
         vectors = np.stack([row @ self.project for row in standard]) if len(standard) else standard
-        return _unit_rows(vectors.reshape(len(hidden), self.n_dims) + self.bias).astype(np.float16)
+        return self._of_length_1(vectors.reshape(len(hidden), self.n_dims) + self.bias).astype(np.float16)
 
     def user_vector(self, vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> Float32:
-        """History items' vectors [m, n_dims] and weights [m] to the user's vector [n_dims] of length 1.
+        """History's vectors [m, n_dims] and weights [m] to the user's [n_dims], each part of length 1.
 
         All zeros when nothing is known, so that every score is 0.
         """
         if len(vectors) == 0:
             return np.zeros(self.n_dims, np.float32)
-        pooled = np.asarray(weights, np.float32) @ _trusted(vectors)
-        turned = np.asarray(pooled @ self.turn, np.float32)
-        return np.asarray(_unit_rows(turned[None])[0], np.float32)
+        pooled = np.asarray(np.asarray(weights, np.float32) @ self._trusted(vectors), np.float32)
+        pooled[: self.n_learned] = pooled[: self.n_learned] @ self.turn
+        return np.asarray(self._of_length_1(pooled[None])[0], np.float32)
 
-    def scores(self, user: Float32, vectors: NDArray[np.floating]) -> Float32:
-        """Cosine of the user with every candidate's vector [n, n_dims]; [n], between -1 and 1."""
-        return np.asarray(_trusted(vectors) @ user, np.float32)
+    def scores(self, user: Float32, vectors: NDArray[np.floating]) -> tuple[Float32, Float32]:
+        """Cosines of the user with every candidate's vector [n, n_dims]: by the learned part, by content.
 
+        [n] each, between -1 and 1; all 0 for a part that there is not.
+        """
+        trusted, at = self._trusted(vectors), self.n_learned
+        return trusted[:, :at] @ user[:at], trusted[:, at:] @ user[at:]
 
-def _trusted(vectors: NDArray[np.floating]) -> Float32:
-    """Vectors made of length 1: one that a backend sent must not gain weight by being long."""
-    values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
-    return _unit_rows(np.asarray(values, np.float32))
+    def _trusted(self, vectors: NDArray[np.floating]) -> Float32:
+        """Vectors made of length 1: one that a backend sent must not gain weight by being long."""
+        values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
+        return self._of_length_1(np.asarray(values, np.float32))
+
+    def _of_length_1(self, rows: Float32) -> Float32:
+        parts = rows[:, : self.n_learned], rows[:, self.n_learned :]
+        return np.concatenate([_unit_rows(part) for part in parts], axis=1)
 
 
 def _unit_rows(rows: Float32) -> Float32:

@@ -18,14 +18,16 @@ from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.types import REASONS
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, DegradedReason, Item
+from edge_reranker.types import Candidate, DegradedReason, Item, Piece
 
 Vector = npt.NDArray[np.float16]
 
 # About 60 ms on two laptop cores; what follows seldom changes what an item is.
 MAX_ITEM_TOKENS = 96
 _F16_MAX = float(np.finfo(np.float16).max)
-_MAX_REMEMBERED = 50_000  # 128 bytes each and the dictionary's share: about 20 MB
+# With the dictionary's share, 200 bytes a vector more, about 20 MB.
+_MAX_REMEMBERED_BYTES = 10 * 1024 * 1024
+_MAX_QUERIES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class VectorCache:
         self._lock = threading.Lock()
         self._without_tokens: set[str] = set()
         self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        self._queries: OrderedDict[tuple[str, str], Vector] = OrderedDict()
 
     @property
     def space(self) -> str:
@@ -141,39 +144,74 @@ class VectorCache:
         self, owner: Owner, items: Sequence[Keyed], deadline: Deadline, *, background: bool = False
     ) -> tuple[dict[str, Vector], DegradedReason]:
         """Makes vectors in the order given while time remains, and keeps them."""
+        wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
+        vectors, reason = self._made(
+            [item_pieces(item.item, self._prefix) for item in wanted], deadline, background=background
+        )
+        self._without_tokens |= {wanted[at].hash for at, vector in vectors.items() if not vector.size}
+        made = [(wanted[at], vector) for at, vector in vectors.items() if vector.size]
+        if made:
+            self.take(owner, [item for item, _ in made], [vector for _, vector in made])
+        return {item.hash: vector for item, vector in made}, reason
+
+    def _made(
+        self, texts: Sequence[Sequence[Piece]], deadline: Deadline, *, background: bool = False
+    ) -> tuple[dict[int, Vector], DegradedReason]:
+        """Vectors by the texts' indices, as far as time allows; an empty one for a text without a token."""
         if self._encoder is None:
             return {}, self._without_encoder
-        wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
         try:
-            texts = [item_pieces(item.item, self._prefix) for item in wanted]
             sequences = self._encoder.tokenize(texts, deadline)
         except EngineBusy:
             return {}, DegradedReason.MODEL_BUSY
         except EngineDied:
             return {}, DegradedReason.MODEL_UNAVAILABLE
-        pairs = []
-        for item, ids in zip(wanted, sequences, strict=True):
-            if ids:
-                pairs.append((item, ids[:MAX_ITEM_TOKENS]))
-            else:
-                self._without_tokens.add(item.hash)
-        encoded: Encoded = self._encoder.encode([ids for _, ids in pairs], deadline, background=background)
-        done = [item for item, _ in pairs[: len(encoded.vectors)]]
-        if not done:
-            return {}, REASONS[encoded.stop]
-        vectors = list(self._towers.item_vectors(encoded.vectors))
-        self.take(owner, done, vectors)
-        return dict(zip((item.hash for item in done), vectors, strict=True)), REASONS[encoded.stop]
+        found = {at: np.zeros(0, np.float16) for at, ids in enumerate(sequences) if not ids}
+        telling = [at for at, ids in enumerate(sequences) if ids]
+        encoded: Encoded = self._encoder.encode(
+            [sequences[at][:MAX_ITEM_TOKENS] for at in telling], deadline, background=background
+        )
+        if not len(encoded.vectors):
+            return found, REASONS[encoded.stop]
+        vectors = self._towers.item_vectors(encoded.vectors)
+        return found | dict(zip(telling, vectors, strict=False)), REASONS[encoded.stop]
+
+    def query(
+        self, owner: Owner, text: str, deadline: Deadline
+    ) -> tuple[npt.NDArray[np.float32] | None, DegradedReason]:
+        """The vector of what the user asked for; None without a text, an encoder or time.
+
+        It is a user's own words: it stays in memory, and goes with the next forget.
+        """
+        if not text or self._towers.n_learned == self._towers.n_dims:
+            return None, DegradedReason.UNSPECIFIED
+        key = (owner.namespace, text)
+        with self._lock:
+            vector = self._queries.get(key)
+        if vector is not None:
+            return vector.astype(np.float32), DegradedReason.UNSPECIFIED
+        vectors, reason = self._made([item_pieces(Item("", text), self._prefix)], deadline)
+        if 0 not in vectors or not vectors[0].size:
+            return None, reason
+        self._epochs.during(owner, lambda: self._remember_query(key, vectors[0]))
+        return vectors[0].astype(np.float32), DegradedReason.UNSPECIFIED
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
         with self._lock:
-            for key in [key for key in self._remembered if key[0] == namespace]:
-                del self._remembered[key]
+            for kept in (self._remembered, self._queries):
+                for key in [key for key in kept if key[0] == namespace]:
+                    del kept[key]
+
+    def _remember_query(self, key: tuple[str, str], vector: Vector) -> None:
+        with self._lock:
+            self._queries[key] = vector
+            while len(self._queries) > _MAX_QUERIES:
+                self._queries.popitem(last=False)
 
     def _remember(self, namespace: str, vectors: dict[str, Vector]) -> None:
         with self._lock:
             for hash_, vector in vectors.items():
                 self._remembered[namespace, hash_] = vector
-            while len(self._remembered) > _MAX_REMEMBERED:
+            while len(self._remembered) * 2 * self._towers.n_dims > _MAX_REMEMBERED_BYTES:
                 self._remembered.popitem(last=False)

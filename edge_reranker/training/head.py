@@ -1,5 +1,7 @@
 """Trains tier 1's two towers on what users liked next: torch, one thread, deterministic.
 
+The content part of an item's vector (``ranking.towers``) is not trained: it is the states' main directions.
+
 Full-catalogue softmax over each user's liked items, given the rest of their history: Yi et al.,
 "Sampling-bias-corrected neural modeling for large corpus item recommendations", 2019, without the sampling.
 """
@@ -39,7 +41,8 @@ class Recipe:
     max_known: int = 50
     max_targets: int = 20
     random_subset_share: float = 0.5
-    popularity_offset: float = 0.0
+    popularity_offset: float = 0.5
+    n_content: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def train_head(
             project, turn = _fit(torch, inputs, usable, recipe, np.random.default_rng(seed))
     finally:
         torch.set_num_threads(n_threads)
-    folded = whiten @ project
+    folded = np.concatenate([whiten @ project, main_directions(standard - centre, recipe.n_content)], axis=1)
     return HeadArrays(
         shift=shift.astype(np.float32),
         scale=scale.astype(np.float32),
@@ -118,14 +121,29 @@ def _whitening(
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     centre = standard.mean(axis=0)
-    _, singular, directions = np.linalg.svd(standard - centre, full_matrices=False)
-    k = min(recipe.n_components, int((singular > singular[0] * 1e-6).sum()))
-    deviations = singular[:k] / np.sqrt(len(hidden))
-    # The sign of a singular vector is the library's whim; fix it.
-    signs = np.sign(directions[np.arange(k), np.abs(directions[:k]).argmax(axis=1)])
-    whiten = (directions[:k] * signs[:, None]).T / deviations**recipe.whitening
+    directions, singular = _principal(standard - centre, recipe.n_components)
+    deviations = singular / np.sqrt(len(hidden))
+    whiten = directions.T / deviations**recipe.whitening
     lengths = np.linalg.norm((standard - centre) @ whiten, axis=1)
     return shift, scale, whiten / np.sqrt((lengths**2).mean()), centre
+
+
+def main_directions(centred: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The ``n`` directions [n_embd, n] in which ``centred`` [n_items, n_embd] varies most: plain PCA.
+
+    To divide by the deviations costs the content part accuracy with every encoder that sees meaning
+    (docs/decisions/0015).
+    """
+    return _principal(centred, n)[0].T
+
+
+def _principal(centred: NDArray[np.float64], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Directions [k, n_embd] and singular values [k], largest first, k being ``n`` or what there is."""
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    k = min(n, int((singular > singular[0] * 1e-6).sum()))
+    # The sign of a singular vector is the library's whim; fix it.
+    signs = np.sign(directions[np.arange(k), np.abs(directions[:k]).argmax(axis=1)])
+    return directions[:k] * signs[:, None], singular[:k]
 
 
 def _fit(

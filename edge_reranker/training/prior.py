@@ -28,6 +28,10 @@ BEFORE: Mapping[str, tuple[float, float]] = MappingProxyType(
         "public_vector": (2.0, 2.0),
         "towers": (0.0, 5.0),
         "towers_recent": (0.0, 5.0),
+        "content": (1.0, 3.0),
+        "content_recent": (0.5, 3.0),
+        "query_content": (3.0, 2.0),
+        "unseen": (0.0, 1.0),
         "item_to_item": (0.0, 10.0),
         "scorer": (0.0, 1.0),
     }
@@ -41,7 +45,7 @@ BEFORE_WITHOUT_MODEL: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 
 # Columns that only a model fills.
-OF_A_MODEL = ("towers", "towers_recent", "scorer")
+OF_A_MODEL = ("towers", "towers_recent", "content", "content_recent", "query_content", "scorer")
 
 _N_MADE_UP = 1
 _N_ROUNDS = 20

@@ -8,29 +8,38 @@ from numpy.typing import NDArray
 
 from edge_reranker.ranking.towers import Towers
 
-N_EMBD, N_DIMS = 12, 4
+N_EMBD, N_DIMS = 12, 7
 
 
-@pytest.fixture
-def towers() -> Towers:
+@pytest.fixture(params=[7, 4, 0], ids=["learned", "both", "content"])
+def towers(request: pytest.FixtureRequest) -> Towers:
+    """With so many learned numbers of 7; the others are the content part."""
+    n_learned: int = request.param
     rng = np.random.default_rng(0)
     arrays = [
         rng.normal(size=shape).astype(np.float32)
-        for shape in [(N_EMBD,), (N_EMBD,), (N_EMBD, N_DIMS), (N_DIMS,), (N_DIMS, N_DIMS)]
+        for shape in [(N_EMBD,), (N_EMBD,), (N_EMBD, N_DIMS), (N_DIMS,), (n_learned, n_learned)]
     ]
     arrays[1] = np.abs(arrays[1]) + np.float32(0.5)
     return Towers(*arrays)
+
+
+def parts(towers: Towers, vectors: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """The parts that there are, each [..., n]."""
+    at = towers.n_learned
+    return [part for part in (vectors[..., :at], vectors[..., at:]) if part.shape[-1]]
 
 
 def hidden(n: int, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(n, N_EMBD)).astype(np.float32) * 3
 
 
-def test_item_vectors_are_halves_of_length_one(towers: Towers) -> None:
+def test_item_vectors_are_halves_and_their_parts_of_length_one(towers: Towers) -> None:
     vectors = towers.item_vectors(hidden(5))
     assert vectors.shape == (5, N_DIMS)
     assert vectors.dtype == np.float16
-    np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1.0, atol=2e-3)
+    for part in parts(towers, vectors.astype(np.float32)):
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1.0, atol=2e-3)
 
 
 def test_no_items_give_no_vectors(towers: Towers) -> None:
@@ -56,16 +65,19 @@ def test_hidden_states_of_another_model_are_refused(towers: Towers) -> None:
         towers.item_vectors(np.zeros((2, N_EMBD + 1), np.float32))
 
 
-def test_the_users_vector_has_length_one(towers: Towers) -> None:
+def test_the_parts_of_the_users_vector_have_length_one(towers: Towers) -> None:
     vectors = towers.item_vectors(hidden(6))
     user = towers.user_vector(vectors, np.full(6, 1 / 6, np.float32))
     assert user.shape == (N_DIMS,)
-    assert np.linalg.norm(user) == pytest.approx(1.0, abs=1e-5)
+    assert [np.linalg.norm(part) for part in parts(towers, user)] == pytest.approx(
+        [1.0] * len(parts(towers, user)), abs=1e-5
+    )
 
 
 def test_an_unknown_user_scores_every_candidate_zero(towers: Towers) -> None:
     user = towers.user_vector(np.zeros((0, N_DIMS), np.float16), np.zeros(0, np.float32))
-    assert (towers.scores(user, towers.item_vectors(hidden(3))) == 0).all()
+    for scores in towers.scores(user, towers.item_vectors(hidden(3))):
+        assert scores.tolist() == [0.0, 0.0, 0.0]
 
 
 @given(st.floats(0.01, 100.0))
@@ -87,8 +99,9 @@ def test_candidates_like_the_heavier_part_of_the_history_score_higher() -> None:
     )  # fmt: skip
     vectors = identity.item_vectors(np.eye(2))
     user = identity.user_vector(vectors, np.array([0.8, 0.2], np.float32))
-    scores = identity.scores(user, vectors)
+    scores, content = identity.scores(user, vectors)
     assert scores[0] > scores[1] > 0
+    assert content.tolist() == [0.0, 0.0], "a head without a content part says nothing by it"
 
 
 def test_the_turn_maps_what_was_liked_to_what_follows() -> None:
@@ -102,23 +115,34 @@ def test_the_turn_maps_what_was_liked_to_what_follows() -> None:
     )
     vectors = towers.item_vectors(np.eye(2))
     user = towers.user_vector(vectors[:1], np.ones(1, np.float32))
-    assert towers.scores(user, vectors) == pytest.approx([0.0, 1.0])
+    assert towers.scores(user, vectors)[0] == pytest.approx([0.0, 1.0])
+
+
+def test_the_turn_leaves_the_content_part_alone() -> None:
+    swap = np.array([[0, 1], [1, 0]], np.float32)
+    both = np.concatenate([np.eye(2), np.eye(2)], axis=1).astype(np.float32)
+    towers = Towers(np.zeros(2, np.float32), np.ones(2, np.float32), both, np.zeros(4, np.float32), swap)
+    vectors = towers.item_vectors(np.eye(2))
+    learned, content = towers.scores(towers.user_vector(vectors[:1], np.ones(1, np.float32)), vectors)
+    assert learned == pytest.approx([0.0, 1.0])
+    assert content == pytest.approx([1.0, 0.0])
 
 
 @pytest.mark.parametrize("factor", [0.001, 1000.0, np.inf])
 def test_a_vector_that_a_backend_sent_gains_nothing_by_its_length(towers: Towers, factor: float) -> None:
     vectors = towers.item_vectors(hidden(3)).astype(np.float32)
     user = towers.user_vector(vectors[:1], np.ones(1, np.float32))
-    honest = towers.scores(user, vectors)
+    honest = np.stack(towers.scores(user, vectors))
     longer = vectors.copy()
     longer[1] *= factor
-    scores = towers.scores(user, longer)
+    scores = np.stack(towers.scores(user, longer))
     assert np.abs(scores).max() <= 1.0 + 1e-5
-    np.testing.assert_array_equal(scores[[0, 2]], honest[[0, 2]])
+    np.testing.assert_array_equal(scores[:, [0, 2]], honest[:, [0, 2]])
     if np.isfinite(factor):
-        assert scores[1] == pytest.approx(honest[1], abs=1e-5)
+        assert scores[:, 1] == pytest.approx(honest[:, 1], abs=1e-5)
 
 
 def test_a_vector_of_no_numbers_scores_nothing(towers: Towers) -> None:
     user = towers.user_vector(towers.item_vectors(hidden(1)), np.ones(1, np.float32))
-    assert towers.scores(user, np.full((1, N_DIMS), np.nan, np.float16)) == 0
+    for scores in towers.scores(user, np.full((1, N_DIMS), np.nan, np.float16)):
+        assert scores.tolist() == [0.0]

@@ -1,0 +1,98 @@
+"""Tier 1's columns: which candidates each speaks of, and what it says of them."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_reranker.ranking.affinity import Affinity, Likes
+from edge_reranker.ranking.item_to_item import ItemToItem
+from edge_reranker.ranking.towers import Towers
+
+NAMES = [f"{number:016x}" * 2 for number in range(4)]
+LEARNED, CONTENT = slice(0, 2), slice(2, 4)
+
+
+def towers() -> Towers:
+    identity = np.eye(4, dtype=np.float32)
+    return Towers(
+        np.zeros(4, np.float32), np.ones(4, np.float32), identity, np.zeros(4, np.float32), np.eye(2)
+    )
+
+
+def vectors(*learned_and_content: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    """By name: one of the two directions of each part."""
+    found = {}
+    for name, (learned, content) in zip(NAMES, learned_and_content, strict=False):
+        found[name] = np.zeros(4, np.float32)
+        found[name][LEARNED][learned] = found[name][CONTENT][content] = 1.0
+    return found
+
+
+def knows(*names: str) -> ItemToItem:
+    """A map of these items, the first of which leads to the last."""
+    rows = {name[:16]: row for row, name in enumerate(names)}
+    starts = np.array([0] + [1] * len(names))
+    return ItemToItem(rows, starts, np.array([len(names) - 1]), np.array([0.5]))
+
+
+def likes(affinity: Affinity, known: dict[str, NDArray[np.float32]], *names: str) -> Likes:
+    weights = np.ones(len(names), np.float32)
+    return affinity.likes(known, (names, weights), (names, weights))
+
+
+def test_learned_and_content_parts_speak_apart() -> None:
+    affinity = Affinity(towers())
+    known = vectors((0, 0), (0, 1), (1, 0))
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[:3], known)
+    assert found["towers"][0].tolist() == [1.0, 1.0, 0.0]
+    assert found["content"][0].tolist() == [1.0, 0.0, 1.0]
+    assert found["towers_recent"][0].tolist() == [1.0, 1.0, 0.0]
+    assert found["content_recent"][0].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_of_items_that_the_packs_people_did_not_know_only_the_content_speaks() -> None:
+    """Nothing was learned of them: the towers' cosine would be of a place where training never looked."""
+    known = vectors((0, 0), (0, 0), (0, 0))
+    affinity = Affinity(towers(), knows(NAMES[0], NAMES[1], "f" * 32))
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:3], known)
+    assert found["towers"][1].tolist() == [True, False]
+    assert found["towers_recent"][1].tolist() == [True, False]
+    assert found["item_to_item"][1].tolist() == [True, False]
+    assert found["content"][1].tolist() == [True, True]
+    assert found["unseen"][0].tolist() == [0.0, 1.0]
+
+
+def test_a_pack_without_a_map_takes_all_items_as_known() -> None:
+    known = vectors((0, 0), (0, 0))
+    affinity = Affinity(towers())
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[:2], known)
+    assert found["towers"][1].all()
+    assert not found["unseen"][0].any()
+
+
+def test_a_candidate_without_a_vector_is_spoken_of_by_the_map_alone() -> None:
+    affinity = Affinity(towers(), knows(NAMES[0], NAMES[1], NAMES[2]))
+    known = vectors((0, 0))
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:3], known)
+    for name in ("towers", "towers_recent", "content", "content_recent", "query_content"):
+        assert not found[name][1].any(), name
+    assert found["item_to_item"][0].tolist() == [0.0, 0.5]
+
+
+def test_the_query_is_compared_by_content_only() -> None:
+    known = vectors((0, 1), (1, 0))
+    asked = np.array([1, 0, 0, 1], np.float32)
+    affinity = Affinity(towers())
+    found = affinity.columns(likes(affinity, known), NAMES[:2], known, asked)
+    assert found["query_content"][0].tolist() == [1.0, 0.0]
+    assert not found["towers"][0].any(), "nothing is known of this user"
+
+
+@pytest.mark.parametrize("with_map", [True, False])
+def test_nothing_is_said_for_somebody_unknown(with_map: bool) -> None:
+    affinity = Affinity(towers(), knows(NAMES[0]) if with_map else None)
+    known = vectors((0, 0), (1, 1))
+    nobody = likes(affinity, known)
+    assert not nobody.has_vector
+    for name, (scores, _) in affinity.columns(nobody, NAMES[:2], known).items():
+        assert scores.tolist() == [0.0, 0.0], name
