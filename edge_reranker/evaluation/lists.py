@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import movielens
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation import log
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.ranking import features, fusion, profile
@@ -63,12 +63,12 @@ class Lister:
     vectors: Vectors | None = None
     n: int = 100
 
-    def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
+    def listed(self, cut: Cut, *, known: Sequence[Interaction] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
-        candidates = self.server.candidates({rating.item_id for rating in cut.history}, self.n)
+        candidates = self.server.candidates({each.item_id for each in cut.history}, self.n)
         query = RerankQuery(candidates)
-        ratings = cut.history if known is None else known
-        user = profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+        history = cut.history if known is None else known
+        user = profile.profile(Context(log.events(history, self.items)), self.taste)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
         if self.vectors is not None:
             matrix = features.with_column(matrix, "towers", self._affinity(user, query))

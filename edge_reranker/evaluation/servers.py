@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.types import Candidate, Item
 
 
 class PopularityServer:
-    """Proposes what most users rated, whoever asks; ties by item id.
+    """Proposes what most users met, whoever asks; ties by item id.
 
     ``server_score`` stays unset: the order is all that the server tells.
     """
 
-    def __init__(self, ratings: Iterable[Rating], items: Mapping[str, Item]) -> None:
-        self.counts = Counter(rating.item_id for rating in ratings)
+    def __init__(self, interactions: Iterable[Interaction], items: Mapping[str, Item]) -> None:
+        self.counts = Counter(each.item_id for each in interactions)
         self._order = sorted(self.counts, key=lambda item_id: (-self.counts[item_id], item_id))
         self._candidates = {item_id: Candidate(items[item_id]) for item_id in self._order}
 
