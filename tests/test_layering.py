@@ -38,6 +38,7 @@ OWNERS = {
     "platformdirs": {"cli", "clients"},
     "torch": {"training"},
     "bm25s": {"ranking"},
+    "pyarrow": {"evaluation"},
     "google": {"v1", "server", "clients", "cli"},
     "edge_reranker_client": {"cli", "clients"},
 }

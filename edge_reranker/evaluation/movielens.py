@@ -18,7 +18,8 @@ def load(folder: Path) -> Log:
     """Read ``ml-100k.item`` and ``ml-100k.inter`` from ``folder``.
 
     A film's title becomes "Title (year)", its genres become tags; ratings become events. Titles keep
-    the files' trailing article ("Usual Suspects, The"). Raises ``Missing`` when a file is not there or has other columns.
+    the files' trailing article ("Usual Suspects, The"). Raises ``Missing`` when a file is not there or has
+    other columns.
     """
     films = _rows(folder / "ml-100k.item", ("item_id", "movie_title", "release_year", "class"))
     items = tuple(Item(id=i, title=f"{title} ({year})", tags=tuple(g.split())) for i, title, year, g in films)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import numpy as np
 
 from edge_reranker.evaluation import run
+from edge_reranker.evaluation.log import Log
 from edge_reranker.models.pack import Pack
 from edge_reranker.training.head import Recipe
+from edge_reranker.types import EventType
 
 _TEXT = """\
 # {name}
@@ -18,24 +23,20 @@ float.
 
 ## Data
 
-MovieLens-100K (GroupLens, University of Minnesota): F. Maxwell Harper and Joseph A. Konstan, "The MovieLens
-Datasets: History and Context", ACM TiiS 5(4), 2015. Its terms allow research use, ask for that citation, and
-forbid redistribution and commercial use without permission. No rating, title or user is in this pack; its
-weights were learned from them. Whether that suits a commercial product is for you to decide; train your own
-pack on your own logs otherwise.
+{data}
 
 The encoder's weights are not in this pack either; their licence is their own.
 
 ## How it was learned
 
-Users who start before the 70 % quantile of all ratings' times: 70 % of them train the towers (ratings up to
+Users who start before the 70 % quantile of all {interactions}' times: 70 % of them train the towers (up to
 that time only), the other 30 % fit the prior. Users who start later were not looked at until measuring.
 
 {recipe}
 
 ## What it reached
 
-A popularity server's first 100, seen films left out; targets are the next films rated 4 or 5 at a later time.
+A popularity server's first 100, seen items left out; targets are {targets} at a later time.
 
 ```
 {report}
@@ -43,13 +44,13 @@ A popularity server's first 100, seen films left out; targets are the next films
 
 NDCG@10 on all cases by training seed (the pack is that of the first): {seeds}.
 
-The same towers on random numbers in place of the hidden states reach {control}: that much the ratings alone
-teach about items that were in training. About new items only the hidden states can say anything.
+The same towers on random numbers in place of the hidden states reach {control}: that much the {interactions}
+alone teach about items that were in training. About new items only the hidden states can say anything.
 
 ## Limits
 
 The towers read hidden states of the encoder named above and of no other; a coarser quantisation of the same
-model counts as another. It learned from films up to 1998 and the people who rated them then: on other domains
+model counts as another. It learned from {limits}: on other domains
 the towers know nothing, and the prior is too sure of them. Use a pack of your own there.
 
 ## Made with
@@ -60,8 +61,58 @@ the towers know nothing, and the prior is too sure of them. Use a pack of your o
 """
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the card says of the data, in Markdown; the rest are parts of sentences."""
+
+    data: str
+    interactions: str
+    targets: str
+    limits: str
+
+
+MOVIELENS = About(
+    data="""\
+MovieLens-100K (GroupLens, University of Minnesota): F. Maxwell Harper and Joseph A. Konstan, "The MovieLens
+Datasets: History and Context", ACM TiiS 5(4), 2015. Its terms allow research use, ask for that citation, and
+forbid redistribution and commercial use without permission. No rating, title or user is in this pack; its
+weights were learned from them. Whether that suits a commercial product is for you to decide; train your own
+pack on your own logs otherwise.""",
+    interactions="ratings",
+    targets="the next films rated 4 or 5",
+    limits="films up to 1998 and the people who rated them then",
+)
+
+
+def about(log: Log, *, items: str, interactions: str) -> About:
+    """What can be told of a log without telling of a user: counts, types and days; and its files' names."""
+    n_of = {EventType(type_).name: n for type_, n in enumerate(np.bincount(log.type).tolist()) if n}
+    types = ", ".join(f"{n:,} {name}" for name, n in n_of.items())
+    first, last = (
+        datetime.fromtimestamp(float(at_s), UTC).date() for at_s in (log.at_s.min(), log.at_s.max())
+    )
+    days = f"{first} to {last}"
+    return About(
+        data=f"""\
+`{items}`: {len(log.items):,} items. `{interactions}`: {len(log.at_s):,} interactions of
+{len(log.users):,} users, {days} ({types}).
+
+Whoever trained this pack answers for the right to use them, and says here what the licence is. No user and no
+item is in this pack; its weights were learned from them.""",
+        interactions="interactions",
+        targets="the next new items with a LIKE, PURCHASE or SHARE",
+        limits=f"these items and users, {days}",
+    )
+
+
 def render(
-    pack: Pack, recipe: Recipe, reports: Mapping[int, run.Report], control: run.Report, *, command: str
+    pack: Pack,
+    recipe: Recipe,
+    reports: Mapping[int, run.Report],
+    control: run.Report,
+    *,
+    command: str,
+    about: About = MOVIELENS,
 ) -> str:
     """The card as Markdown.
 
@@ -83,6 +134,7 @@ def render(
         seeds=seeds,
         control=_reached(control),
         command=command,
+        **asdict(about),
     )
 
 

@@ -57,6 +57,7 @@ def train(
     taste: TasteSettings = TASTE,
     name: str = NAME,
     command: str = "edge-reranker train",
+    about: card.About = card.MOVIELENS,
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
@@ -75,7 +76,7 @@ def train(
     others = {other: made(hidden, other)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     _, control = made(random_states, seed)
-    text = card.render(pack, recipe, {seed: report, **others}, control, command=command)
+    text = card.render(pack, recipe, {seed: report, **others}, control, command=command, about=about)
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 

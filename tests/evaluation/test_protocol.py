@@ -67,12 +67,14 @@ def test_an_item_that_was_met_before_or_is_liked_twice_is_no_further_target() ->
 def test_too_few_users_for_a_step_says_how_many_are_needed_and_how_many_there_are(
     n_users: int, n_each: int, step: str, needed: int, there: int
 ) -> None:
-    with pytest.raises(FailedPrecondition, match=f"for the {step} step: {needed} are needed .* has {there} "):
+    with pytest.raises(
+        FailedPrecondition, match=rf"for the {step} step: {needed} are needed .* has {there} "
+    ):
         protocol.split(log_of(n_users, n_each))
 
 
 def test_where_all_users_start_together_nobody_is_left_to_test_on() -> None:
-    with pytest.raises(FailedPrecondition, match="for the test step: 2 are needed .* has 0 "):
+    with pytest.raises(FailedPrecondition, match=r"for the test step: 2 are needed .* has 0 "):
         protocol.split(log_of(20, 20, apart_s=0.0))
 
 
