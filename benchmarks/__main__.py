@@ -22,6 +22,7 @@ NAMES = (
     "busy",
     "client_import",
     "contention",
+    "logs",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

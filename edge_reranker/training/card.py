@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_reranker.evaluation import run
 from edge_reranker.evaluation.log import Log
+from edge_reranker.evaluation.synthetic import MADE_UP
 from edge_reranker.models.pack import Pack
 from edge_reranker.training.head import Recipe
 from edge_reranker.types import EventType
@@ -97,11 +98,19 @@ def about(log: Log, *, items: str, interactions: str) -> About:
 `{items}`: {len(log.items):,} items. `{interactions}`: {len(log.at_s):,} interactions of
 {len(log.users):,} users, {days} ({types}).
 
-Whoever trained this pack answers for the right to use them, and says here what the licence is. No user and no
-item is in this pack; its weights were learned from them.""",
+{_made_up(log)}""",
         interactions="interactions",
         targets="the next new items with a LIKE, PURCHASE or SHARE",
         limits=f"these items and users, {days}",
+    )
+
+
+def _made_up(log: Log) -> str:
+    if all(item.id.startswith(MADE_UP) for item in log.items):
+        return "The log is made up (`edge-reranker data make`): the figures below say nothing about people."
+    return (
+        "Whoever trained this pack answers for the right to use them, and says here what the licence is. No\n"
+        "user and no item is in this pack; its weights were learned from them."
     )
 
 

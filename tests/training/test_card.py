@@ -1,5 +1,6 @@
 """The card tells of the data that the pack was made from."""
 
+from edge_reranker.evaluation import synthetic
 from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.training import card
 from edge_reranker.types import EventType, Item
@@ -20,3 +21,9 @@ def test_the_card_of_a_log_tells_counts_days_and_files_and_nothing_of_a_user_or_
     assert "(1 VIEW, 1 PURCHASE)" in text
     for name in ("anna", "secret", "Thing", "MovieLens", "film", "rated"):
         assert name not in text
+    assert "made up" not in text
+
+
+def test_the_card_of_a_made_up_log_says_that_it_is_made_up() -> None:
+    made = synthetic.make("feed", n_users=2, n_items=40, n_each=5)
+    assert "say nothing about people" in card.about(made, items="i", interactions="j").data
