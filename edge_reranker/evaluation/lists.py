@@ -70,7 +70,7 @@ class Lister:
         history = cut.history if known is None else known
         user = profile.profile(Context(log.events(history, self.items)), self.taste)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
-        if self.vectors is not None:
+        if self.vectors is not None and candidates:
             matrix = features.with_column(matrix, "towers", self._affinity(user, query))
         at = {candidate.id: index for index, candidate in enumerate(candidates)}
         return Listed(cut, matrix, tuple(at.get(target) for target in cut.targets))
