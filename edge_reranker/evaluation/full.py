@@ -8,7 +8,7 @@ already. The fusion users also tune the servers (see ``tuning``). The later user
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists, metrics, protocol, run, sampled, servers, table, tuning
 from edge_reranker.evaluation.lists import Listed, Lister, Vectors
-from edge_reranker.evaluation.movielens import MovieLens, Rating
+from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.evaluation.table import Row, Section
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import features, fusion
@@ -25,7 +25,7 @@ from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.types import Item
 
-Users = Sequence[Sequence[Rating]]
+Users = Sequence[Sequence[Interaction]]
 Say = Callable[[str], None]
 
 POOLS = (20, 50, 100, 300)
@@ -41,7 +41,7 @@ class Trainer(Protocol):
     """What ``training.retrain`` does; evaluation never imports training."""
 
     def towers(self, items: Sequence[Item], hidden: NDArray[np.floating], users: Users, seed: int) -> Towers:
-        """Towers from ``users``' ratings of ``items``, whose hidden states are [n_items, n_embd]."""
+        """Towers from ``users``' interactions with ``items``, whose hidden states are [n_items, n_embd]."""
 
     def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:
         """Fusion weights that suit the choices in ``listed``, with or without the model's columns."""
@@ -51,7 +51,7 @@ class Trainer(Protocol):
 class World:
     """What all sections share."""
 
-    data: MovieLens
+    data: Log
     hidden: NDArray[np.floating]
     split: protocol.Split
     pack: Pack
@@ -64,7 +64,7 @@ class World:
     together: lists.Together | None = None
 
     @property
-    def head(self) -> list[Sequence[Rating]]:
+    def head(self) -> list[Sequence[Interaction]]:
         """The users that server and towers learn from, in the split's shuffled order."""
         return list(self.split.head.values())
 
@@ -88,7 +88,7 @@ class Weighing:
 
 
 def evaluate(
-    data: MovieLens,
+    data: Log,
     pack: Pack,
     hidden: NDArray[np.floating],
     trainer: Trainer,
@@ -165,7 +165,7 @@ def _servers(world: World, users: Users) -> dict[str, tuple[servers.Server, str]
     past = servers.Past.of(users, world.items)
     objective = tuning.own_order(world.split.fusion)
     knn, ease = tuning.tuned_knn(past, objective), tuning.tuned_ease(past, objective)
-    popular = servers.PopularityServer((r for ratings in users for r in ratings), world.items)
+    popular = servers.PopularityServer(_all(users), world.items)
     return {
         POPULARITY: (popular, "no parameters"),
         KNN: (knn.server, str(knn)),
@@ -202,7 +202,7 @@ def placebos(world: World) -> Section:
     world.say("placebos")
     rng = np.random.default_rng(0)
     cuts, n = world.split.test, FIT_POOL
-    server = servers.PopularityServer((r for ratings in world.head for r in ratings), world.items)
+    server = servers.PopularityServer(_all(world.head), world.items)
     lister = world.lister(server, n)
     listed = [lister.listed(cut) for cut in cuts]
     shuffled_states = world.hidden[rng.permutation(len(world.hidden))]
@@ -293,11 +293,15 @@ def _known_to_all(world: World, lister: Lister, listed: Sequence[Listed]) -> dic
 def _negatives(world: World, n: int, counts: Counter[str], *, popular: bool) -> sampled.Negatives:
     items = world.data.items
     chances = [counts[item.id] if popular else 1 for item in items]
-    return sampled.Negatives(n, items, np.array(chances, np.float64), sampled.logs(world.data.ratings))
+    return sampled.Negatives(n, items, np.array(chances, np.float64), sampled.met(world.data))
+
+
+def _all(users: Users) -> Iterator[Interaction]:
+    return (each for past in users for each in past)
 
 
 def _counts(users: Users) -> Counter[str]:
-    return Counter(rating.item_id for ratings in users for rating in ratings)
+    return Counter(each.item_id for each in _all(users))
 
 
 def cold(world: World, seeds: Sequence[int]) -> Section:
@@ -345,7 +349,7 @@ def _cold_split(
     world: World, out: frozenset[str], seeds: Sequence[int]
 ) -> tuple[dict[str, list[metrics.Places]], list[Listed]]:
     """Every ranker's places, one array a seed, and the test lists."""
-    head = [[r for r in ratings if r.item_id not in out] for ratings in world.head]
+    head = [[each for each in past if each.item_id not in out] for past in world.head]
     counts = _counts(head)
     negatives = _negatives(world, 99, _counts(world.head), popular=True)
     chances = np.where([item.id in out for item in world.data.items], 0.0, negatives.chances)
@@ -373,7 +377,7 @@ def _without(cuts: Sequence[protocol.Cut], out: frozenset[str]) -> list[protocol
     """Cuts as if the items in ``out`` did not exist; those that nothing is left of are left out."""
     result = []
     for cut in cuts:
-        history = tuple(r for r in cut.history if r.item_id not in out)
+        history = tuple(each for each in cut.history if each.item_id not in out)
         targets = tuple(target for target in cut.targets if target not in out)
         if history and targets:
             result.append(replace(cut, history=history, targets=targets))
@@ -386,7 +390,7 @@ def learning(world: World, curve: Sequence[int], seeds: Sequence[int]) -> Sectio
     for n_users in (*[n for n in curve if n < len(world.head)], len(world.head)):
         world.say(f"learning curve, {n_users} users")
         users = world.head[:n_users]
-        server = servers.PopularityServer((r for ratings in users for r in ratings), world.items)
+        server = servers.PopularityServer(_all(users), world.items)
         plain = Lister(server, world.items, world.taste, None, FIT_POOL)
         fit = [plain.listed(cut) for cut in world.split.fusion]
         test = [plain.listed(cut) for cut in world.split.test]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import movielens
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation import log
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import Server
 from edge_reranker.prompt import content_hash
@@ -51,6 +51,8 @@ class Vectors:
         self, known: Sequence[Item], weights: NDArray[np.float32], candidates: Sequence[str]
     ) -> NDArray[np.float32]:
         """Cosine of the user who is known by these items with every candidate; 0 without any."""
+        if not candidates:
+            return np.zeros(0, np.float32)
         history = [self.of_item[item.id] for item in known]
         user = self.towers.user_vector(np.array(history), weights)
         return self.towers.scores(user, np.stack([self.of_item[each] for each in candidates]))
@@ -87,7 +89,7 @@ class Listed:
     matrix: NDArray[np.float64]
     targets: tuple[int | None, ...]
     items: tuple[Item, ...] = ()
-    known: tuple[Rating, ...] = ()
+    known: tuple[Interaction, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -112,19 +114,19 @@ class Lister:
     n: int = 100
     together: Together | None = None
 
-    def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
+    def listed(self, cut: Cut, *, known: Sequence[Interaction] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
-        seen = {rating.item_id for rating in cut.history}
+        seen = {each.item_id for each in cut.history}
         return self.among(cut, self.server.candidates(cut.history, seen, self.n), known=known)
 
     def among(
-        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Rating] | None = None
+        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Interaction] | None = None
     ) -> Listed:
         """The list of ``candidates`` at ``cut``, in their order."""
         query = RerankQuery(tuple(candidates))
-        ratings = cut.history if known is None else known
+        history = cut.history if known is None else known
         ids = tuple(candidate.id for candidate in candidates)
-        user = self._user(ratings)
+        user = self._user(history)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
         if self.vectors is not None:
             matrix = self.vectors.columns(matrix, user, ids)
@@ -133,14 +135,14 @@ class Lister:
             matrix = features.with_column(matrix, "item_to_item", together)
         at = {item_id: index for index, item_id in enumerate(ids)}
         targets = tuple(at.get(target) for target in cut.targets)
-        return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(ratings))
+        return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(history))
 
     def with_vectors(self, listed: Listed, vectors: Vectors) -> Listed:
         """``listed`` as it would be with other ``vectors``; cheaper than making it again."""
         return replace(listed, matrix=vectors.columns(listed.matrix, self._user(listed.known), listed.ids))
 
-    def _user(self, ratings: Sequence[Rating]) -> profile.Profile:
-        return profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+    def _user(self, history: Sequence[Interaction]) -> profile.Profile:
+        return profile.profile(Context(log.events(history, self.items)), self.taste)
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:
