@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import lists, metrics, movielens, protocol, run
+from edge_reranker.evaluation import beyond, lists, metrics, movielens, protocol, run
 from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
@@ -125,6 +125,7 @@ def test_who_has_seen_all_that_the_server_knows_has_an_empty_list_and_a_missed_t
     listed = make.listed(protocol.Cut("u", len(met), met, ("unknown",)))
     assert lists.places([listed], fusion.Weights.of(pack.manifest.fusion)).tolist() == [0]
     assert lists.choices([listed]) == []
+    assert beyond.measure([listed], make.items) == beyond.Beyond(None, None, None)
 
 
 def test_strangers_are_other_users_after_as_many_events(data_and_hidden: World) -> None:
