@@ -116,7 +116,7 @@ def tag_shares(items: Iterable[Item]) -> dict[str, float]:
     weight_of: dict[str, float] = defaultdict(float)
     n_tagged = 0
     for item in items:
-        tags = {tag.casefold() for tag in item.tags}
+        tags = dict.fromkeys(map(str.casefold, item.tags))  # in order, so that every process sums alike
         n_tagged += bool(tags)
         for tag in tags:
             weight_of[tag] += 1.0 / len(tags)
