@@ -23,6 +23,7 @@ NAMES = (
     "busy",
     "client_import",
     "contention",
+    "logs",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

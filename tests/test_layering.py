@@ -41,6 +41,7 @@ OWNERS = {
     "safetensors": {"models"},
     "bm25s": {"ranking"},
     "ir_measures": {"evaluation"},
+    "pyarrow": {"evaluation"},
     "google": {"v1", "server", "clients", "cli"},
     "edge_reranker_client": {"cli", "clients"},
 }

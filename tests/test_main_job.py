@@ -17,6 +17,7 @@ from edge_reranker.cli.hidden import kept_hidden_states
 from edge_reranker.cli.wiring import DEFAULT_PACK
 from edge_reranker.config import Config
 from edge_reranker.evaluation import lists, movielens, protocol, run
+from edge_reranker.evaluation.log import Log
 from edge_reranker.models import load_pack
 from edge_reranker.ranking import fusion
 from edge_reranker.types import Item
@@ -31,7 +32,7 @@ PACK = Path(__file__).parent.parent / "packs" / DEFAULT_PACK
 
 
 @pytest.fixture(scope="module")
-def films(movielens_dir: Path) -> movielens.MovieLens:
+def films(movielens_dir: Path) -> Log:
     return movielens.load(movielens_dir)
 
 
@@ -51,7 +52,7 @@ def liked(item: Item, at_s: float) -> Event:
 
 
 def test_the_service_gives_the_order_that_was_evaluated(
-    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens, cache_dir: Path
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: Log, cache_dir: Path
 ) -> None:
     """Train, evaluate and serve see the same numbers: three unseen users, all hundred places."""
     client, _ = served
@@ -69,7 +70,7 @@ def test_the_service_gives_the_order_that_was_evaluated(
         client.forget(all=True)
         client.record(
             Event(
-                movielens.event_type(rating.stars).name,
+                rating.type.name,
                 SentItem(rating.item_id, items[rating.item_id].title, tags=items[rating.item_id].tags),
                 event_id=f"{rating.user_id}-{rating.item_id}",
                 occurred_at=rating.at_s,
@@ -84,7 +85,7 @@ def test_the_service_gives_the_order_that_was_evaluated(
 
 
 def test_an_event_changes_the_next_order_without_a_warm_up(
-    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: Log
 ) -> None:
     client, _ = served
     now = time.time() - 100
@@ -98,7 +99,7 @@ def test_an_event_changes_the_next_order_without_a_warm_up(
 
 
 def test_control_strings_in_every_field_change_nothing_but_themselves(
-    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: Log
 ) -> None:
     """A candidate that tries to be structure is read as text; the vectors of the others stay as they were."""
     client, _ = served
@@ -125,7 +126,7 @@ def test_control_strings_in_every_field_change_nothing_but_themselves(
 
 
 def test_only_unix_sockets_are_open_while_serving(
-    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: Log
 ) -> None:
     client, process = served
     client.record([liked(films.items[0], time.time() - 100)])
@@ -142,7 +143,7 @@ def test_only_unix_sockets_are_open_while_serving(
 
 
 def test_vectors_that_a_backend_encoded_save_the_device_the_work(
-    data_dir: Path, cache_dir: Path, run: Run, films: movielens.MovieLens
+    data_dir: Path, cache_dir: Path, run: Run, films: Log
 ) -> None:
     """`encode` once, anywhere; then a service without a model ranks by vectors all the same."""
     shown = films.items[100:120]
@@ -165,7 +166,7 @@ def test_vectors_that_a_backend_encoded_save_the_device_the_work(
 
 
 def test_calls_that_were_cancelled_leave_the_model_to_others_at_once(
-    served: tuple[EdgeReranker, subprocess.Popen[str]], films: movielens.MovieLens, data_dir: Path
+    served: tuple[EdgeReranker, subprocess.Popen[str]], films: Log, data_dir: Path
 ) -> None:
     client, _ = served
     client.record([liked(films.items[0], time.time() - 100)])

@@ -25,7 +25,7 @@ from edge_reranker_client import EdgeReranker, Event, Ranking
 from edge_reranker_client import Item as SentItem
 
 if TYPE_CHECKING:
-    from edge_reranker.evaluation.movielens import MovieLens
+    from edge_reranker.evaluation.log import Log
     from edge_reranker.evaluation.protocol import Cut
 
 _POOL = 50
@@ -60,19 +60,19 @@ def demo(user: str | None, **flags: Any) -> None:
     click.echo("\nNext: `edge-reranker serve`, then the Python example in the README.")
 
 
-def _choose(data: MovieLens, user: str | None) -> tuple[Cut, tuple[Candidate, ...]]:
+def _choose(data: Log, user: str | None) -> tuple[Cut, tuple[Candidate, ...]]:
     """An unseen later user after 20 events, and what a server that does not know them proposes."""
     from edge_reranker.evaluation.protocol import split
     from edge_reranker.evaluation.servers import PopularityServer
 
     parts = split(data)
     server = PopularityServer(
-        (r for rs in parts.head.values() for r in rs), {item.id: item for item in data.items}
+        (each for past in parts.head.values() for each in past), {item.id: item for item in data.items}
     )
     for cut in parts.test:
         if cut.n_events != 20 or (user is not None and cut.user_id != user):
             continue
-        candidates = server.candidates(cut.history, {rating.item_id for rating in cut.history}, _POOL)
+        candidates = server.candidates(cut.history, {each.item_id for each in cut.history}, _POOL)
         hits = {candidate.id for candidate in candidates} & set(cut.targets)
         if user is not None or len(hits) >= 3:
             return cut, candidates
@@ -101,26 +101,23 @@ def service(config: Config, folder: Path, *, stderr: int | None = None) -> Itera
         process.wait(timeout=30)
 
 
-def _show(client: EdgeReranker, data: MovieLens, cut: Cut, candidates: Sequence[Candidate]) -> None:
-    from edge_reranker.evaluation.movielens import event_type
-
+def _show(client: EdgeReranker, data: Log, cut: Cut, candidates: Sequence[Candidate]) -> None:
     items = {item.id: item for item in data.items}
     client.record(
         Event(
-            type=event_type(rating.stars).name,
-            item=_sent_item(items[rating.item_id]),
-            event_id=f"{rating.user_id}-{rating.item_id}",
-            occurred_at=rating.at_s,
+            type=each.type.name,
+            item=_sent_item(items[each.item_id]),
+            event_id=f"{each.user_id}-{each.item_id}",
+            occurred_at=each.at_s,
         )
-        for rating in cut.history
+        for each in cut.history
     )
     click.echo(
         f"\nUser {cut.user_id} of MovieLens-100K, whom neither server nor model has seen. Last ten films:"
     )
-    for rating in cut.history[-_SHOWN:]:
-        kind = event_type(rating.stars)
-        mark = {EventType.LIKE: "liked", EventType.DISLIKE: "disliked"}.get(kind, "watched")
-        click.echo(f"  {mark:<9} {items[rating.item_id].title}")
+    for each in cut.history[-_SHOWN:]:
+        mark = {EventType.LIKE: "liked", EventType.DISLIKE: "disliked"}.get(each.type, "watched")
+        click.echo(f"  {mark:<9} {items[each.item_id].title}")
     sent = [SentCandidate(id=c.id, title=c.item.title, tags=c.item.tags) for c in candidates]
     first = client.rerank(sent, surface="home", session_id="demo")
     client.warmup()

@@ -138,7 +138,7 @@ def _print(files: list[ModelFile], as_json: bool) -> None:
 
 @click.group()
 def data() -> None:
-    """Fetch data sets for training and evaluation.
+    """Fetch or make up data sets for training and evaluation.
 
     \b
     Example:
@@ -157,3 +157,25 @@ def data_pull(name: str, **flags: Any) -> None:
       edge-reranker data pull movielens-100k
     """
     click.echo(pull_dataset(options.load_config(flags).cache_dir, find(DATASETS, name), say))
+
+
+@data.command("make")
+@click.argument("domain", type=click.Choice(("shop", "feed", "courses")))
+@click.option(
+    "--out", type=options.Given(path_type=Path), required=True, help="Folder the two files are written to."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another one makes another log.")
+def data_make(domain: str, out: Path, seed: int) -> None:
+    """Make up a log of a domain, to try `train` and `evaluate` on: never for claims about people.
+
+    \b
+    Example:
+      edge-reranker data make shop --out made-up
+      edge-reranker evaluate --items made-up/items.jsonl --interactions made-up/interactions.jsonl
+    """
+    from edge_reranker.evaluation import synthetic
+
+    log = synthetic.make(domain, seed=seed)
+    synthetic.write(log, out)
+    n = f"{len(log.items)} items, {len(log.interactions)} interactions of {len(log.users)} users"
+    click.echo(f"{out}: {n}, all made up")

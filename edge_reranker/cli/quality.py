@@ -9,26 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from edge_reranker.cli import options
+from edge_reranker.cli import logs, options
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import load_pack
-from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, find
+from edge_reranker.models.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from edge_reranker.evaluation.movielens import MovieLens
+    from edge_reranker.evaluation.log import Log
     from edge_reranker.evaluation.table import Tables
     from edge_reranker.models.pack import Pack
-
-_MOVIELENS = "movielens-100k"
-
-
-def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
-    return chosen or cache_dir / "data" / find(DATASETS, _MOVIELENS).name
 
 
 @click.command()
 @options.cache_dir
 @options.data_set
+@logs.log_files
 @click.option(
     "--out", type=options.Given(path_type=Path), required=True, help="Folder the pack is written to."
 )
@@ -39,33 +34,58 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
     show_default=True,
     help="Seed of the training; the split of users is fixed.",
 )
-@click.option("--encoder", "name", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
+@click.option("--encoder", "model", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
+@click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
-def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: Any) -> None:
-    """Train a pack on MovieLens-100K: two towers, fusion prior, and a card with honest figures.
+def train(
+    data_folder: Path | None,
+    items: Path | None,
+    interactions: Path | None,
+    out: Path,
+    seed: int,
+    model: str,
+    name: str | None,
+    **flags: Any,
+) -> None:
+    """Train a pack on a log of yours, or on MovieLens-100K: towers, fusion prior, a card with honest figures.
 
     \b
     Example:
+      edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
       edge-reranker train --out packs/movielens-smollm2
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.evaluation import metrics, movielens
-    from edge_reranker.training import recipe
+    from edge_reranker.evaluation import metrics, protocol
+    from edge_reranker.training import card, recipe
     from edge_reranker.training.head import require_torch
 
-    encoder = recipe.ENCODERS.get(name)
+    encoder = recipe.ENCODERS.get(model)
     if encoder is None:
-        raise InvalidArgument("encoder", f"{name!r}; there are {', '.join(recipe.ENCODERS)}")
-    config = options.load_config({**flags, "model": name})
+        raise InvalidArgument("encoder", f"{model!r}; there are {', '.join(recipe.ENCODERS)}")
+    config = options.load_config({**flags, "model": model})
     require_torch()
     metrics.require_library()
-    data = movielens.load(_data_folder(config.cache_dir, data_folder))
+    data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
+    protocol.split(data)  # says that users are too few before the items are encoded
     hidden = kept_hidden_states(config, encoder, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
+    about, default_name = card.MOVIELENS, recipe.NAMES[model]
+    if items is not None and interactions is not None:
+        command += f" --items {items.name} --interactions {interactions.name}"
+        about = card.about(data, items=items.name, interactions=interactions.name)
+        default_name = f"own-{model}"
     if encoder is not recipe.SMOLLM2:
-        command += f" --encoder {name}"
-    pack = recipe.NAMES[name]
-    trained = recipe.train(data, hidden, out, seed=seed, encoder=encoder, name=pack, command=command)
+        command += f" --encoder {model}"
+    trained = recipe.train(
+        data,
+        hidden,
+        out,
+        seed=seed,
+        encoder=encoder,
+        command=command,
+        about=about,
+        name=name or default_name,
+    )
     click.echo(trained.report.as_text())
     click.echo(f"pack {trained.pack.id} written to {out}")
 
@@ -73,6 +93,7 @@ def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: An
 @click.command()
 @options.cache_dir
 @options.data_set
+@logs.log_files
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @click.option("--full", is_flag=True, help="The whole protocol; needs torch and some minutes.")
@@ -84,7 +105,13 @@ def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: An
     help="File the report is written to as well, as one page with plots.",
 )
 def evaluate(
-    data_folder: Path | None, full: bool, as_json: bool, html_file: Path | None, **flags: Any
+    data_folder: Path | None,
+    items: Path | None,
+    interactions: Path | None,
+    full: bool,
+    as_json: bool,
+    html_file: Path | None,
+    **flags: Any,
 ) -> None:
     """Measure the pack on users it has never seen: NDCG@10 of a popularity server's top 100, reranked.
 
@@ -93,18 +120,20 @@ def evaluate(
       edge-reranker data pull movielens-100k
       edge-reranker evaluate --html report.html
       edge-reranker evaluate --full
+      edge-reranker evaluate --items items.jsonl --interactions log.parquet --pack my-pack
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.cli.tiers import adapter_of
     from edge_reranker.cli.wiring import pack_folder
-    from edge_reranker.evaluation import metrics, movielens, report, run, sections
+    from edge_reranker.evaluation import metrics, protocol, report, run, sections
 
     config = options.load_config(flags)
     metrics.require_library()
     if html_file is not None and not html_file.parent.is_dir():
         raise InvalidArgument("--html", f"{html_file.parent} is not a folder; make it first")
     pack = load_pack(pack_folder(config))
-    data = movielens.load(_data_folder(config.cache_dir, data_folder))
+    data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
+    protocol.split(data)  # says that users are too few before the items are encoded
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
     if full:
         page, text = _full(data, pack, hidden)
@@ -117,7 +146,7 @@ def evaluate(
         html_file.write_text(report.html(page), encoding="utf-8")
 
 
-def _full(data: MovieLens, pack: Pack, hidden: Any) -> tuple[Tables, str]:
+def _full(data: Log, pack: Pack, hidden: Any) -> tuple[Tables, str]:
     from edge_reranker.evaluation import full, table
     from edge_reranker.training.head import require_torch
     from edge_reranker.training.retrain import Trainer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import lists, metrics, protocol
+from edge_reranker.evaluation import lists, metrics
 from edge_reranker.evaluation.metrics import Interval
 from edge_reranker.ranking import fusion
 from edge_reranker.types import Item
@@ -82,9 +82,11 @@ def measure(
     weights = weights or fusion.Weights((), np.zeros(0), np.zeros((0, 0)))  # its prior over the places
     divergences, distances, users, predicted = [], [], [], []
     for each in listed:
+        if not len(each.matrix):
+            continue  # the user has met all that the server knows
         scores = fusion.fuse(each.matrix, lists.NAMES, weights)
         first = [each.items[at] for at in fusion.order(scores)[:DEPTH]]
-        liked = [items[r.item_id] for r in each.cut.history if r.stars >= protocol.LIKED_STARS]
+        liked = [items[met.item_id] for met in each.cut.history if met.liked]
         divergences.append(divergence(liked, first))
         distances.append(intra_list_distance(tag_vectors(first)))
         users.append(each.cut.user_id)
@@ -114,7 +116,7 @@ def tag_shares(items: Iterable[Item]) -> dict[str, float]:
     weight_of: dict[str, float] = defaultdict(float)
     n_tagged = 0
     for item in items:
-        tags = {tag.casefold() for tag in item.tags}
+        tags = dict.fromkeys(map(str.casefold, item.tags))  # in order, so that every process sums alike
         n_tagged += bool(tags)
         for tag in tags:
             weight_of[tag] += 1.0 / len(tags)

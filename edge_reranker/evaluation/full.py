@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists, metrics, protocol, retrained, run, sampled, servers, table, tuning
 from edge_reranker.evaluation.lists import Learned, Listed
-from edge_reranker.evaluation.movielens import MovieLens
+from edge_reranker.evaluation.log import Log
 from edge_reranker.evaluation.table import Row, Section
 from edge_reranker.evaluation.world import FIT_POOL, Say, Trainer, Users, Weighing, World, counted
 from edge_reranker.models.pack import Pack
@@ -30,7 +30,7 @@ POPULARITY, KNN, EASE = SERVERS = ("popularity", "ItemKNN", "EASE")
 
 
 def evaluate(
-    data: MovieLens,
+    data: Log,
     pack: Pack,
     hidden: NDArray[np.floating],
     trainer: Trainer,

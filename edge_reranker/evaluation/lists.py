@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import movielens
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation import log
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import Server
 from edge_reranker.models.pack import Pack
@@ -92,7 +92,7 @@ class Listed:
     matrix: NDArray[np.float64]
     targets: tuple[int | None, ...]
     items: tuple[Item, ...] = ()
-    known: tuple[Rating, ...] = ()
+    known: tuple[Interaction, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -116,32 +116,32 @@ class Lister:
     learned: Learned | None = None
     n: int = 100
 
-    def listed(self, cut: Cut, *, known: Sequence[Rating] | None = None) -> Listed:
+    def listed(self, cut: Cut, *, known: Sequence[Interaction] | None = None) -> Listed:
         """The list at ``cut``; ``known`` replaces what the device knows (not what the server leaves out)."""
-        seen = {rating.item_id for rating in cut.history}
+        seen = {each.item_id for each in cut.history}
         return self.among(cut, self.server.candidates(cut.history, seen, self.n), known=known)
 
     def among(
-        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Rating] | None = None
+        self, cut: Cut, candidates: Sequence[Candidate], *, known: Sequence[Interaction] | None = None
     ) -> Listed:
         """The list of ``candidates`` at ``cut``, in their order."""
         query = RerankQuery(tuple(candidates))
-        ratings = cut.history if known is None else known
+        history = cut.history if known is None else known
         ids = tuple(candidate.id for candidate in candidates)
-        user = self._user(ratings)
+        user = self._user(history)
         matrix = features.features(user, query, now_s=cut.now_s, taste=self.taste)
         if self.learned is not None:
             matrix = self.learned.columns(matrix, user, ids)
         at = {item_id: index for index, item_id in enumerate(ids)}
         targets = tuple(at.get(target) for target in cut.targets)
-        return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(ratings))
+        return Listed(cut, matrix, targets, tuple(each.item for each in candidates), tuple(history))
 
     def knowing(self, listed: Listed, learned: Learned) -> Listed:
         """``listed`` as it would be had this been learned; cheaper than making it again."""
         return replace(listed, matrix=learned.columns(listed.matrix, self._user(listed.known), listed.ids))
 
-    def _user(self, ratings: Sequence[Rating]) -> profile.Profile:
-        return profile.profile(Context(movielens.events(ratings, self.items)), self.taste)
+    def _user(self, history: Sequence[Interaction]) -> profile.Profile:
+        return profile.profile(Context(log.events(history, self.items)), self.taste)
 
 
 def places(lists: Sequence[Listed], weights: fusion.Weights) -> NDArray[np.int64]:

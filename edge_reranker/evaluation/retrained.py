@@ -60,7 +60,7 @@ def _cold_split(
     world: World, out: frozenset[str], seeds: Sequence[int]
 ) -> tuple[dict[str, list[metrics.Places]], list[Listed]]:
     """Every ranker's places, one array a seed, and the test lists."""
-    head = [[r for r in ratings if r.item_id not in out] for ratings in world.head]
+    head = [[each for each in past if each.item_id not in out] for past in world.head]
     counts = counted(head)
     negatives = world.negatives(99, popular=True)
     chances = np.where([item.id in out for item in world.data.items], 0.0, negatives.chances)
@@ -88,7 +88,7 @@ def _without(cuts: Sequence[protocol.Cut], out: frozenset[str]) -> list[protocol
     """Cuts as if the items in ``out`` did not exist; those that nothing is left of are left out."""
     result = []
     for cut in cuts:
-        history = tuple(r for r in cut.history if r.item_id not in out)
+        history = tuple(each for each in cut.history if each.item_id not in out)
         targets = tuple(target for target in cut.targets if target not in out)
         if history and targets:
             result.append(replace(cut, history=history, targets=targets))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.evaluation import beyond, lists, metrics, protocol
-from edge_reranker.evaluation.movielens import MovieLens
+from edge_reranker.evaluation.log import Log
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
@@ -58,7 +58,7 @@ class Report:
         """A table for people."""
         lines = [
             f"{self.n_cases:,} cases of {self.n_users} unseen later users; "
-            f"the server's list has the film in {self.hit_rate:.1%} of them",
+            f"the server's list has the item in {self.hit_rate:.1%} of them",
             "",
             f"{'order':<32} {'NDCG@10 all [95 % interval]':<28} {'hits':>6} {'MRR':>6} "
             f"{'HR@1':>6} {'HR@5':>6} {'HR@10':>6}",
@@ -85,7 +85,7 @@ class Report:
 
 
 def evaluate(
-    data: MovieLens, pack: Pack, hidden: NDArray[np.floating], *, split_seed: int = 0, n_candidates: int = 100
+    data: Log, pack: Pack, hidden: NDArray[np.floating], *, split_seed: int = 0, n_candidates: int = 100
 ) -> Report:
     """Rerank a popularity server's lists for every unseen later user.
 
@@ -130,7 +130,7 @@ def evaluate(
 
 
 def lister(
-    data: MovieLens,
+    data: Log,
     split: protocol.Split,
     pack: Pack,
     hidden: NDArray[np.floating],
@@ -138,9 +138,9 @@ def lister(
 ) -> lists.Lister:
     """Lists of a popularity server that knows the head's users, with what the pack has learned."""
     items = {item.id: item for item in data.items}
-    ratings = (rating for of_user in split.head.values() for rating in of_user)
+    known = (each for of_user in split.head.values() for each in of_user)
     return lists.Lister(
-        PopularityServer(ratings, items),
+        PopularityServer(known, items),
         items,
         Taste.of(pack.manifest.taste),
         lists.Learned.of(pack, data.items, hidden),

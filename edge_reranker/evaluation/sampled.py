@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists, metrics
 from edge_reranker.evaluation.lists import Listed, Lister
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Log
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import ItemServer
 from edge_reranker.ranking import lexical
@@ -54,10 +54,11 @@ def trials(lister: Lister, cuts: Sequence[Cut], negatives: Negatives, counts: Co
     """One list a target: it and its negatives, in order of ``counts``, as a popularity server has it."""
     result = []
     for cut in cuts:
+        history = tuple(cut.history)  # records once, not for every reading
         for at, target in enumerate(cut.targets):
             ids = [target, *negatives.drawn(cut, at)]
             ids.sort(key=lambda item_id: (-counts[item_id], item_id))
-            alone = Cut(cut.user_id, cut.n_events, cut.history, (target,))
+            alone = Cut(cut.user_id, cut.n_events, history, (target,))
             result.append(lister.among(alone, [Candidate(lister.items[item_id]) for item_id in ids]))
     return result
 
@@ -89,7 +90,7 @@ def by_words(listed: Sequence[Listed], items: Sequence[Item], lister: Lister) ->
     for each in listed:
         user: dict[str, float] = defaultdict(float)
         for rating in each.known[-lister.taste.max_events :]:
-            if rating.stars >= 4:
+            if rating.liked:
                 for word, weight in vector_of[rating.item_id].items():
                     user[word] += weight
         columns.append(
@@ -110,12 +111,9 @@ def tf_idf(items: Iterable[Item]) -> dict[str, dict[str, float]]:
     }
 
 
-def logs(ratings: Iterable[Rating]) -> dict[str, set[str]]:
-    """All that every user ever rated."""
-    result: dict[str, set[str]] = defaultdict(set)
-    for rating in ratings:
-        result[rating.user_id].add(rating.item_id)
-    return result
+def met(log: Log) -> dict[str, set[str]]:
+    """All that every user ever met."""
+    return {user: {log.items[row].id for row in past.rows} for user, past in log.of_users()}
 
 
 def _sorted(listed: Sequence[Listed], columns: Sequence[NDArray[np.floating]]) -> metrics.Places:

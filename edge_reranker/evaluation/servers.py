@@ -1,6 +1,6 @@
 """Backends that propose candidates: one that knows nobody, and two that know the user at hand.
 
-Each learns from the public past only. What a server does with a user's ratings is tuned on the fusion
+Each learns from the public past only. What a server does with a user's interactions is tuned on the fusion
 users (``tuning``), never on those who test.
 """
 
@@ -14,8 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation.movielens import Rating
-from edge_reranker.evaluation.protocol import LIKED_STARS
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.types import Candidate, Item
 
 Float64 = NDArray[np.float64]
@@ -25,21 +24,21 @@ class Server(Protocol):
     """A backend; ``server_score`` stays unset: the order is all that it tells."""
 
     def candidates(
-        self, history: Sequence[Rating], seen: Collection[str], n: int = 100
+        self, history: Sequence[Interaction], seen: Collection[str], n: int = 100
     ) -> tuple[Candidate, ...]:
         """The ``n`` best items for ``history`` that are not in ``seen``, best first."""
 
 
 class PopularityServer:
-    """Proposes what most users rated, whoever asks; ties by item id."""
+    """Proposes what was met most often, whoever asks; ties by item id."""
 
-    def __init__(self, ratings: Iterable[Rating], items: Mapping[str, Item]) -> None:
-        self.counts = Counter(rating.item_id for rating in ratings)
+    def __init__(self, interactions: Iterable[Interaction], items: Mapping[str, Item]) -> None:
+        self.counts = Counter(each.item_id for each in interactions)
         self.order = sorted(self.counts, key=lambda item_id: (-self.counts[item_id], item_id))
         self._candidates = {item_id: Candidate(items[item_id]) for item_id in self.order}
 
     def candidates(
-        self, history: Sequence[Rating], seen: Collection[str], n: int = 100
+        self, history: Sequence[Interaction], seen: Collection[str], n: int = 100
     ) -> tuple[Candidate, ...]:
         """The ``n`` most popular items that are not in ``seen``, most popular first."""
         skip = set(seen)
@@ -49,7 +48,7 @@ class PopularityServer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a server reads a user: the newest ``last`` ratings, those below 4 stars weighted ``low``."""
+    """How a server reads a user: the newest ``last`` interactions, those not liked weighted ``low``."""
 
     last: int = 20
     low: float = 0.4
@@ -59,7 +58,7 @@ class Reading:
 class Past:
     """What a server learns from. Items in order of popularity, ties by id, so a stable sort keeps it.
 
-    ``liked`` and ``others`` [n_users, n_items] are 1 where the user gave 4 stars or more, or fewer.
+    ``liked`` and ``others`` [n_users, n_items] are 1 where the user liked the item, or only met it.
     """
 
     items: tuple[Item, ...]
@@ -69,31 +68,32 @@ class Past:
     others: Float64
 
     @classmethod
-    def of(cls, users: Iterable[Sequence[Rating]], items: Mapping[str, Item]) -> Past:
-        """The past of ``users``; items that none of them rated are not in it."""
+    def of(cls, users: Iterable[Sequence[Interaction]], items: Mapping[str, Item]) -> Past:
+        """The past of ``users``; items that none of them met are not in it."""
         histories = list(users)
-        server = PopularityServer((rating for history in histories for rating in history), items)
+        server = PopularityServer((each for history in histories for each in history), items)
         row_of = {item_id: row for row, item_id in enumerate(server.order)}
         liked, others = np.zeros((2, len(histories), len(row_of)))
         for user, history in enumerate(histories):
-            for rating in history:
-                into = liked if rating.stars >= LIKED_STARS else others
-                into[user, row_of[rating.item_id]] = 1.0
+            for each in history:
+                into = liked if each.liked else others
+                into[user, row_of[each.item_id]] = 1.0
+        others[liked > 0] = 0.0  # an item viewed and then bought is one item
         counts = np.array([server.counts[item_id] for item_id in server.order], np.float64)
         return cls(tuple(items[item_id] for item_id in server.order), row_of, counts, liked, others)
 
     def weighted(self, low: float) -> Float64:
-        """[n_users, n_items]: 1 for liked, ``low`` for rated below 4."""
+        """[n_users, n_items]: 1 for liked, ``low`` for met and not liked."""
         return self.liked + low * self.others
 
-    def read(self, histories: Sequence[Sequence[Rating]], reading: Reading) -> Float64:
+    def read(self, histories: Sequence[Sequence[Interaction]], reading: Reading) -> Float64:
         """Users of now as ``reading`` says, [n_histories, n_items]; unknown items count nothing."""
         result = np.zeros((len(histories), len(self.items)))
         for row, history in enumerate(histories):
-            for rating in history[-reading.last :]:
-                at = self.row_of.get(rating.item_id)
+            for each in history[-reading.last :]:
+                at = self.row_of.get(each.item_id)
                 if at is not None:
-                    result[row, at] = 1.0 if rating.stars >= LIKED_STARS else reading.low
+                    result[row, at] = max(result[row, at], 1.0 if each.liked else reading.low)
         return result
 
 
@@ -105,12 +105,12 @@ class ItemServer:
     similarity: Float64
     reading: Reading
 
-    def scores(self, histories: Sequence[Sequence[Rating]]) -> Float64:
+    def scores(self, histories: Sequence[Sequence[Interaction]]) -> Float64:
         """Every item of ``past`` for every history, [n_histories, n_items]."""
         return self.past.read(histories, self.reading) @ self.similarity
 
     def candidates(
-        self, history: Sequence[Rating], seen: Collection[str], n: int = 100
+        self, history: Sequence[Interaction], seen: Collection[str], n: int = 100
     ) -> tuple[Candidate, ...]:
         """The ``n`` items of the highest score that are not in ``seen``."""
         skip = set(seen)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists, metrics, protocol, sampled, servers
 from edge_reranker.evaluation.lists import Learned, Listed, Lister
-from edge_reranker.evaluation.movielens import MovieLens, Rating
+from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.item_to_item import ItemToItem
@@ -20,7 +20,7 @@ from edge_reranker.ranking.profile import Taste
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.types import Item
 
-Users = Sequence[Sequence[Rating]]
+Users = Sequence[Sequence[Interaction]]
 Say = Callable[[str], None]
 
 FIT_POOL = 100
@@ -32,7 +32,7 @@ class Trainer(Protocol):
     def learn(
         self, items: Sequence[Item], hidden: NDArray[np.floating], users: Users, seed: int
     ) -> tuple[Towers, ItemToItem | None]:
-        """Towers and map from ``users``' ratings of ``items``, whose hidden states are [n_items, n_embd]."""
+        """Towers and map from ``users``' interactions with ``items``; hidden states [n_items, n_embd]."""
 
     def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:
         """Fusion weights that suit the choices in ``listed``, with or without the model's columns."""
@@ -50,7 +50,7 @@ class Weighing:
 class World:
     """What all sections share."""
 
-    data: MovieLens
+    data: Log
     hidden: NDArray[np.floating]
     split: protocol.Split
     pack: Pack
@@ -61,7 +61,7 @@ class World:
     learned: Learned
 
     @property
-    def head(self) -> list[Sequence[Rating]]:
+    def head(self) -> list[Sequence[Interaction]]:
         """The users that server and towers learn from, in the split's shuffled order."""
         return list(self.split.head.values())
 
@@ -71,8 +71,8 @@ class World:
 
     def popularity(self, users: Users | None = None) -> servers.PopularityServer:
         """The server that learned from ``users``; None is all head users."""
-        past = self.head if users is None else users
-        return servers.PopularityServer((rating for ratings in past for rating in ratings), self.items)
+        pasts = self.head if users is None else users
+        return servers.PopularityServer((each for past in pasts for each in past), self.items)
 
     def learn(self, seed: int, users: Users, cold: frozenset[str] = frozenset()) -> Learned:
         """What a pack would have learned that saw ``users`` and no item in ``cold``, for all items."""
@@ -89,8 +89,7 @@ class World:
         """What ``n`` negatives are drawn from: all items, by popularity or all alike."""
         counts = counted(self.head)
         chances = [counts[item.id] if popular else 1 for item in self.data.items]
-        logs = sampled.logs(self.data.ratings)
-        return sampled.Negatives(n, self.data.items, np.array(chances, np.float64), logs)
+        return sampled.Negatives(n, self.data.items, np.array(chances, np.float64), sampled.met(self.data))
 
     def baselines(self, lister: Lister, listed: Sequence[Listed]) -> dict[str, metrics.Places]:
         """Rankers that need no tuning."""
@@ -103,5 +102,5 @@ class World:
 
 
 def counted(users: Users) -> Counter[str]:
-    """How many ratings each item has."""
-    return Counter(rating.item_id for ratings in users for rating in ratings)
+    """How many interactions each item has."""
+    return Counter(each.item_id for past in users for each in past)

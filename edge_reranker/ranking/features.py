@@ -130,7 +130,8 @@ def _tags(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float
     if profile.tags:
         weight_of = profile.tags.get
         for row, candidate in enumerate(candidates):
-            tags = {tag.casefold() for tag in candidate.item.tags}
+            # Each once and in order: a set's order is another in every process, and so is the sum's last bit.
+            tags = dict.fromkeys(map(str.casefold, candidate.item.tags))
             if tags:
                 column[row] = sum(map(weight_of, tags, repeat(0.0))) / math.sqrt(len(tags))
     return column

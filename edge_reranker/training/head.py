@@ -30,7 +30,7 @@ class Recipe:
     """The numbers of the recipe; docs/decisions says how they were chosen."""
 
     n_dims: int = 64
-    n_components: int = 320
+    n_components: int = 384
     whitening: float = 0.5
     n_steps: int = 420
     batch_size: int = 64

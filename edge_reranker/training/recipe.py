@@ -1,4 +1,4 @@
-"""From ratings and hidden states to a pack: head, prior, card."""
+"""From interactions and hidden states to a pack: head, prior, card."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation import lists, movielens, protocol, run
-from edge_reranker.evaluation.movielens import MovieLens, Rating
+from edge_reranker.evaluation import lists, protocol, run
+from edge_reranker.evaluation.log import LIKED, Interactions, Log
 from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
@@ -18,7 +18,7 @@ from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.profile import SECONDS_A_DAY
 from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
-from edge_reranker.types import Item
+from edge_reranker.types import EventType, Item
 
 NAME = "movielens-smollm2"
 VERSION = "1"
@@ -53,7 +53,7 @@ class Trained:
 
 
 def train(
-    data: MovieLens,
+    data: Log,
     hidden: NDArray[np.floating],
     out_dir: Path,
     *,
@@ -65,6 +65,7 @@ def train(
     taste: TasteSettings = TASTE,
     name: str = NAME,
     command: str = "edge-reranker train",
+    about: card.About = card.MOVIELENS,
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
@@ -88,13 +89,13 @@ def train(
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
-    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command)
+    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command, about=about)
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
 
 def make_pack(
-    data: MovieLens,
+    data: Log,
     hidden: NDArray[np.floating],
     *,
     seed: int,
@@ -106,8 +107,7 @@ def make_pack(
 ) -> Pack:
     """Head from 70 % of the earlier users, prior from the others; the later users are not looked at."""
     split = protocol.split(data)
-    row_of = data.row_of
-    histories = [history(ratings, row_of, taste) for ratings in split.head.values()]
+    histories = [history(past, taste) for past in split.head.values()]
     head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
     neutral = prior.as_prior(prior.before())
     draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
@@ -141,16 +141,26 @@ def learn(
     return head, item_to_item.learn(histories, [content_hash(item) for item in items], settings)
 
 
-def history(ratings: Sequence[Rating], row_of: dict[str, int], taste: TasteSettings) -> History:
-    """One user's ratings, oldest first, as the head's training reads them.
+def history(past: Interactions, taste: TasteSettings) -> History:
+    """One user's past, oldest first, as the head's training reads it.
 
-    Age is measured from the newest rating; only its ratio within a history matters.
+    An item that was met again counts once, where it was first liked, else where it was first met: what is
+    known of a user can't be what they like next. Age is measured from the newest interaction; only its
+    ratio within a history matters.
     """
-    newest_s = ratings[-1].at_s
-    age_days = np.array([(newest_s - r.at_s) / SECONDS_A_DAY for r in ratings])
-    of_type = [taste.event_weights.get(movielens.event_type(r.stars).name, 0.0) for r in ratings]
+    liked = np.isin(past.types, list(LIKED))
+    once = _once(past.rows, liked)
+    age_days = (past.at_s[-1] - past.at_s[once]) / SECONDS_A_DAY
+    of_type = np.array([taste.event_weights.get(EventType(type_).name, 0.0) for type_ in past.types[once]])
     return History(
-        rows=np.array([row_of[r.item_id] for r in ratings], np.int64),
-        weights=(np.array(of_type) * 0.5 ** (age_days / taste.half_life_days)).astype(np.float32),
-        liked=np.array([r.stars >= protocol.LIKED_STARS for r in ratings]),
+        rows=past.rows[once].astype(np.int64),
+        weights=(of_type * 0.5 ** (age_days / taste.half_life_days)).astype(np.float32),
+        liked=liked[once],
     )
+
+
+def _once(rows: NDArray[np.int32], liked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """One place for each distinct row, in order: its first liked one, else its first."""
+    order = np.lexsort((~liked, rows))
+    first = np.r_[True, rows[order][1:] != rows[order][:-1]]
+    return np.sort(order[first])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.models.pack import TasteSettings
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.item_to_item import ItemToItem
@@ -32,16 +32,19 @@ class Trainer:
         self,
         items: Sequence[Item],
         hidden: NDArray[np.floating],
-        users: Sequence[Sequence[Rating]],
+        users: Sequence[Sequence[Interaction]],
         seed: int,
     ) -> tuple[Towers, ItemToItem | None]:
-        """Towers and map from ``users``' ratings of ``items``, whose hidden states are [n_items, n_embd].
+        """Towers and map from ``users``' interactions with ``items``; hidden states [n_items, n_embd].
 
-        Rounded as a pack stores them. Ratings of other items are left out, as if they had not been made.
+        Rounded as a pack stores them. Interactions with other items are left out, as if they had not been.
         """
-        row_of = {item.id: row for row, item in enumerate(items)}
-        known = [[r for r in ratings if r.item_id in row_of] for ratings in users]
-        histories = [recipe.history(ratings, row_of, self.taste) for ratings in known if ratings]
+        ids = {item.id for item in items}
+        kept = (each for past in users for each in past if each.item_id in ids)
+        of_user = dict(Log.of(items, kept).of_users())
+        # In the order given: the training's random numbers fall to users by their place.
+        names = dict.fromkeys(past[0].user_id for past in users if past)
+        histories = [recipe.history(of_user[name], self.taste) for name in names if name in of_user]
         head, found = recipe.learn(items, hidden, histories, self.recipe, self.items, seed=seed)
         return Towers.of(head), None if found is None else ItemToItem.of(found)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_reranker.evaluation.movielens import MovieLens
+from edge_reranker.evaluation.log import Log
 from tests.planted import world
 from tests.service import Run
 
 
-def write(folder: Path, data: MovieLens) -> None:
+def write(folder: Path, data: Log) -> None:
     """``data`` as MovieLens-100K's files."""
     folder.mkdir()
     films = [f"{item.id}\t{item.title}\t1990\tDrama" for item in data.items]
-    ratings = [f"{r.user_id}\t{r.item_id}\t{r.stars}\t{r.at_s}" for r in data.ratings]
+    ratings = [f"{r.user_id}\t{r.item_id}\t{5 if r.liked else 2}\t{r.at_s}" for r in data.interactions]
     header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
     (folder / "ml-100k.item").write_text("\n".join([header, *films]))
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import full, lists, protocol, table
 from edge_reranker.evaluation.lists import Listed
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
 from edge_reranker.ranking import fusion
@@ -40,13 +40,13 @@ class Watched:
         self,
         items: Sequence[Item],
         hidden: NDArray[np.floating],
-        users: Sequence[Sequence[Rating]],
+        users: Sequence[Sequence[Interaction]],
         seed: int,
     ) -> tuple[Towers, None]:
         assert len(items) == len(hidden)
-        rated = {r.item_id for ratings in users for r in ratings}
-        names = {r.user_id for ratings in users for r in ratings}
-        self.saw.append(({item.id for item in items}, rated, names, seed))
+        met = {each.item_id for past in users for each in past}
+        names = {each.user_id for past in users for each in past}
+        self.saw.append(({item.id for item in items}, met, names, seed))
         return Towers.of(plain_pack().head), None
 
     def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:

@@ -31,20 +31,12 @@ def test_films_come_in_file_order_with_year_and_genres(folder: Path) -> None:
     assert data.row_of == {"1": 0, "2": 1}
 
 
-def test_ratings_come_in_order_of_time(folder: Path) -> None:
-    assert [(r.user_id, r.item_id, r.stars) for r in movielens.load(folder).ratings] == [
-        ("8", "1", 3.0),
-        ("7", "1", 1.0),
-        ("7", "2", 5.0),
+def test_ratings_come_user_by_user_in_order_of_time_as_events(folder: Path) -> None:
+    assert [(*i[:3], i.at_s) for i in movielens.load(folder).interactions] == [
+        ("7", "1", EventType.DISLIKE, 20.0),
+        ("7", "2", EventType.LIKE, 30.0),
+        ("8", "1", EventType.VIEW, 10.0),
     ]
-
-
-def test_stars_become_like_view_and_dislike(folder: Path) -> None:
-    data = movielens.load(folder)
-    found = movielens.events(data.ratings, {item.id: item for item in data.items})
-    assert [event.type for event in found] == [EventType.VIEW, EventType.DISLIKE, EventType.LIKE]
-    assert found[2].item == data.items[1]
-    assert found[2].occurred_at == 30.0
 
 
 def test_a_missing_file_says_how_to_get_it(folder: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import lists, metrics, movielens, protocol, run
+from edge_reranker.evaluation import beyond, lists, metrics, movielens, protocol, run
+from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
 from edge_reranker.ranking import fusion
+from edge_reranker.types import EventType
 from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
 SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
@@ -112,6 +114,18 @@ def test_the_truth_is_never_put_into_a_list(data_and_hidden: World, pack: Pack) 
     listed = [make.listed(cut) for cut in split.test]
     assert {len(each.matrix) for each in listed} == {5}
     assert any(None in each.targets for each in listed)
+
+
+def test_who_has_seen_all_that_the_server_knows_has_an_empty_list_and_a_missed_target(
+    data_and_hidden: World, pack: Pack
+) -> None:
+    data, hidden = data_and_hidden
+    make = run.lister(data, protocol.split(data), pack, hidden)
+    met = [Interaction("u", item.id, EventType.LIKE, float(at)) for at, item in enumerate(data.items)]
+    listed = make.listed(protocol.Cut("u", len(met), met, ("unknown",)))
+    assert lists.places([listed], fusion.Weights.of(pack.manifest.fusion)).tolist() == [0]
+    assert lists.choices([listed]) == []
+    assert beyond.measure([listed], make.items) == beyond.Beyond(None, None, None)
 
 
 def test_strangers_are_other_users_after_as_many_events(data_and_hidden: World) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from edge_reranker.evaluation import sampled, servers
 from edge_reranker.evaluation.lists import Lister
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.sampled import Negatives
 from edge_reranker.ranking.profile import Taste
-from edge_reranker.types import Item
+from edge_reranker.types import EventType, Item
 
 ITEMS = [Item(str(at), title=f"Thing {'red' if at % 2 else 'blue'}") for at in range(20)]
-HISTORY = (Rating("u", "0", 5.0, 0.0), Rating("u", "2", 5.0, 1.0))
+HISTORY = (Interaction("u", "0", EventType.LIKE, 0.0), Interaction("u", "2", EventType.LIKE, 1.0))
 CUT = Cut("u", 2, HISTORY, ("4", "5"))
 LOGS = {"u": {"0", "2", "4", "5", "6"}}
 COUNTS = Counter({"1": 9, "3": 1, "4": 5, "7": 2})
@@ -33,6 +33,13 @@ def test_negatives_are_distinct_and_never_in_the_users_log() -> None:
     drawn = negatives(12, [1.0] * 20).drawn(CUT, 0)
     assert len(set(drawn)) == 12
     assert not set(drawn) & LOGS["u"]
+
+
+def test_all_that_a_user_ever_met_is_known_by_id() -> None:
+    items = [Item("b"), Item("a"), Item("c")]
+    met = [("u", "a"), ("v", "b"), ("u", "c"), ("u", "a")]
+    found = sampled.met(Log.of(items, (Interaction(*each, EventType.VIEW, 0.0) for each in met)))
+    assert found == {"u": {"a", "c"}, "v": {"b"}}
 
 
 def test_what_has_no_chance_is_not_drawn() -> None:
@@ -74,7 +81,7 @@ def test_tf_idf_gives_no_weight_to_a_word_that_all_items_have() -> None:
 
 
 def test_an_item_that_a_server_does_not_know_scores_nothing(lister: Lister) -> None:
-    users = [[Rating("v", "0", 5.0, 0.0), Rating("v", "4", 5.0, 1.0)]]
+    users = [[Interaction("v", "0", EventType.LIKE, 0.0), Interaction("v", "4", EventType.LIKE, 1.0)]]
     server = servers.item_knn(servers.Past.of(users, lister.items), servers.Reading(), 5, 0.0)
     found = sampled.trials(lister, [CUT], negatives(4, [1.0] * 20), Counter())
     known, unknown = sampled.by_server(found, server)

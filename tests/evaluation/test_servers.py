@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_reranker.evaluation import metrics, servers, tuning
-from edge_reranker.evaluation.movielens import Rating
+from edge_reranker.evaluation.log import Interaction, event_type
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import ItemServer, Past, Reading
 from edge_reranker.types import Item
@@ -14,14 +14,17 @@ from edge_reranker.types import Item
 ITEMS = {name: Item(name) for name in "abcde"}
 
 
-def ratings(user: str, stars: dict[str, float]) -> list[Rating]:
-    return [Rating(user, item, given, float(at)) for at, (item, given) in enumerate(stars.items())]
+def rated(user: str, stars: dict[str, float]) -> list[Interaction]:
+    return [
+        Interaction(user, item, event_type(given), float(at))
+        for at, (item, given) in enumerate(stars.items())
+    ]
 
 
 USERS = [
-    ratings("u", {"a": 5, "b": 5}),
-    ratings("v", {"a": 5, "b": 4, "c": 1}),
-    ratings("w", {"c": 5, "d": 5}),
+    rated("u", {"a": 5, "b": 5}),
+    rated("v", {"a": 5, "b": 4, "c": 1}),
+    rated("w", {"c": 5, "d": 5}),
 ]
 
 
@@ -30,15 +33,22 @@ def past() -> Past:
     return Past.of(USERS, ITEMS)
 
 
-def test_the_past_has_rated_items_only_most_popular_first(past: Past) -> None:
+def test_the_past_has_items_that_were_met_only_most_popular_first(past: Past) -> None:
     assert [item.id for item in past.items] == ["a", "b", "c", "d"]
     assert past.counts.tolist() == [2, 2, 2, 1]
     assert past.weighted(0.25).tolist() == [[1, 1, 0, 0], [1, 1, 0.25, 0], [0, 0, 1, 1]]
 
 
-def test_only_the_newest_ratings_are_read_and_those_below_four_count_less(past: Past) -> None:
-    history = ratings("x", {"a": 5, "c": 2, "e": 5, "d": 4})
+def test_only_the_newest_are_read_and_those_not_liked_count_less(past: Past) -> None:
+    history = rated("x", {"a": 5, "c": 2, "e": 5, "d": 4})
     assert past.read([history], Reading(last=3, low=0.5)).tolist() == [[0, 0, 0.5, 1]]
+
+
+def test_an_item_that_was_met_again_is_one_item_that_was_liked() -> None:
+    again = rated("u", {"a": 3}) + rated("u", {"a": 5, "b": 3}) + rated("u", {"a": 3})
+    past = Past.of([again], ITEMS)
+    assert past.weighted(0.25).tolist() == [[1, 0.25]]
+    assert past.read([again], Reading(last=4, low=0.25)).tolist() == [[1, 0.25]]
 
 
 def test_knn_is_shrunken_cosine(past: Past) -> None:
@@ -50,7 +60,7 @@ def test_knn_is_shrunken_cosine(past: Past) -> None:
 
 def test_knn_lets_only_the_nearest_speak_for_a_candidate() -> None:
     """Of c's users all rated a, so a speaks for c; but what speaks for a is b."""
-    users = [ratings("u", {"a": 5, "b": 5}), ratings("v", {"a": 5, "b": 5}), ratings("w", {"a": 5, "c": 5})]
+    users = [rated("u", {"a": 5, "b": 5}), rated("v", {"a": 5, "b": 5}), rated("w", {"a": 5, "c": 5})]
     found = servers.item_knn(Past.of(users, ITEMS), Reading(), k=1, shrinkage=0.0).similarity
     assert (found > 0).tolist() == [[False, True, True], [True, False, False], [False, False, False]]
 
@@ -68,8 +78,8 @@ def test_ease_regresses_every_item_on_all_others(past: Past) -> None:
 
 def test_a_server_that_knows_the_user_proposes_what_goes_with_the_history(past: Past) -> None:
     server = servers.item_knn(past, Reading(), k=4, shrinkage=0.0)
-    assert [c.id for c in server.candidates(ratings("x", {"d": 5}), {"d"}, 2)] == ["c", "a"]
-    assert [c.id for c in server.candidates(ratings("x", {"b": 5}), {"b"}, 1)] == ["a"]
+    assert [c.id for c in server.candidates(rated("x", {"d": 5}), {"d"}, 2)] == ["c", "a"]
+    assert [c.id for c in server.candidates(rated("x", {"b": 5}), {"b"}, 1)] == ["a"]
 
 
 def test_without_a_history_the_order_is_that_of_popularity(past: Past) -> None:
@@ -78,7 +88,7 @@ def test_without_a_history_the_order_is_that_of_popularity(past: Past) -> None:
 
 
 def cut(known: dict[str, float], targets: Sequence[str]) -> Cut:
-    return Cut("x", len(known), tuple(ratings("x", known)), tuple(targets))
+    return Cut("x", len(known), tuple(rated("x", known)), tuple(targets))
 
 
 def test_tuning_scores_the_order_that_the_server_would_send(past: Past) -> None:

@@ -47,12 +47,12 @@ def test_with_all_users_and_items_it_trains_the_packs_towers_and_weights(planted
         assert prior.as_prior(trainer.weights(listed, model)).mean == pytest.approx(kept.mean, rel=1e-4)
 
 
-def test_ratings_of_items_left_out_are_as_if_they_had_not_been_made(planted: World) -> None:
+def test_interactions_with_items_left_out_are_as_if_they_had_not_been(planted: World) -> None:
     data, hidden = planted
     users = list(protocol.split(data).head.values())
     kept, rows = data.items[:60], hidden[:60]
     ids = {item.id for item in kept}
-    without = [[r for r in ratings if r.item_id in ids] for ratings in users]
+    without = [[each for each in past if each.item_id in ids] for past in users]
     trainer = Trainer(recipe.TASTE, SMALL)
     (towers, item_to_item), (other, other_map) = (
         trainer.learn(kept, rows, of_users, 0) for of_users in (users, without)

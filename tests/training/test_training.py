@@ -11,12 +11,14 @@ pytest.importorskip("torch", reason="`make torch` installs it; CI does")
 
 from edge_reranker.errors import Missing
 from edge_reranker.evaluation import run
+from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder
 from edge_reranker.ranking import features, fusion
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.training import head, item_to_item, prior, recipe
 from edge_reranker.training.head import History, Recipe
+from edge_reranker.types import EventType, Item
 from tests.planted import N_EMBD, N_GROUPS, World, world
 
 SMALL = Recipe(n_dims=8, n_components=16, n_steps=60, batch_size=16)
@@ -116,6 +118,16 @@ def test_training_again_gives_the_same_pack(planted: World, trained: tuple[recip
     assert again.id == made.pack.id
 
 
+def test_an_item_met_again_is_one_item_where_it_was_first_liked() -> None:
+    view, purchase = EventType.VIEW, EventType.PURCHASE
+    times = enumerate([("a", view), ("b", view), ("a", purchase), ("a", purchase)])
+    met = [Interaction("u", item, type_, day * 86_400.0) for day, (item, type_) in times]
+    found = recipe.history(Log.of([Item("a"), Item("b")], met).interactions, recipe.TASTE)
+    assert found.rows.tolist() == [1, 0]
+    assert found.liked.tolist() == [False, True]
+    assert found.weights == pytest.approx([0.3 * 0.5 ** (2 / 30), 0.5 ** (1 / 30)])
+
+
 def test_another_seed_gives_another_head(planted: World, trained: tuple[recipe.Trained, Path]) -> None:
     data, hidden = planted
     made, _ = trained
@@ -126,10 +138,11 @@ def test_another_seed_gives_another_head(planted: World, trained: tuple[recipe.T
 def test_later_users_do_not_change_the_pack(planted: World, trained: tuple[recipe.Trained, Path]) -> None:
     data, hidden = planted
     made, _ = trained
-    last = max(r.at_s for r in data.ratings)
-    ratings = tuple(replace(r, stars=6.0 - r.stars) if r.at_s > 0.75 * last else r for r in data.ratings)
+    turned = {EventType.LIKE: EventType.DISLIKE, EventType.DISLIKE: EventType.LIKE}
+    last = max(data.at_s)
+    changed = [i._replace(type=turned[i.type]) if i.at_s > 0.75 * last else i for i in data.interactions]
     other = recipe.make_pack(
-        replace(data, ratings=ratings), hidden, seed=0, recipe=SMALL, encoder=ENCODER, name="planted"
+        Log.of(data.items, changed), hidden, seed=0, recipe=SMALL, encoder=ENCODER, name="planted"
     )
     assert other.id == made.pack.id
 
