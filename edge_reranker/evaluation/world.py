@@ -34,8 +34,11 @@ class Trainer(Protocol):
     ) -> tuple[Towers, ItemToItem | None]:
         """Towers and map from ``users``' interactions with ``items``; hidden states [n_items, n_embd]."""
 
-    def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:
-        """Fusion weights that suit the choices in ``listed``, with or without the model's columns."""
+    def weights(self, listed: Sequence[Listed], unseen: Sequence[Listed], model: bool) -> fusion.Weights:
+        """Fusion weights that suit the choices in the lists, with or without the model's columns.
+
+        ``unseen`` are lists of a pack that does not know some of the items.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,11 @@ class World:
         towers, item_to_item = self.trainer.learn(items, self.hidden[warm], users, seed)
         return Learned.make(towers, item_to_item, self.data.items, self.hidden)
 
-    def fitted(self, listed: Sequence[Listed]) -> Weighing:
-        """The fusion that suits the choices in ``listed``."""
-        return Weighing(self.trainer.weights(listed, True), self.trainer.weights(listed, False))
+    def fitted(self, listed: Sequence[Listed], unseen: Sequence[Listed] = ()) -> Weighing:
+        """The fusion that suits the choices; in ``unseen`` the pack does not know some of the items."""
+        return Weighing(
+            self.trainer.weights(listed, unseen, True), self.trainer.weights(listed, unseen, False)
+        )
 
     def negatives(self, n: int, *, popular: bool) -> sampled.Negatives:
         """What ``n`` negatives are drawn from: all items, by popularity or all alike."""
@@ -98,6 +103,7 @@ class World:
             "BM25": sampled.by_column(listed, "history_text"),
             "TF-IDF": sampled.by_words(listed, self.data.items, lister),
             "cosine of the towers": sampled.by_column(listed, "towers"),
+            "cosine of the content": sampled.by_column(listed, "content"),
         }
 
 

@@ -32,7 +32,7 @@ class Recipe:
     n_dims: int = 64
     n_components: int = 384
     whitening: float = 0.5
-    n_steps: int = 420
+    n_steps: int = 840
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2

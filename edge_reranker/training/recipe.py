@@ -15,7 +15,9 @@ from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
 from edge_reranker.prompt import content_hash
+from edge_reranker.ranking.item_to_item import ItemToItem as Known
 from edge_reranker.ranking.profile import SECONDS_A_DAY
+from edge_reranker.ranking.towers import Towers
 from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
 from edge_reranker.types import EventType, Item
@@ -24,6 +26,7 @@ NAME = "movielens-smollm2"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
+NEW_SHARE = 0.2
 # As sentence-transformers' modules.json has it: mean, then length 1.
 MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
 ENCODERS = {encoder.model: encoder for encoder in (SMOLLM2, MINILM)}
@@ -113,15 +116,46 @@ def make_pack(
     draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
     make = run.lister(data, split, draft, hidden)
     listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
+    without = unaware(data.items, hidden, histories, recipe, items, seed=seed)
+    unseen = [make.knowing(each, without) for each in listed]
     manifest = Manifest(
         name,
         VERSION,
         encoder,
         taste,
-        fusion=prior.as_prior(prior.fit(listed)),
-        without_model=prior.as_prior(prior.fit(listed, model=False)),
+        fusion=prior.as_prior(prior.fit(listed, unseen)),
+        without_model=prior.as_prior(prior.fit(listed, unseen, model=False)),
     )
     return packs.make(manifest, head, item_to_item=of_items)
+
+
+def unaware(
+    items: Sequence[Item],
+    hidden: NDArray[np.floating],
+    histories: Sequence[History],
+    recipe: Recipe,
+    settings: item_to_item.Settings | None,
+    *,
+    seed: int,
+) -> lists.Learned:
+    """What a pack would know had it been made before a fifth of the ``items`` came, drawn by ``seed``.
+
+    The fusion learns from lists of such a pack how far to trust what it says of new items.
+    """
+    n_new = round(NEW_SHARE * len(items))
+    old = np.sort(np.random.default_rng(seed).permutation(len(items))[n_new:])
+    row_of = np.full(len(items), -1)
+    row_of[old] = np.arange(len(old))
+    before = [_among(history, row_of) for history in histories]
+    head, of_items = learn([items[row] for row in old], hidden[old], before, recipe, settings, seed=seed)
+    known = None if of_items is None else Known.of(of_items)
+    return lists.Learned.make(Towers.of(head), known, items, hidden)
+
+
+def _among(history: History, row_of: NDArray[np.int64]) -> History:
+    """The history without the items whose new row is -1."""
+    kept = row_of[history.rows] >= 0
+    return History(row_of[history.rows][kept], history.weights[kept], history.liked[kept])
 
 
 def learn(
