@@ -134,5 +134,5 @@ def test_a_pack_for_another_encoder_says_which_model_to_give(
 def test_train_knows_its_encoders(run: Run, data_dir: Path) -> None:
     refused = run("train", "--encoder", "nobody", "--out", str(data_dir / "pack"))
     assert refused.returncode != 0
-    assert "'nobody'; there are smollm2-135m, minilm" in refused.stderr
+    assert "'nobody'; there are minilm, smollm2-135m" in refused.stderr
     assert not (data_dir / "pack").exists()

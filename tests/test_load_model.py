@@ -32,8 +32,8 @@ from tests.service import Run, children, serving
 
 pytestmark = pytest.mark.model
 
-NAME = "smollm2-135m"
-N_EMBD = 576
+NAME = "minilm"
+N_EMBD = 384
 GENRES = ("Crime", "Comedy", "Drama")
 
 

@@ -52,7 +52,7 @@ def train(
     \b
     Example:
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
-      edge-reranker train --out packs/movielens-smollm2
+      edge-reranker train --out packs/movielens-minilm
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.evaluation import metrics, protocol
@@ -74,7 +74,7 @@ def train(
         command += f" --items {items.name} --interactions {interactions.name}"
         about = card.about(data, items=items.name, interactions=interactions.name)
         default_name = f"own-{model}"
-    if encoder is not recipe.SMOLLM2:
+    if model != DEFAULT_MODEL:
         command += f" --encoder {model}"
     trained = recipe.train(
         data,

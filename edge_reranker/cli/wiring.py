@@ -39,7 +39,7 @@ from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
 
 NO_MODEL = "none"
-DEFAULT_PACK = "movielens-smollm2"
+DEFAULT_PACK = "movielens-minilm"
 
 
 def pack_folder(config: Config) -> Path:

@@ -22,15 +22,15 @@ from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
 from edge_reranker.types import EventType, Item
 
-NAME = "movielens-smollm2"
+NAME = "movielens-minilm"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
 NEW_SHARE = 0.2
 # As sentence-transformers' modules.json has it: mean, then length 1.
 MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
-ENCODERS = {encoder.model: encoder for encoder in (SMOLLM2, MINILM)}
-NAMES = {SMOLLM2.model: NAME, MINILM.model: "movielens-minilm"}
+ENCODERS = {encoder.model: encoder for encoder in (MINILM, SMOLLM2)}
+NAMES = {MINILM.model: NAME, SMOLLM2.model: "movielens-smollm2"}
 TASTE = TasteSettings(
     event_weights={
         "VIEW": 0.3,
@@ -64,7 +64,7 @@ def train(
     more_seeds: Sequence[int] = (1, 2),
     recipe: Recipe | None = None,
     items: item_to_item.Settings | None = ITEMS,
-    encoder: Encoder = SMOLLM2,
+    encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
     command: str = "edge-reranker train",
@@ -104,7 +104,7 @@ def make_pack(
     seed: int,
     recipe: Recipe,
     items: item_to_item.Settings | None = ITEMS,
-    encoder: Encoder = SMOLLM2,
+    encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
 ) -> Pack:

@@ -175,9 +175,9 @@ def test_a_killed_worker_never_stops_an_answer(data_dir: Path, cache_dir: Path, 
 def test_a_damaged_model_means_lower_tiers_and_a_reason(
     data_dir: Path, cache_dir: Path, tmp_path: Path, run: Run, damage: str
 ) -> None:
-    folder = tmp_path / "models" / "smollm2-135m"
+    folder = tmp_path / "models" / "minilm"
     folder.mkdir(parents=True)
-    for file in (cache_dir / "models" / "smollm2-135m").iterdir():
+    for file in (cache_dir / "models" / "minilm").iterdir():
         if file.is_file() and damage != "missing":
             (folder / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2 or None])
             if file.suffix == ".json":
@@ -217,7 +217,7 @@ def test_an_odd_file_in_place_of_the_database_is_refused_and_left_alone(
 def test_doctor_says_what_to_do_next(run: Run, data_dir: Path, cache_dir: Path, tmp_path: Path) -> None:
     found = run("doctor", "--cache-dir", str(tmp_path))
     assert found.returncode == 4
-    assert found.stdout.splitlines()[-1] == "Next: run `edge-reranker model pull smollm2-135m`"
+    assert found.stdout.splitlines()[-1] == "Next: run `edge-reranker model pull minilm`"
     with serving(data_dir, cache_dir, "--model", "none"):
         found = run("doctor", "--model", "none")
         report = json.loads(run("doctor", "--model", "none", "--json").stdout)
@@ -359,7 +359,16 @@ def test_ctrl_c_while_a_model_is_made_stops_the_pull(
         cache_dir / "models" / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_reranker.cli", "model", "pull", "--cache-dir", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "edge_reranker.cli",
+            "model",
+            "pull",
+            "smollm2-135m",
+            "--cache-dir",
+            str(tmp_path),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
