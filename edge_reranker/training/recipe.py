@@ -66,13 +66,15 @@ def train(
     name: str = NAME,
     command: str = "edge-reranker train",
     about: card.About = card.MOVIELENS,
+    choice: str = "",
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
     ``data.items``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
     ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
-    the map, one of them on random numbers, to report what each part gives. Deterministic on one machine.
+    the map, one of them on random numbers, to report what each part gives. ``choice`` is what the card says
+    of how the encoder was chosen. Deterministic on one machine.
     Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
@@ -89,7 +91,11 @@ def train(
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
-    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command, about=about)
+    split = protocol.split(data)
+    learners = card.Learners(len(split.head), len({cut.user_id for cut in split.fusion}), choice)
+    text = card.render(
+        pack, recipe, {seed: report, **others}, parts, command=command, about=about, learners=learners
+    )
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
@@ -106,13 +112,9 @@ def make_pack(
     name: str = NAME,
 ) -> Pack:
     """Head from 70 % of the earlier users, prior from the others; the later users are not looked at."""
-    split = protocol.split(data)
-    histories = [history(past, taste) for past in split.head.values()]
-    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
-    neutral = prior.as_prior(prior.before())
-    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
-    make = run.lister(data, split, draft, hidden)
-    listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
+    draft, listed = drafted(
+        data, hidden, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
+    )
     manifest = Manifest(
         name,
         VERSION,
@@ -121,7 +123,28 @@ def make_pack(
         fusion=prior.as_prior(prior.fit(listed)),
         without_model=prior.as_prior(prior.fit(listed, model=False)),
     )
-    return packs.make(manifest, head, item_to_item=of_items)
+    return packs.make(manifest, draft.head, item_to_item=draft.item_to_item)
+
+
+def drafted(
+    data: Log,
+    hidden: NDArray[np.floating],
+    *,
+    seed: int,
+    recipe: Recipe,
+    items: item_to_item.Settings | None = ITEMS,
+    encoder: Encoder = SMOLLM2,
+    taste: TasteSettings = TASTE,
+    name: str = NAME,
+) -> tuple[Pack, list[lists.Listed]]:
+    """A pack that believes what one does before any choice, and its lists for the users who fit the prior."""
+    split = protocol.split(data)
+    histories = [history(past, taste) for past in split.head.values()]
+    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
+    neutral = prior.as_prior(prior.before())
+    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
+    make = run.lister(data, split, draft, hidden)
+    return draft, [make.listed(cut) for cut in split.fusion]
 
 
 def learn(
