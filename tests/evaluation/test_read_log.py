@@ -118,6 +118,15 @@ def test_parquet_with_other_columns_is_refused(items: Path, names: tuple[str, ..
         read_parquet(items, {name: [1] for name in names})
 
 
+def test_a_row_that_is_there_twice_counts_once(items: Path) -> None:
+    """Exports repeat rows; only what differs in a column is another interaction."""
+    others = [{**ROW, "type": "VIEW"}, {**ROW, "occurred_at": 61}, {**ROW, "item_id": "b"}]
+    others.append({**ROW, "user_id": "v"})
+    once, twice = read(items, ROW, *others), read(items, ROW, *others, ROW, *reversed(others))
+    assert len(once.interactions) == 5
+    assert list(twice.interactions) == list(once.interactions)
+
+
 def test_gzipped_lines_read_as_the_lines_themselves(items: Path) -> None:
     plain = read(items, ROW, {**ROW, "item_id": "b"})
     packed = items.parent / "log.jsonl.gz"
