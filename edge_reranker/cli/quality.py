@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,17 @@ import click
 import msgspec
 
 from edge_reranker.cli import logs, options
-from edge_reranker.errors import InvalidArgument
-from edge_reranker.models import load_pack
+from edge_reranker.errors import InvalidArgument, Missing
+from edge_reranker.models import ModelCache, load_pack
 from edge_reranker.models.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from edge_reranker.config import Config
     from edge_reranker.evaluation.log import Log
     from edge_reranker.evaluation.table import Tables
-    from edge_reranker.models.pack import Pack
+    from edge_reranker.models.pack import Encoder, Pack
+
+AUTO = "auto"
 
 
 @click.command()
@@ -34,7 +38,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of the training; the split of users is fixed.",
 )
-@click.option("--encoder", "model", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
+@click.option(
+    "--encoder",
+    "model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="What reads the items; auto: of those pulled, the one that serves the users who fit the prior best.",
+)
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 def train(
@@ -59,21 +69,26 @@ def train(
     from edge_reranker.training import card, recipe
     from edge_reranker.training.head import require_torch
 
-    encoder = recipe.ENCODERS.get(model)
-    if encoder is None:
-        raise InvalidArgument("encoder", f"{model!r}; there are {', '.join(recipe.ENCODERS)}")
-    config = options.load_config({**flags, "model": model})
+    if model != AUTO and model not in recipe.ENCODERS:
+        raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
+    config = options.load_config(flags if model == AUTO else {**flags, "model": model})
     require_torch()
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
-    hidden = kept_hidden_states(config, encoder, data.items)
+    choice = ""
+    if model == AUTO:
+        encoder, hidden, choice = _chosen(config, data, seed)
+        click.echo(choice, err=True)
+    else:
+        encoder = recipe.ENCODERS[model]
+        hidden = kept_hidden_states(config, encoder, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
-    about, default_name = card.MOVIELENS, recipe.NAMES[model]
+    about, default_name = card.MOVIELENS, recipe.NAMES[encoder.model]
     if items is not None and interactions is not None:
         command += f" --items {items.name} --interactions {interactions.name}"
         about = card.about(data, items=items.name, interactions=interactions.name)
-        default_name = f"own-{model}"
+        default_name = f"own-{encoder.model}"
     if model != DEFAULT_MODEL:
         command += f" --encoder {model}"
     trained = recipe.train(
@@ -84,10 +99,30 @@ def train(
         encoder=encoder,
         command=command,
         about=about,
+        choice=choice,
         name=name or default_name,
     )
     click.echo(trained.report.as_text())
     click.echo(f"pack {trained.pack.id} written to {out}")
+
+
+def _chosen(config: Config, data: Log, seed: int) -> tuple[Encoder, Any, str]:
+    """Of the encoders on this device the best for ``data``, its hidden states, and the card's words."""
+    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.training import recipe
+    from edge_reranker.training.choice import choose
+    from edge_reranker.training.head import Recipe
+
+    pulled = {file.name for file in ModelCache(config.cache_dir).files() if file.role == "encoder"}
+    encoders = [each for each in recipe.ENCODERS.values() if each.model in pulled]
+    if not encoders:
+        raise Missing(f"no encoder on this device: edge-reranker model pull {DEFAULT_MODEL}")
+    hidden_of = {
+        each.model: kept_hidden_states(replace(config, model=each.model), each, data.items)
+        for each in encoders
+    }
+    choice = choose(data, [(each, hidden_of[each.model]) for each in encoders], seed=seed, settings=Recipe())
+    return choice.encoder, hidden_of[choice.encoder.model], choice.as_text()
 
 
 @click.command()

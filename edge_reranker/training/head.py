@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.errors import Missing
+from edge_reranker.errors import FailedPrecondition, Missing
 
 Float32 = NDArray[np.float32]
 
@@ -80,12 +80,15 @@ def train_head(
 ) -> HeadArrays:
     """Fit the towers to ``histories`` over the items' hidden states [n_items, n_embd].
 
-    Raises ``ValueError`` when no history has a liked item to predict, ``Missing`` without torch.
+    Raises ``FailedPrecondition`` when no history has a liked item to predict, ``Missing`` without torch.
     """
     torch = require_torch()
     usable = [h for h in histories if len(h.rows) > _MIN_KNOWN and h.liked.any()]
     if not usable:
-        raise ValueError("no history has more than 3 items and a liked one among them")
+        raise FailedPrecondition(
+            f"nothing to learn from: of the {len(histories)} users who teach the towers, none has more than "
+            f"{_MIN_KNOWN} items by the moment of the split and a liked one among them"
+        )
     shift, scale, whiten, centre = _whitening(np.asarray(hidden, np.float64), recipe)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     inputs = torch.tensor((standard - centre) @ whiten, dtype=torch.float32)

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reranker.errors import FailedPrecondition
 from edge_reranker.evaluation import lists, protocol, run
 from edge_reranker.evaluation.log import LIKED, Interactions, Log
+from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.item_to_item import ItemToItem as Known
-from edge_reranker.ranking.profile import SECONDS_A_DAY
+from edge_reranker.ranking.profile import SECONDS_A_DAY, Taste
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
@@ -69,13 +71,15 @@ def train(
     name: str = NAME,
     command: str = "edge-reranker train",
     about: card.About = card.MOVIELENS,
+    choice: str = "",
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
     ``data.items``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
     ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
-    the map, one of them on random numbers, to report what each part gives. Deterministic on one machine.
+    the map, one of them on random numbers, to report what each part gives. ``choice`` is what the card says
+    of how the encoder was chosen. Deterministic on one machine.
     Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
@@ -92,7 +96,11 @@ def train(
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
-    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command, about=about)
+    split = protocol.split(data)
+    learners = card.Learners(len(split.head), len({cut.user_id for cut in split.fusion}), choice)
+    text = card.render(
+        pack, recipe, {seed: report, **others}, parts, command=command, about=about, learners=learners
+    )
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
@@ -109,15 +117,10 @@ def make_pack(
     name: str = NAME,
 ) -> Pack:
     """Head from 70 % of the earlier users, prior from the others; the later users are not looked at."""
-    split = protocol.split(data)
-    histories = [history(past, taste) for past in split.head.values()]
-    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
-    neutral = prior.as_prior(prior.before())
-    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
-    make = run.lister(data, split, draft, hidden)
-    listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
-    without = unaware(data.items, hidden, histories, recipe, items, seed=seed)
-    unseen = [make.knowing(each, without) for each in listed]
+    draft, listed = drafted(
+        data, hidden, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
+    )
+    unseen = _unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
     manifest = Manifest(
         name,
         VERSION,
@@ -126,30 +129,59 @@ def make_pack(
         fusion=prior.as_prior(prior.fit(listed, unseen)),
         without_model=prior.as_prior(prior.fit(listed, unseen, model=False)),
     )
-    return packs.make(manifest, head, item_to_item=of_items)
+    return packs.make(manifest, draft.head, item_to_item=draft.item_to_item)
 
 
-def unaware(
-    items: Sequence[Item],
+def drafted(
+    data: Log,
     hidden: NDArray[np.floating],
-    histories: Sequence[History],
-    recipe: Recipe,
-    settings: item_to_item.Settings | None,
     *,
     seed: int,
-) -> lists.Learned:
-    """What a pack would know had it been made before a fifth of the ``items`` came, drawn by ``seed``.
+    recipe: Recipe,
+    items: item_to_item.Settings | None = ITEMS,
+    encoder: Encoder = MINILM,
+    taste: TasteSettings = TASTE,
+    name: str = NAME,
+) -> tuple[Pack, list[lists.Listed]]:
+    """A pack that believes what one does before any choice, and its lists for the users who fit the prior."""
+    split = protocol.split(data)
+    histories = [history(past, taste) for past in split.head.values()]
+    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
+    neutral = prior.as_prior(prior.before())
+    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
+    make = run.lister(data, split, draft, hidden)
+    return draft, [make.listed(cut) for cut in split.fusion]
 
-    The fusion learns from lists of such a pack how far to trust what it says of new items.
+
+def _unaware(
+    data: Log,
+    hidden: NDArray[np.floating],
+    listed: Sequence[lists.Listed],
+    *,
+    seed: int,
+    recipe: Recipe,
+    items: item_to_item.Settings | None,
+    taste: TasteSettings,
+) -> list[lists.Listed]:
+    """``listed`` as a pack would see them that was made before a fifth of the items came, drawn by ``seed``.
+
+    From them the fusion learns how far to trust what a pack says of new items. None where the rest of the
+    items is too little to learn from.
     """
-    n_new = round(NEW_SHARE * len(items))
-    old = np.sort(np.random.default_rng(seed).permutation(len(items))[n_new:])
-    row_of = np.full(len(items), -1)
+    n_new = round(NEW_SHARE * len(data.items))
+    old = np.sort(np.random.default_rng(seed).permutation(len(data.items))[n_new:])
+    row_of = np.full(len(data.items), -1)
     row_of[old] = np.arange(len(old))
-    before = [_among(history, row_of) for history in histories]
-    head, of_items = learn([items[row] for row in old], hidden[old], before, recipe, settings, seed=seed)
-    known = None if of_items is None else Known.of(of_items)
-    return lists.Learned.make(Towers.of(head), known, items, hidden)
+    split = protocol.split(data)
+    before = [_among(history(past, taste), row_of) for past in split.head.values()]
+    try:
+        head, found = learn([data.items[row] for row in old], hidden[old], before, recipe, items, seed=seed)
+    except FailedPrecondition:
+        return []
+    known = None if found is None else Known.of(found)
+    learned = lists.Learned.make(Towers.of(head), known, data.items, hidden)
+    make = lists.Lister(PopularityServer((), {}), {item.id: item for item in data.items}, Taste.of(taste))
+    return [make.knowing(each, learned) for each in listed]
 
 
 def _among(history: History, row_of: NDArray[np.int64]) -> History:
