@@ -100,9 +100,11 @@ def test_each_text_is_encoded_behind_the_packs_prefix(data_dir: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path, minilm_path: Path) -> None:
-    packs.save(for_encoder(MINILM), data_dir / "pack")
-    options = ("--pack", str(data_dir / "pack"), "--model", "minilm")
+def test_a_service_ranks_with_a_pack_for_the_other_encoder(
+    data_dir: Path, cache_dir: Path, encoder_path: Path
+) -> None:
+    packs.save(for_encoder(SMOLLM2), data_dir / "pack")
+    options = ("--pack", str(data_dir / "pack"), "--model", "smollm2-135m")
     with (
         serving(data_dir, cache_dir, *options),
         EdgeReranker(data_dir=data_dir, owner=True) as client,
@@ -110,7 +112,9 @@ def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path,
         client.record([Event("LIKE", Item("liked", "Heat (1995)", tags=["Crime"]))])
         client.warmup()
         found = client.rerank([Candidate(str(n), f"Film number {n}") for n in range(5)], budget_ms=20_000)
-        (model,) = [each for each in client.models() if each.name == "minilm"]
+        (model,) = [
+            each for each in client.models() if each.name == "smollm2-135m" and each.role == "encoder"
+        ]
     assert (found.coverage, found.degraded_reason) == (1.0, "")
     assert {result.tier for result in found.results} == {1}
     assert (model.role, model.state) == ("encoder", "READY")
@@ -120,19 +124,21 @@ def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path,
 def test_a_pack_for_another_encoder_says_which_model_to_give(
     data_dir: Path, cache_dir: Path, run: Run
 ) -> None:
-    packs.save(for_encoder(MINILM), data_dir / "pack")
-    device = open_device(config(data_dir, cache_dir, model="smollm2-135m", pack=str(data_dir / "pack")))
+    packs.save(for_encoder(SMOLLM2), data_dir / "pack")
+    device = open_device(config(data_dir, cache_dir, model="minilm", pack=str(data_dir / "pack")))
     device.close()
-    assert device.problems[0].endswith("reads minilm, not smollm2-135m: no vectors; give --model minilm")
+    assert device.problems[0].endswith(
+        "reads smollm2-135m, not minilm: no vectors; give --model smollm2-135m"
+    )
     told = {"EDGE_RERANKER_PACK": str(data_dir / "pack")}
     finding = {each["what"]: each for each in json.loads(run("doctor", "--json", **told).stdout)}["pack"]
-    assert (finding["ok"], finding["next"][:20]) == (False, "give --model minilm,")
-    fits = run("doctor", "--json", "--model", "minilm", **told).stdout
+    assert (finding["ok"], finding["next"][:26]) == (False, "give --model smollm2-135m,")
+    fits = run("doctor", "--json", "--model", "smollm2-135m", **told).stdout
     assert {each["what"]: each["ok"] for each in json.loads(fits)}["pack"] is True
 
 
 def test_train_knows_its_encoders(run: Run, data_dir: Path) -> None:
     refused = run("train", "--encoder", "nobody", "--out", str(data_dir / "pack"))
     assert refused.returncode != 0
-    assert "'nobody'; there are minilm, smollm2-135m" in refused.stderr
+    assert "'nobody'; there are auto, minilm, smollm2-135m" in refused.stderr
     assert not (data_dir / "pack").exists()
