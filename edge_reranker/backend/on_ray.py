@@ -30,7 +30,11 @@ _SETTINGS = {
 
 def require_ray() -> None:
     """Raises Missing that names the extra when Ray Data is not installed."""
-    os.environ.update(_SETTINGS)  # read on import
+    os.environ.update(_SETTINGS)  # read on import, as are the next two
+    if not _cluster():
+        # Ray listens on every interface. The token is this run's only: Ray would keep one in the home.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -116,9 +120,9 @@ def _ray(n_cpus: int) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = _cluster()
     with ExitStack() as stack:
-        if address and address != "local":
+        if address:
             try:
                 with _signals_kept():
                     ray.init(address=address, **quiet)
@@ -126,8 +130,6 @@ def _ray(n_cpus: int) -> Iterator[None]:
                 raise FailedPrecondition(f"RAY_ADDRESS {address!r}: {_last_line(error)}") from error
         else:
             folder = stack.enter_context(_folder())
-            # For this run only: Ray would leave one in the user's home.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             with _signals_kept():
                 ray.init(
                     address="local",
@@ -139,6 +141,12 @@ def _ray(n_cpus: int) -> Iterator[None]:
                 )
         stack.callback(ray.shutdown)
         yield
+
+
+def _cluster() -> str:
+    """The address of a Ray that runs already; empty to start one."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
 
 
 @contextmanager

@@ -67,11 +67,11 @@ def encode(
 
     config = options.load_config(flags)
     shard = _shard(shard_text)
-    pool = ray_pool(on_ray, ray_workers)
-    if out is None and pool is not None:
-        raise InvalidArgument("--ray", "needs --out FILE, where what is done is kept")
     if out is not None:
         _check_out(out)
+    elif on_ray:
+        raise InvalidArgument("--ray", "needs --out FILE, where what is done is kept")
+    pool = ray_pool(on_ray, ray_workers)
     pack = load_pack(pack_folder(config))
     with _opened(catalogue) as items:
         if items is None:

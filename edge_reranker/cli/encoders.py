@@ -31,14 +31,12 @@ class RayPool:
 def encoders(
     config: Config, encoder: Encoder, adapter: Adapter | None, ray: RayPool | None = None
 ) -> AbstractContextManager[Encoders]:
-    """Whoever makes this encoder's hidden states. Raises Missing, ModelInvalid, InvalidArgument."""
+    """Whoever makes this encoder's hidden states. Raises Missing, ModelInvalid."""
     from edge_reranker.backend.encoder import Here
 
     file, _ = ModelCache(config.cache_dir).open(encoder.model, "encoder")
     if ray is None:
         return Here(partial(start_encoder, config, encoder, adapter))
-    if ray.n_workers is not None and ray.n_workers < 1:
-        raise InvalidArgument("--ray-workers", f"{ray.n_workers}; must be 1 or more")
     from edge_reranker.backend.on_ray import OnRay
 
     # One thread a worker, for a text is a short decode; and on every machine the very file that is here.
@@ -69,11 +67,13 @@ def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ray_pool(on_ray: bool, ray_workers: int | None) -> RayPool | None:
-    """What the two options ask for. Raises InvalidArgument for one without the other, Missing without Ray."""
+    """What the two options ask for. Raises InvalidArgument, and Missing without Ray."""
     if not on_ray:
         if ray_workers is not None:
             raise InvalidArgument("--ray-workers", "goes with --ray; give both, or neither")
         return None
+    if ray_workers is not None and ray_workers < 1:
+        raise InvalidArgument("--ray-workers", f"{ray_workers}; must be 1 or more")
     from edge_reranker.backend.on_ray import require_ray
 
     require_ray()

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edge_reranker.cli import options
+from edge_reranker.cli.encoders import ray_options, ray_pool
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import load_pack
 from edge_reranker.models.catalogue import DATASETS, DEFAULT_MODEL, find
@@ -41,7 +42,16 @@ def _data_folder(cache_dir: Path, chosen: Path | None) -> Path:
 )
 @click.option("--encoder", "name", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
-def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: Any) -> None:
+@ray_options
+def train(
+    data_folder: Path | None,
+    out: Path,
+    seed: int,
+    name: str,
+    on_ray: bool,
+    ray_workers: int | None,
+    **flags: Any,
+) -> None:
     """Train a pack on MovieLens-100K: two towers, fusion prior, and a card with honest figures.
 
     \b
@@ -57,10 +67,11 @@ def train(data_folder: Path | None, out: Path, seed: int, name: str, **flags: An
     if encoder is None:
         raise InvalidArgument("encoder", f"{name!r}; there are {', '.join(recipe.ENCODERS)}")
     config = options.load_config({**flags, "model": name})
+    pool = ray_pool(on_ray, ray_workers)
     require_torch()
     metrics.require_library()
     data = movielens.load(_data_folder(config.cache_dir, data_folder))
-    hidden = kept_hidden_states(config, encoder, data.items)
+    hidden = kept_hidden_states(config, encoder, data.items, ray=pool)
     command = f"edge-reranker train --out {out} --seed {seed}"
     if encoder is not recipe.SMOLLM2:
         command += f" --encoder {name}"
