@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from edge_reranker.cli import logs, options
+from edge_reranker.cli.encoders import RayPool, ray_options, ray_pool
 from edge_reranker.errors import InvalidArgument, Missing
 from edge_reranker.models import ModelCache, load_pack
 from edge_reranker.models.catalogue import DEFAULT_MODEL
@@ -47,6 +48,7 @@ AUTO = "auto"
 )
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@ray_options
 def train(
     data_folder: Path | None,
     items: Path | None,
@@ -55,6 +57,8 @@ def train(
     seed: int,
     model: str,
     name: str | None,
+    on_ray: bool,
+    ray_workers: int | None,
     **flags: Any,
 ) -> None:
     """Train a pack on a log of yours, or on MovieLens-100K: towers, fusion prior, a card with honest figures.
@@ -72,17 +76,18 @@ def train(
     if model != AUTO and model not in recipe.ENCODERS:
         raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
+    pool = ray_pool(on_ray, ray_workers)
     require_torch()
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
     choice = ""
     if model == AUTO:
-        encoder, hidden, choice = _chosen(config, data, seed)
+        encoder, hidden, choice = _chosen(config, data, seed, pool)
         click.echo(choice, err=True)
     else:
         encoder = recipe.ENCODERS[model]
-        hidden = kept_hidden_states(config, encoder, data.items)
+        hidden = kept_hidden_states(config, encoder, data.items, ray=pool)
     command = f"edge-reranker train --out {out} --seed {seed}"
     about, default_name = card.MOVIELENS, recipe.NAMES[encoder.model]
     if items is not None and interactions is not None:
@@ -106,7 +111,7 @@ def train(
     click.echo(f"pack {trained.pack.id} written to {out}")
 
 
-def _chosen(config: Config, data: Log, seed: int) -> tuple[Encoder, Any, str]:
+def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[Encoder, Any, str]:
     """Of the encoders on this device the best for ``data``, its hidden states, and the card's words."""
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.training import recipe
@@ -118,7 +123,7 @@ def _chosen(config: Config, data: Log, seed: int) -> tuple[Encoder, Any, str]:
     if not encoders:
         raise Missing(f"no encoder on this device: edge-reranker model pull {DEFAULT_MODEL}")
     hidden_of = {
-        each.model: kept_hidden_states(replace(config, model=each.model), each, data.items)
+        each.model: kept_hidden_states(replace(config, model=each.model), each, data.items, ray=ray)
         for each in encoders
     }
     choice = choose(data, [(each, hidden_of[each.model]) for each in encoders], seed=seed, settings=Recipe())

@@ -62,12 +62,13 @@ class Affinity:
     ) -> dict[str, Column]:
         """Every column of tier 1 for the candidates, by content hash; ``query`` is its vector [n_dims].
 
-        The learned part is for items that the pack's people knew: of others it has learned nothing, and says
-        nothing. Which these are is known by the map; a pack without one takes all as known.
+        The learned part speaks of items that the pack's people knew, the content part of the others: of these
+        nothing was learned, and of those it says nothing that the learned part does not know better. Which
+        are known is in the map; a pack without one takes all as known, unless it has learned nothing at all.
         """
         n = len(candidates)
         reached = np.array([name in vectors for name in candidates], np.bool_)
-        seen = np.ones(n, np.bool_) if self.items is None else self.items.has(candidates)
+        seen = self._seen(candidates)
         rows = np.stack([vectors[name] for name in candidates if name in vectors]) if reached.any() else None
 
         def cosines(user: Float32 | None) -> NDArray[np.float64]:
@@ -82,12 +83,17 @@ class Affinity:
         return {
             "towers": (towers, reached & seen),
             "towers_recent": (towers_recent, reached & seen),
-            "content": (content, reached),
-            "content_recent": (content_recent, reached),
+            "content": (content, reached & ~seen),
+            "content_recent": (content_recent, reached & ~seen),
             "query_content": (cosines(query)[1], reached),
             "unseen": (np.where(seen, 0.0, 1.0) if likes.n_items else none, np.ones(n, np.bool_)),
             "item_to_item": (together, seen),
         }
+
+    def _seen(self, candidates: Sequence[str]) -> NDArray[np.bool_]:
+        if self.items is not None:
+            return self.items.has(candidates)
+        return np.full(len(candidates), self.towers.n_learned > 0)
 
     def _user(
         self,
