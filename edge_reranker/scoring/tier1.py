@@ -28,7 +28,8 @@ class VectorScorer:
     pack knows of items.
     """
 
-    column = "content"
+    # The one that speaks of every candidate with a vector.
+    column = "query_content"
 
     def __init__(
         self, vectors: VectorCache, affinity: Affinity, background: BackgroundEncoder, epochs: Epochs
