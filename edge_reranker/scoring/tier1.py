@@ -42,6 +42,11 @@ class VectorScorer:
         self._users: dict[str, tuple[int, Likes]] = {}
         self._look_up_pace = Pace()
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether it compares candidates with the query."""
+        return self._vectors.reads_queries
+
     def score(
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
     ) -> Iterator[TierScores]:
