@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_reranker.ranking.affinity import Affinity, Likes
@@ -95,3 +97,30 @@ def test_nothing_is_said_for_somebody_unknown(with_map: bool) -> None:
     assert not nobody.has_vector
     for name, (scores, _) in affinity.columns(nobody, NAMES[:2], known).items():
         assert scores.tolist() == [0.0, 0.0], name
+
+
+def test_centred_on_the_list_what_all_texts_share_says_nothing() -> None:
+    """All point the same way but for a little; only the little tells them apart."""
+    known = {name: np.array([1.0, 0.0, 0.0, 0.0], np.float32) for name in NAMES}
+    for name, step in zip(NAMES, (0.1, 0.1, -0.1, -0.1), strict=True):
+        known[name][1] = step
+    found = {}
+    for centred in ("pack", "list"):
+        affinity = Affinity(towers(0), None, centred)
+        found[centred] = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)["content"][0]
+    assert (found["pack"] > 0.95).all()
+    assert found["list"][0] > 0.9
+    assert (found["list"][1:] < -0.9).all()
+
+
+@given(st.permutations(range(4)))
+def test_centred_on_the_list_no_order_of_the_candidates_changes_a_bit(order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    known = {name: rng.normal(size=4).astype(np.float32) for name in NAMES}
+    affinity = Affinity(towers(1), None, "list")
+    user = likes(affinity, known, NAMES[0], NAMES[1])
+    query = known[NAMES[2]]
+    straight = affinity.columns(user, NAMES, known, query)
+    mixed = affinity.columns(user, [NAMES[at] for at in order], known, query)
+    for name, (scores, _) in straight.items():
+        np.testing.assert_array_equal(mixed[name][0], scores[order])
