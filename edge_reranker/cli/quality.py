@@ -46,6 +46,9 @@ AUTO = "auto"
     show_default=True,
     help="What reads the items; auto: of those pulled, the one that serves the users who fit the prior best.",
 )
+@click.option(
+    "--generic", is_flag=True, help="A pack for domains without a log: nothing is learned of any item."
+)
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @ray_options
@@ -56,6 +59,7 @@ def train(
     out: Path,
     seed: int,
     model: str,
+    generic: bool,
     name: str | None,
     on_ray: bool,
     ray_workers: int | None,
@@ -67,6 +71,7 @@ def train(
     Example:
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
       edge-reranker train --out packs/movielens-minilm
+      edge-reranker train --generic --out packs/generic-minilm
     """
     from edge_reranker.cli.hidden import kept_hidden_states
     from edge_reranker.evaluation import metrics, protocol
@@ -77,6 +82,9 @@ def train(
         raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
     pool = ray_pool(on_ray, ray_workers)
+    if generic:
+        _train_generic(config, data_folder, out, model, (items, interactions, name))
+        return
     require_torch()
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
@@ -109,6 +117,24 @@ def train(
     )
     click.echo(trained.report.as_text())
     click.echo(f"pack {trained.pack.id} written to {out}")
+
+
+def _train_generic(
+    config: Config, data_folder: Path | None, out: Path, model: str, not_with: tuple[object, ...]
+) -> None:
+    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.evaluation import metrics
+    from edge_reranker.training import generic, recipe
+
+    if model != generic.ENCODER.model or any(not_with):
+        raise InvalidArgument(
+            "--generic", f"goes with the encoder {generic.ENCODER.model}, no log and no name; leave them out"
+        )
+    metrics.require_library()
+    data = logs.chosen_log(config.cache_dir, data_folder, None, None)
+    hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items)
+    command = f"edge-reranker train --generic --out {out}"
+    click.echo(f"pack {generic.train(data, hidden, out, command=command).id} written to {out}")
 
 
 def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[Encoder, Any, str]:

@@ -86,7 +86,7 @@ def _cold_split(
         unaware = world.learn(seed, fewer, out | also)
         weighing = world.fitted(own_fit, [lister.knowing(each, unaware) for each in new])
         for ranker, places in {
-            **world.baselines(lister, own_test),
+            **world.baselines(lister, own_test, learned),
             "ours without the model": lists.places(own_test, weighing.without_model),
             "ours": lists.places(own_test, weighing.ours),
         }.items():

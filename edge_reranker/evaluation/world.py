@@ -96,14 +96,20 @@ class World:
         chances = [counts[item.id] if popular else 1 for item in self.data.items]
         return sampled.Negatives(n, self.data.items, np.array(chances, np.float64), sampled.met(self.data))
 
-    def baselines(self, lister: Lister, listed: Sequence[Listed]) -> dict[str, metrics.Places]:
-        """Rankers that need no tuning."""
+    def baselines(
+        self, lister: Lister, listed: Sequence[Listed], learned: Learned
+    ) -> dict[str, metrics.Places]:
+        """Rankers that need no tuning; the last two by what ``learned`` has, the last of all items alike."""
+        towers = learned.affinity.towers.content_only()
+        content = Learned.make(towers, None, self.data.items, self.hidden)
         return {
             "popularity": lists.server_places(listed),
             "BM25": sampled.by_column(listed, "history_text"),
             "TF-IDF": sampled.by_words(listed, self.data.items, lister),
             "cosine of the towers": sampled.by_column(listed, "towers"),
-            "cosine of the content": sampled.by_column(listed, "content"),
+            "cosine of the content": sampled.by_column(
+                [lister.knowing(each, content) for each in listed], "content"
+            ),
         }
 
 

@@ -87,9 +87,8 @@ class Affinity:
         n = len(candidates)
         reached = np.array([name in vectors for name in candidates], np.bool_)
         seen = self._seen(candidates)
-        rows = np.array([vectors[name] for name in candidates if name in vectors], np.float32)
-        rows = rows.reshape(-1, self.towers.n_dims)
-        asked = self._known(np.zeros((0, 0)) if query is None else query, np.ones(0 if query is None else 1))
+        rows = self._rows([vectors[name] for name in candidates if name in vectors])
+        asked = self._known(self._rows([] if query is None else [query]), np.ones(0 if query is None else 1))
         whole, recent, asked, rows = self._centred(rows, likes.whole, likes.recent, asked)
 
         def cosines(known: Known) -> NDArray[np.float64]:
@@ -143,11 +142,12 @@ class Affinity:
         weights: NDArray[np.floating],
     ) -> Known:
         pairs = [(vectors[n], weight) for n, weight in zip(names, weights, strict=True) if n in vectors]
-        return self._known(
-            np.array([vector for vector, _ in pairs], np.float32), np.array([weight for _, weight in pairs])
-        )
+        rows = self._rows([vector for vector, _ in pairs])
+        return self._known(rows, np.array([weight for _, weight in pairs]))
 
-    def _known(self, vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> Known:
-        rows = np.asarray(vectors, np.float32).reshape(-1, self.towers.n_dims)
+    def _known(self, rows: Float32, weights: NDArray[np.floating]) -> Known:
         weights = np.asarray(weights, np.float32)
         return Known(rows, weights, self.towers.user_vector(rows, weights))
+
+    def _rows(self, vectors: Sequence[NDArray[np.floating]]) -> Float32:
+        return np.array(vectors, np.float32).reshape(len(vectors), self.towers.n_dims)

@@ -73,6 +73,13 @@ class Towers:
         """Numbers in the learned part, which comes first."""
         return len(self.turn)
 
+    def content_only(self) -> Towers:
+        """The same without the learned part."""
+        at = self.n_learned
+        return Towers(
+            self.shift, self.scale, self.project[:, at:], self.bias[at:], np.zeros((0, 0), np.float32)
+        )
+
     def item_vectors(self, hidden: NDArray[np.floating]) -> NDArray[np.float16]:
         """Mean-pooled hidden states [n, n_embd] to item vectors [n, n_dims], each part of length 1.
 

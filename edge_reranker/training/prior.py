@@ -67,7 +67,7 @@ def pooled(
 ) -> fusion.Weights:
     """The posterior after all choices, as if one user had made them; its mean is ``fit``'s."""
     start = before(model=model)
-    return fusion.fit(_chosen(listed, unseen, start.names), start)
+    return fusion.fit(_choices(listed, unseen, start.names), start)
 
 
 def fit(
@@ -85,7 +85,7 @@ def fit(
     for at, each in ((0, listed), (1, unseen)):
         for one in each:
             of_user.setdefault(one.cut.user_id, ([], []))[at].append(one)
-    chosen = [_chosen(*group, start.names) for group in of_user.values()]
+    chosen = [_choices(*group, start.names) for group in of_user.values()]
     pooled = fusion.fit([part for parts in chosen for part in parts], start)
     filled = np.array(
         [
@@ -128,7 +128,7 @@ def between_users(
     return spread
 
 
-def _chosen(
+def _choices(
     listed: Sequence[lists.Listed], unseen: Sequence[lists.Listed], names: Sequence[str]
 ) -> list[fusion.Choices]:
     """The lists' choices over these columns, each choice counted once: half and half if it is in both."""

@@ -120,7 +120,7 @@ def make_pack(
     draft, listed = drafted(
         data, hidden, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
     )
-    unseen = _unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
+    unseen = unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
     manifest = Manifest(
         name,
         VERSION,
@@ -153,7 +153,7 @@ def drafted(
     return draft, [make.listed(cut) for cut in split.fusion]
 
 
-def _unaware(
+def unaware(
     data: Log,
     hidden: NDArray[np.floating],
     listed: Sequence[lists.Listed],
