@@ -54,7 +54,7 @@ def test_a_state_far_from_all_of_training_is_no_different(planted: World, pack: 
     """What is common to all texts of a domain is taken away, list by list."""
     data, hidden = planted
     split = protocol.split(data)
-    far = hidden + np.float32(10.0)
+    far = hidden + np.float32(5.0)
     weights = fusion.Weights.of(pack.manifest.fusion)
     gains = []
     for states in (hidden, far):
