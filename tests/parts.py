@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,20 @@ def small_pack(*, scorer_weight: float = 0.0, n_learned: int = N_DIMS) -> Pack:
         scorer=ScorerSettings("default", scorer_weight),
     )
     return make(manifest, head)
+
+
+def for_encoder(encoder: Encoder, *, n_dims: int = 64) -> Pack:
+    """A pack with a random head that reads ``encoder``."""
+    random = np.random.default_rng(0)
+    half = np.float16
+    head = Head(
+        shift=np.zeros(encoder.n_embd, half),
+        scale=np.ones(encoder.n_embd, half),
+        project=random.standard_normal((encoder.n_embd, n_dims)).astype(half),
+        bias=np.zeros(n_dims, half),
+        turn=np.eye(n_dims, dtype=half),
+    )
+    return make(dataclasses.replace(small_pack().manifest, encoder=encoder), head)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge_reranker.cli.wiring import encoder_file, open_device
@@ -16,35 +15,21 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapter, Encoded
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.errors import Missing, ModelInvalid
-from edge_reranker.models import ModelCache, Pack
+from edge_reranker.models import ModelCache
 from edge_reranker.models import pack as packs
-from edge_reranker.models.pack import Encoder, Head
+from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import sha256_of
 from edge_reranker.prompt import item_text
 from edge_reranker.training.recipe import MINILM, SMOLLM2
 from edge_reranker.types import RerankQuery
 from edge_reranker_client import Candidate, EdgeReranker, Event, Item
 from tests import gguf_files
-from tests.parts import film, films, liked, pipeline, small_pack
+from tests.parts import film, films, for_encoder, liked, pipeline, small_pack
 from tests.service import Run, serving
 
 
 def config(tmp_path: Path, cache: Path, *, model: str = "minilm", pack: str = "") -> Config:
     return Config(tmp_path, tmp_path / "s", cache, model, pack=pack, key_source="file")
-
-
-def for_encoder(encoder: Encoder, *, n_dims: int = 64) -> Pack:
-    """A pack with a random head that reads ``encoder``."""
-    random = np.random.default_rng(0)
-    half = np.float16
-    head = Head(
-        shift=np.zeros(encoder.n_embd, half),
-        scale=np.ones(encoder.n_embd, half),
-        project=random.standard_normal((encoder.n_embd, n_dims)).astype(half),
-        bias=np.zeros(n_dims, half),
-        turn=np.eye(n_dims, dtype=half),
-    )
-    return packs.make(dataclasses.replace(small_pack().manifest, encoder=encoder), head)
 
 
 @pytest.mark.parametrize("encoder", [SMOLLM2, MINILM])
