@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_reranker.cli import demo, options, wiring
+from edge_reranker.cli import demo, options, packs
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Scored, Stop, WorkerEngine
@@ -68,7 +68,7 @@ def service(*, model: str = MODEL) -> Iterator[EdgeReranker]:
 def with_scorer(folder: Path) -> Path:
     """The pack that ships, with a weight for tier 2, which it leaves at 0; its folder."""
     pack = folder / "pack"
-    shutil.copytree(wiring.pack_folder(Config(folder, folder / "s", cache_dir(), MODEL)), pack)
+    shutil.copytree(packs.pack_folder(Config(folder, folder / "s", cache_dir(), MODEL)), pack)
     manifest = json.loads((pack / "pack.json").read_text(encoding="utf-8"))
     manifest["scorer"] |= {"weight": 0.1, "model": READER}
     (pack / "pack.json").write_text(json.dumps(manifest), encoding="utf-8")

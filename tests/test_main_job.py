@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_reranker.cli.hidden import kept_hidden_states
-from edge_reranker.cli.wiring import DEFAULT_PACK
+from edge_reranker.cli.packs import DEFAULT_PACK
 from edge_reranker.config import Config
 from edge_reranker.evaluation import lists, movielens, protocol, run
 from edge_reranker.evaluation.log import Log

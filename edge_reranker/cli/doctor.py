@@ -89,7 +89,8 @@ def _models(config: Config) -> Iterator[Finding]:
 
 
 def _pack(config: Config) -> Finding:
-    from edge_reranker.cli.wiring import encoder_file, pack_folder
+    from edge_reranker.cli.packs import pack_folder
+    from edge_reranker.cli.wiring import encoder_file
 
     try:
         pack = load_pack(pack_folder(config))
@@ -159,7 +160,8 @@ def _store(config: Config) -> Finding:
 
 def _context(config: Config) -> Iterator[Finding]:
     """Whether the saved model state can be used; no word of it where there is none, or it cannot be read."""
-    from edge_reranker.cli.wiring import pack_folder, prefix_fingerprint
+    from edge_reranker.cli.packs import pack_folder
+    from edge_reranker.cli.wiring import prefix_fingerprint
     from edge_reranker.server import InstanceLock
     from edge_reranker.store import kept_fingerprint
 

@@ -62,8 +62,8 @@ def encode(
       edge-reranker encode items.parquet --out vectors.parquet
       edge-reranker encode items.jsonl --shard 2/8 --out vectors-2.parquet
     """
+    from edge_reranker.cli.packs import pack_folder
     from edge_reranker.cli.tiers import adapter_of
-    from edge_reranker.cli.wiring import pack_folder
 
     config = options.load_config(flags)
     shard = _shard(shard_text)

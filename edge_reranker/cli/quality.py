@@ -189,8 +189,8 @@ def evaluate(
       edge-reranker evaluate --items items.jsonl --interactions log.parquet --pack my-pack
     """
     from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.cli.packs import pack_folder
     from edge_reranker.cli.tiers import adapter_of
-    from edge_reranker.cli.wiring import pack_folder
     from edge_reranker.evaluation import metrics, protocol, report, run, sections
 
     config = options.load_config(flags)

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
+from edge_reranker.cli.packs import pack_folder
 from edge_reranker.cli.tiers import adapter_of, make_tiers, template_of
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
@@ -28,7 +29,7 @@ from edge_reranker.errors import (
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS, known_pair
-from edge_reranker.models.pack import MANIFEST_FILE, Encoder
+from edge_reranker.models.pack import Encoder
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.scoring import (
@@ -39,18 +40,6 @@ from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
 
 NO_MODEL = "none"
-DEFAULT_PACK = "movielens-minilm"
-
-
-def pack_folder(config: Config) -> Path:
-    """The folder of the pack in use: the configured one, or one that ships, by its name."""
-    shipped = Path(str(resources.files("edge_reranker_packs")))
-    if not config.pack:
-        return shipped / DEFAULT_PACK
-    chosen = Path(config.pack).expanduser()
-    if len(chosen.parts) == 1 and not chosen.exists() and (shipped / chosen / MANIFEST_FILE).is_file():
-        return shipped / chosen
-    return chosen
 
 
 def n_threads(config: Config) -> int:

@@ -222,6 +222,16 @@ def test_the_pack_for_any_domain_serves_by_its_name(data_dir: Path, cache_dir: P
         assert order.index(title) < titles.index(title), order
 
 
+def test_packs_are_listed_with_the_encoder_that_each_needs(run: Run, cache_dir: Path, tmp_path: Path) -> None:
+    found = json.loads(run("pack", "list", "--json").stdout)
+    assert [each["name"] for each in found] == ["generic-minilm", "movielens-minilm"]
+    assert [each["name"] for each in found if each["default"]] == ["movielens-minilm"]
+    assert {each["encoder"] for each in found} == {"minilm"}
+    assert all(each["size_bytes"] <= 200 * 1024 for each in found)
+    elsewhere = run("pack", "list", "--cache-dir", str(tmp_path)).stdout.splitlines()
+    assert [line.rpartition("; ")[2] for line in elsewhere] == ["run `edge-reranker model pull minilm`"] * 2
+
+
 def test_a_pack_that_is_nowhere_is_named(data_dir: Path, run: Run) -> None:
     found = run("evaluate", "--pack", "generic-nobody")
     assert found.returncode != 0

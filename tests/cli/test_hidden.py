@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_reranker.cli.hidden import kept_hidden_states
-from edge_reranker.cli.wiring import pack_folder
+from edge_reranker.cli.packs import pack_folder
 from edge_reranker.config import Config
 from edge_reranker.models import load_pack
 from edge_reranker.types import Item
