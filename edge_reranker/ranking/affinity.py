@@ -88,13 +88,14 @@ class Affinity:
         reached = np.array([name in vectors for name in candidates], np.bool_)
         seen = self._seen(candidates)
         rows = self._rows([vectors[name] for name in candidates if name in vectors])
-        asked = self._known(self._rows([] if query is None else [query]), np.ones(0 if query is None else 1))
+        asked = None if query is None else self._known(self._rows([query]), np.ones(1))
         whole, recent, asked, rows = self._centred(rows, likes.whole, likes.recent, asked)
+        rows = self.towers.trusted(rows)
 
-        def cosines(known: Known) -> NDArray[np.float64]:
+        def cosines(known: Known | None) -> NDArray[np.float64]:
             found = np.zeros((2, n))
-            if reached.any():
-                found[:, reached] = self.towers.scores(known.user, rows)
+            if known is not None and len(rows):
+                found[:, reached] = self.towers.cosines(known.user, rows)
             return found
 
         (towers, content), (towers_recent, content_recent) = cosines(whole), cosines(recent)
@@ -116,8 +117,8 @@ class Affinity:
         return np.full(len(candidates), self.towers.n_learned > 0)
 
     def _centred(
-        self, rows: Float32, whole: Known, recent: Known, asked: Known
-    ) -> tuple[Known, Known, Known, Float32]:
+        self, rows: Float32, whole: Known, recent: Known, asked: Known | None
+    ) -> tuple[Known, Known, Known | None, Float32]:
         """The same, seen from the content's mean over the ``whole`` history and the candidates' ``rows``."""
         if self.centred == "pack":
             return whole, recent, asked, rows
@@ -128,12 +129,14 @@ class Affinity:
         mean = (total / _UNIT / max(1, len(content))).astype(np.float32)
 
         def away(vectors: Float32) -> Float32:
-            moved = self.towers.trusted(vectors)
-            moved[:, at:] -= mean
-            return moved
+            result = self.towers.trusted(vectors)
+            result[:, at:] -= mean
+            return result
 
-        whole, recent, asked = (self._known(away(k.vectors), k.weights) for k in (whole, recent, asked))
-        return whole, recent, asked, away(rows)
+        def moved(known: Known) -> Known:
+            return self._known(away(known.vectors), known.weights)
+
+        return moved(whole), moved(recent), None if asked is None else moved(asked), away(rows)
 
     def _found(
         self,

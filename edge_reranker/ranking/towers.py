@@ -109,11 +109,15 @@ class Towers:
 
         [n] each, between -1 and 1; all 0 for a part that there is not.
         """
-        trusted, at = self.trusted(vectors), self.n_learned
+        return self.cosines(user, self.trusted(vectors))
+
+    def cosines(self, user: Float32, trusted: Float32) -> tuple[Float32, Float32]:
+        """``scores`` of vectors that are ``trusted`` already, so that it is done once for many users."""
+        at = self.n_learned
         return trusted[:, :at] @ user[:at], trusted[:, at:] @ user[at:]
 
     def trusted(self, vectors: NDArray[np.floating]) -> Float32:
-        """Vectors made of length 1: one that a backend sent must not gain weight by being long."""
+        """Parts made of length 1: a vector that a backend sent must not gain weight by being long."""
         values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
         return self._of_length_1(np.asarray(values, np.float32))
 
