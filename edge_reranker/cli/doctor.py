@@ -15,10 +15,13 @@ import msgspec
 
 from edge_reranker.cli import options
 from edge_reranker.config import Config
+from edge_reranker.deadline import Deadline
 from edge_reranker.errors import AlreadyRunning, EdgeRerankerError, Missing, ModelInvalid
-from edge_reranker.models import ModelCache, load_pack
+from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker_client import EdgeReranker
 from edge_reranker_client import errors as client_errors
+
+_TRY_MS = 30_000.0
 
 
 class Finding(msgspec.Struct):
@@ -105,9 +108,30 @@ def _pack(config: Config) -> Finding:
     with contextlib.suppress(Missing):  # the finding about the model says so
         try:
             encoder_file(config, encoder)
+            _try_encoder(config, pack)
         except ModelInvalid as error:
             return Finding("pack", False, str(error), f"run `edge-reranker model pull {encoder.model}`")
     return Finding("pack", True, pack.id)
+
+
+def _try_encoder(config: Config, pack: Pack) -> None:
+    """Starts the encoder for a moment. Raises ModelInvalid when it is not the one that the pack reads."""
+    from edge_reranker.cli.tiers import adapter_of
+    from edge_reranker.cli.wiring import encoder_engine, require_same_vectors
+
+    if pack.probes is None:
+        return
+    engine = encoder_engine(config, pack.manifest.encoder)
+    try:
+        deadline = Deadline.after_ms(_TRY_MS)
+        if not engine.wait_settled(deadline):
+            raise ModelInvalid(engine.problem or "the encoder did not load in time")
+        adapter = adapter_of(pack, "encoder")
+        if adapter is not None:
+            engine.load_adapter(adapter.path, deadline)
+        require_same_vectors(engine, pack, f"{pack.manifest.encoder.model} encoder", deadline)
+    finally:
+        engine.close()
 
 
 def _private(data_dir: Path) -> Finding:

@@ -73,7 +73,7 @@ def train(
       edge-reranker train --out packs/movielens-minilm
       edge-reranker train --generic --out packs/generic-minilm
     """
-    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.cli.hidden import hidden_states, kept_hidden_states
     from edge_reranker.evaluation import metrics, protocol
     from edge_reranker.training import card, recipe
     from edge_reranker.training.head import require_torch
@@ -113,6 +113,7 @@ def train(
         command=command,
         about=about,
         choice=choice,
+        probes=hidden_states(config, encoder, recipe.PROBES),
         name=name or default_name,
     )
     click.echo(trained.report.as_text())
@@ -122,7 +123,7 @@ def train(
 def _train_generic(
     config: Config, data_folder: Path | None, out: Path, model: str, not_with: tuple[object, ...]
 ) -> None:
-    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.cli.hidden import hidden_states, kept_hidden_states
     from edge_reranker.evaluation import metrics
     from edge_reranker.training import generic, recipe
 
@@ -134,7 +135,9 @@ def _train_generic(
     data = logs.chosen_log(config.cache_dir, data_folder, None, None)
     hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items)
     command = f"edge-reranker train --generic --out {out}"
-    click.echo(f"pack {generic.train(data, hidden, out, command=command).id} written to {out}")
+    probes = hidden_states(config, generic.ENCODER, recipe.PROBES)
+    pack = generic.train(data, hidden, out, command=command, probes=probes)
+    click.echo(f"pack {pack.id} written to {out}")
 
 
 def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[Encoder, Any, str]:

@@ -32,10 +32,12 @@ from edge_reranker.models.catalogue import MODELS, known_pair
 from edge_reranker.models.pack import Encoder
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES
+from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring import (
     Serving,
     Tiers,
 )
+from edge_reranker.scoring.probes import MIN_COSINE, likeness
 from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
 
@@ -302,4 +304,26 @@ def _tried(engine: WorkerEngine, role: str, name: str, pack: Pack, deadline: Dea
     if adapter is not None:
         engine.load_adapter(adapter.path, deadline)
         report = self_test(Adapted(engine, adapter), kind, f"{what} with {adapter.path.name}", deadline)
+    if role == "encoder":
+        require_same_vectors(engine, pack, what, deadline)
     return report.tokens_per_s
+
+
+def require_same_vectors(engine: Engine, pack: Pack, what: str, deadline: Deadline) -> None:
+    """Raises ModelInvalid when the encoder makes other vectors than in the pack's training."""
+    if pack.probes is None:
+        return
+    adapter = adapter_of(pack, "encoder")
+    found = likeness(
+        engine if adapter is None else Adapted(engine, adapter),
+        Towers.of(pack.head),
+        pack.probes.texts,
+        pack.probes.vectors,
+        deadline,
+        prefix=pack.manifest.encoder.prefix,
+    )
+    if not found >= MIN_COSINE:
+        raise ModelInvalid(
+            f"{what} makes other vectors than those that pack {pack.id} was trained on (cosine {found:.3f}, "
+            f"{MIN_COSINE} is needed); pull it again, or train a pack on this device"
+        )

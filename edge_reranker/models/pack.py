@@ -42,6 +42,7 @@ MAX_PREFIX_CHARS = 240
 _ABSENT_WHEN_EMPTY = {"adapter", "prefix", "normalise", "sha256"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
+_PROBES = "probe_vectors"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Float16 = NDArray[np.float16]
@@ -117,7 +118,7 @@ class Manifest:
     """Everything in a pack but its arrays.
 
     ``fusion`` is the prior when vectors take part, ``without_model`` the one for tier 0 alone. ``centred``
-    says from whose mean the content part is taken, see ``ranking.affinity``.
+    says from whose mean the content part is taken, see ``ranking.affinity``; ``probe_texts``: see ``Pack``.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Manifest:
     named_features: tuple[str, ...] = ()
     weights_sha256: str = ""
     centred: Literal["pack", "list"] = "pack"
+    probe_texts: tuple[str, ...] = ()
     format: int = FORMAT
 
 
@@ -147,17 +149,34 @@ class Head:
     turn: Float16
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Texts, and the item vectors [n_texts, n_dims] that the pack's encoder made of them in training."""
+
+    texts: tuple[str, ...]
+    vectors: Float16
+
+
 @dataclass(frozen=True)
 class Pack:
     """A manifest and the arrays that its hash names. Make one with ``make`` or ``load``.
 
-    ``folder`` is where its adapters are; None when it has none.
+    ``folder`` is where its adapters are; None when it has none. An encoder on another device that makes other
+    vectors than ``probe_vectors`` of the manifest's ``probe_texts`` is not the one that the head reads.
     """
 
     manifest: Manifest
     head: Head
     folder: Path | None = None
     item_to_item: ItemToItem | None = None
+    probe_vectors: Float16 | None = None
+
+    @property
+    def probes(self) -> Probes | None:
+        """What the encoder can be tried by; None for a pack without."""
+        if self.probe_vectors is None:
+            return None
+        return Probes(self.manifest.probe_texts, self.probe_vectors)
 
     @cached_property
     def id(self) -> str:
@@ -177,13 +196,17 @@ def make(
     *,
     folder: Path | None = None,
     item_to_item: ItemToItem | None = None,
+    probes: Probes | None = None,
 ) -> Pack:
     """A pack of these arrays with their hash in the manifest; ``folder`` holds its adapters, if it has any.
 
     Raises ``PackInvalid`` as ``load`` does.
     """
-    digest = hashlib.sha256(_weights_bytes(head, item_to_item)).hexdigest()
-    pack = Pack(replace(manifest, weights_sha256=digest), head, folder, item_to_item)
+    vectors = None if probes is None else probes.vectors
+    digest = hashlib.sha256(_weights_bytes(head, item_to_item, vectors)).hexdigest()
+    texts = () if probes is None else probes.texts
+    manifest = replace(manifest, weights_sha256=digest, probe_texts=texts)
+    pack = Pack(manifest, head, folder, item_to_item, vectors)
     _check(pack)
     return pack
 
@@ -194,7 +217,7 @@ def save(pack: Pack, path: Path, card: str = "") -> None:
     for adapter in _adapters(pack.manifest):
         if pack.folder is not None and pack.folder.resolve() != path.resolve():
             shutil.copyfile(pack.folder / adapter.file, path / adapter.file)
-    (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head, pack.item_to_item))
+    (path / WEIGHTS_FILE).write_bytes(_weights_bytes(pack.head, pack.item_to_item, pack.probe_vectors))
     text = msgspec.json.format(_canonical(pack.manifest), indent=1)
     (path / MANIFEST_FILE).write_bytes(text + b"\n")
     if card:
@@ -216,8 +239,7 @@ def load(path: Path) -> Pack:
         raise _invalid(path, f"{MANIFEST_FILE}: format {manifest.format}, this version reads {FORMAT}")
     if hashlib.sha256(weights_bytes).hexdigest() != manifest.weights_sha256:
         raise _invalid(path, f"{WEIGHTS_FILE} is not the file that {MANIFEST_FILE} names (sha256 differs)")
-    head, item_to_item = _arrays(path, weights_bytes)
-    pack = Pack(manifest, head, path, item_to_item)
+    pack = Pack(manifest, *_arrays(path, weights_bytes, path))
     _check(pack, path)
     return pack
 
@@ -235,11 +257,13 @@ def _adapters(manifest: Manifest) -> list[AdapterFile]:
     return [used for used in (manifest.encoder.adapter, manifest.scorer.adapter) if used is not None]
 
 
-def _weights_bytes(head: Head, item_to_item: ItemToItem | None) -> bytes:
+def _weights_bytes(head: Head, item_to_item: ItemToItem | None, probe_vectors: Float16 | None) -> bytes:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {field.name: getattr(head, field.name) for field in fields(head)}
     if item_to_item is not None:
         arrays |= item_to_item.named()
+    if probe_vectors is not None:
+        arrays[_PROBES] = probe_vectors
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
@@ -253,7 +277,7 @@ def _read(file: Path) -> bytes:
         raise _invalid(file.parent, f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _arrays(path: Path, content: bytes) -> tuple[Head, ItemToItem | None]:
+def _arrays(path: Path, content: bytes, folder: Path) -> tuple[Head, Path, ItemToItem | None, Float16 | None]:
     names = [f.name for f in fields(Head)]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -263,7 +287,8 @@ def _arrays(path: Path, content: bytes) -> tuple[Head, ItemToItem | None]:
             missing = [name for name in names if name not in arrays]
             if missing:
                 raise _invalid(path, f"{WEIGHTS_FILE} has no array {missing[0]}")
-            return Head(**{name: arrays[name] for name in names}), maps.read(arrays)
+            head = Head(**{name: arrays[name] for name in names})
+            return head, folder, maps.read(arrays), arrays.get(_PROBES)
     except KeyError as error:
         raise _invalid(path, f"{WEIGHTS_FILE}: {error.args[0]}") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -299,11 +324,24 @@ def _check(pack: Pack, path: Path | None = None) -> None:
             raise _invalid(where, f"{name} has values that are not finite")
     if pack.item_to_item is not None and pack.item_to_item.problem:
         raise _invalid(where, pack.item_to_item.problem)
+    _check_probes(pack, where)
     _check_settings(manifest, where)
     for adapter in _adapters(manifest):
         _check_adapter(adapter, pack.folder, where)
     _check_prior(manifest.fusion, "fusion", where)
     _check_prior(manifest.without_model, "without_model", where)
+
+
+def _check_probes(pack: Pack, where: Path) -> None:
+    vectors, n = pack.probe_vectors, len(pack.manifest.probe_texts)
+    if vectors is None and not n:
+        return
+    wanted = (n, pack.n_dims)
+    if vectors is None or vectors.dtype != np.float16 or vectors.shape != wanted:
+        found = "missing" if vectors is None else f"{vectors.dtype} {vectors.shape}"
+        raise _invalid(where, f"{_PROBES} is {found}, not float16 {wanted}")
+    if not np.isfinite(vectors).all():
+        raise _invalid(where, f"{_PROBES} has values that are not finite")
 
 
 def _check_adapter(adapter: AdapterFile, folder: Path | None, where: Path) -> None:

@@ -56,9 +56,18 @@ These are films, on which the weights were fitted too. Elsewhere nothing was mea
 """
 
 
-def train(data: Log, hidden: NDArray[np.floating], out_dir: Path, *, command: str) -> Pack:
+def train(
+    data: Log,
+    hidden: NDArray[np.floating],
+    out_dir: Path,
+    *,
+    command: str,
+    probes: NDArray[np.floating] | None = None,
+) -> Pack:
     """Make the pack from the items' ``hidden`` states [n_items, n_embd], measure it, write it with a card."""
     pack = make_pack(data, hidden)
+    if probes is not None:
+        pack = recipe.with_probes(pack, probes)
     packs.save(pack, out_dir, _card(data, hidden, pack, command))
     return packs.load(out_dir)
 

@@ -15,7 +15,7 @@ from edge_reranker.evaluation.log import LIKED, Interactions, Log
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
-from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
+from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Probes, TasteSettings
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.item_to_item import ItemToItem as Known
 from edge_reranker.ranking.profile import SECONDS_A_DAY, Taste
@@ -29,6 +29,15 @@ VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
 NEW_SHARE = 0.2
+# What the encoder is tried by on other devices; of no log.
+PROBES = tuple(
+    Item(text, title=text)
+    for text in (
+        "A quiet afternoon by the sea",
+        "Laptop charger, 65 W, with two ports",
+        "Ten ways to cook rice (2019). Kitchen, Beginners",
+    )
+)
 # As sentence-transformers' modules.json has it: mean, then length 1.
 MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
 ENCODERS = {encoder.model: encoder for encoder in (MINILM, SMOLLM2)}
@@ -72,6 +81,7 @@ def train(
     command: str = "edge-reranker train",
     about: card.About = card.MOVIELENS,
     choice: str = "",
+    probes: NDArray[np.floating] | None = None,
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
@@ -79,8 +89,8 @@ def train(
     ``data.items``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
     ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
     the map, one of them on random numbers, to report what each part gives. ``choice`` is what the card says
-    of how the encoder was chosen. Deterministic on one machine.
-    Raises ``Missing`` without torch.
+    of how the encoder was chosen. ``probes`` are the hidden states of ``PROBES``, for other devices to try
+    their encoder by. Deterministic on one machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
 
@@ -93,6 +103,8 @@ def train(
         return pack, run.evaluate(data, pack, states)
 
     pack, report = made(hidden, seed, items)
+    if probes is not None:
+        pack = with_probes(pack, probes)
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
@@ -103,6 +115,13 @@ def train(
     )
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
+
+
+def with_probes(pack: Pack, hidden: NDArray[np.floating]) -> Pack:
+    """The same pack with what its encoder makes of ``PROBES``, from their hidden states."""
+    vectors = Towers.of(pack.head).item_vectors(hidden)
+    probes = Probes(tuple(item.title for item in PROBES), vectors)
+    return packs.make(pack.manifest, pack.head, item_to_item=pack.item_to_item, probes=probes)
 
 
 def make_pack(
