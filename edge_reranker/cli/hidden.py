@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from edge_reranker.cli.wiring import encoder_engine
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
-from edge_reranker.engine import STATES, Adapter
+from edge_reranker.engine import STATES, Adapter, WorkerEngine
 from edge_reranker.errors import EngineError, InvalidArgument
 from edge_reranker.models import ModelCache
 from edge_reranker.models.pack import Encoder
@@ -82,37 +83,57 @@ def _keep(path: Path, states: Float32) -> None:
 
 
 def hidden_states(
-    config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None = None
+    config: Config,
+    encoder: Encoder,
+    items: Sequence[Item],
+    adapter: Adapter | None = None,
+    *,
+    path: Path | None = None,
 ) -> Float32:
     """Pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
 
-    ``adapter`` is the pack's for its encoder.
+    ``adapter`` is the pack's for its encoder; ``path`` a file to read in place of the encoder's own.
 
     Raises Missing, ModelInvalid, EngineError, and InvalidArgument for an item that has no tokens.
     """
-    worker = encoder_engine(config, encoder)
-    try:
-        if not worker.wait_ready(Deadline.after_ms(120_000)):
-            raise EngineError(
-                worker.problem or "the model's worker did not start; see `edge-reranker doctor`"
-            )
+    with _worker(config, encoder, path) as worker:
         if adapter is not None:
             worker.load_adapter(adapter.path, Deadline())
         rows = []
         starts = range(0, len(items), _CHUNK)
         with click.progressbar(starts, label=f"encoding {len(items)} items", file=sys.stderr) as bar:
             for start in bar:
-                chunk = items[start : start + _CHUNK]
-                texts = [item_pieces(item, encoder.prefix) for item in chunk]
-                ids = worker.tokenize(texts, Deadline())
-                for item, tokens in zip(chunk, ids, strict=True):
-                    if not tokens:
-                        raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")
-                sequences = [tokens[:MAX_ITEM_TOKENS] for tokens in ids]
-                encoded = worker.encode(sequences, Deadline(), adapter=adapter)
-                if len(encoded.vectors) < len(chunk):
+                ids = _ids(worker, encoder, items[start : start + _CHUNK])
+                encoded = worker.encode(ids, Deadline(), adapter=adapter)
+                if len(encoded.vectors) < len(ids):
                     raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")
                 rows.append(encoded.vectors)
         return np.concatenate(rows)
+
+
+def token_ids(config: Config, encoder: Encoder, items: Sequence[Item]) -> list[list[int]]:
+    """What ``hidden_states`` has the model read of each item, without separators; raises as it does."""
+    with _worker(config, encoder, None) as worker:
+        starts = range(0, len(items), _CHUNK)
+        return [ids for start in starts for ids in _ids(worker, encoder, items[start : start + _CHUNK])]
+
+
+@contextmanager
+def _worker(config: Config, encoder: Encoder, path: Path | None) -> Iterator[WorkerEngine]:
+    worker = encoder_engine(config, encoder, path)
+    try:
+        if not worker.wait_ready(Deadline.after_ms(120_000)):
+            raise EngineError(
+                worker.problem or "the model's worker did not start; see `edge-reranker doctor`"
+            )
+        yield worker
     finally:
         worker.close()
+
+
+def _ids(worker: WorkerEngine, encoder: Encoder, items: Sequence[Item]) -> list[list[int]]:
+    found = worker.tokenize([item_pieces(item, encoder.prefix) for item in items], Deadline())
+    for item, tokens in zip(items, found, strict=True):
+        if not tokens:
+            raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")
+    return [tokens[:MAX_ITEM_TOKENS] for tokens in found]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edge_reranker.evaluation.table import Tables
     from edge_reranker.models.pack import Pack
 
+_MINUTES = 15.0
+
 
 @click.command()
 @options.cache_dir
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
     help="Seed of the training; the split of users is fixed.",
 )
 @click.option("--encoder", "model", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
+@click.option(
+    "--finetune",
+    type=click.Choice(("full", "lora")),
+    help="Train the encoder as well: as a whole, or a small LoRA adapter that lies in the pack.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long; default: 15.")
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 def train(
@@ -44,6 +52,8 @@ def train(
     out: Path,
     seed: int,
     model: str,
+    finetune: str | None,
+    minutes: float | None,
     name: str | None,
     **flags: Any,
 ) -> None:
@@ -53,8 +63,10 @@ def train(
     Example:
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
       edge-reranker train --out packs/movielens-smollm2
+      edge-reranker train --encoder minilm --finetune lora --minutes 15 --out my-pack
     """
     from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.cli.tiers import encoder_adapter
     from edge_reranker.evaluation import metrics, protocol
     from edge_reranker.training import card, recipe
     from edge_reranker.training.head import require_torch
@@ -62,19 +74,29 @@ def train(
     encoder = recipe.ENCODERS.get(model)
     if encoder is None:
         raise InvalidArgument("encoder", f"{model!r}; there are {', '.join(recipe.ENCODERS)}")
+    if minutes is not None and finetune is None:
+        raise InvalidArgument("minutes", "goes with --finetune: the towers take a fixed number of steps")
     config = options.load_config({**flags, "model": model})
     require_torch()
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
-    hidden = kept_hidden_states(config, encoder, data.items)
     command = f"edge-reranker train --out {out} --seed {seed}"
+    if finetune is not None:
+        from edge_reranker.cli.finetune import finetuned
+        from edge_reranker.training.finetune import SETTINGS, Until
+
+        minutes = minutes or _MINUTES
+        until = Until(60 * minutes)
+        encoder = finetuned(config, encoder, data, out, SETTINGS[finetune], until, seed=seed)
+        command += f" --finetune {finetune} --minutes {minutes:g}"
+    hidden = kept_hidden_states(config, encoder, data.items, encoder_adapter(encoder, out))
     about, default_name = card.MOVIELENS, recipe.NAMES[model]
     if items is not None and interactions is not None:
         command += f" --items {items.name} --interactions {interactions.name}"
         about = card.about(data, items=items.name, interactions=interactions.name)
         default_name = f"own-{model}"
-    if encoder is not recipe.SMOLLM2:
+    if model != recipe.SMOLLM2.model:
         command += f" --encoder {model}"
     trained = recipe.train(
         data,
