@@ -43,7 +43,7 @@ def finetuned(
 ) -> Encoder:
     """``encoder`` trained on the past of the users who train the towers, as the pack in ``out`` names it.
 
-    A LoRA adapter lies in ``out`` afterwards; a model trained as a whole lies there too, and in the cache. Run
+    A LoRA adapter lies in ``out`` afterwards; a model trained as a whole lies there, and in the cache. Run
     again after a break, it goes on where it was. Raises Missing, ModelInvalid, and EngineError when the file
     that was made gives other vectors than the training had.
     """
@@ -115,8 +115,8 @@ def _compare(
     least = float(((served * trained).sum(axis=1) / lengths).min())
     if not least >= LEAST_COSINE:
         raise EngineError(
-            f"the fine-tuned {encoder.model} gives other vectors in llama.cpp than in training (cosine {least:.4f}, "
-            f"{LEAST_COSINE} is the least); nothing was written. Please report it with this model's name"
+            f"the fine-tuned {encoder.model} gives other vectors in llama.cpp than in training (cosine "
+            f"{least:.4f}, {LEAST_COSINE} is the least), so nothing was written; train without --finetune"
         )
 
 

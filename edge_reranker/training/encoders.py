@@ -1,8 +1,8 @@
 """The encoders' pooled states in torch, with gradients, as llama.cpp makes them of the same GGUF.
 
-Two architectures: BERT (Devlin et al., arXiv 1810.04805) and Llama (Touvron et al., arXiv 2302.13971), after the
-last norm, which is where a pack's head reads. Weights carry GGUF's names; matrices may have LoRA pairs (Hu et
-al., arXiv 2106.09685).
+Two architectures: BERT (Devlin et al., arXiv 1810.04805) and Llama (Touvron et al., arXiv 2302.13971), after
+the last norm, which is where a pack's head reads. Weights carry GGUF's names; matrices may have LoRA pairs
+(Hu et al., arXiv 2106.09685).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Fine-tunes an encoder on what users liked next: all its blocks, or a LoRA adapter; one thread, resumable.
 
-The loss is the two-tower one of ``training.head`` with the standardised states themselves for vectors: a user is the
-sum of their history's, and the softmax is over the whole catalogue. A step encodes only some items with
-gradients; the others' states come from a bank that every step refreshes (Wang et al., "Cross-batch memory for
-embedding learning", 2020). The states may not leave the frozen encoder's far: that is what keeps items good which
-nobody has seen (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, for the average of weights).
+The loss is the two-tower one of ``training.head`` with the standardised states themselves for vectors: a
+user is the sum of their history's, and the softmax is over the whole catalogue. A step encodes only some items
+with gradients; the others' states come from a bank that every step refreshes (Wang et al., "Cross-batch memory
+for embedding learning", 2020). What may keep items good that nobody has seen: a pull towards the frozen
+states, steps with shortened texts, and going only a part of the way (Wortsman et al., "Robust fine-tuning of
+zero-shot models", 2022).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _CONSTANT = 1e-3  # of the usual deviation
 class Settings:
     """The numbers of fine-tuning; docs/decisions/0016 says how they were chosen.
 
-    ``rank`` None trains every weight of the blocks. ``pull`` is the weight of the distance to the frozen states,
-    ``masked`` the share of steps in which every token is left out by the chance ``mask``, as if a title were new,
-    and ``kept`` how much of the way from the frozen weights to the trained ones is gone in the end.
+    ``rank`` None trains every weight of the blocks. ``pull`` is the weight of the distance to the frozen
+    states, ``masked`` the share of steps in which every token is left out by the chance ``mask``, as if a
+    title were new, and ``kept`` how much of the way from the frozen weights to the trained ones is gone.
     """
 
     rank: int | None = None
@@ -83,11 +84,11 @@ def finetune(
     save_every_s: float = 30.0,
     say: Say = lambda step, share, loss: None,
 ) -> int:
-    """Trains ``network`` in place; ``sequences`` are the items' token ids, ``frozen`` their states [n, n_embd].
+    """Trains ``network`` in place and returns the number of steps.
 
-    Goes on from ``checkpoint`` if that is there, and keeps it up to date; the caller names it after all that it
-    depends on, and deletes it. Returns the number of steps. Raises ``ValueError`` when no history has a liked
-    item to predict, ``Missing`` without torch.
+    ``sequences`` are the items' token ids, ``frozen`` their states [n, n_embd]. Goes on from ``checkpoint``
+    if that is there, and keeps it up to date; the caller names it after all that it depends on, and deletes
+    it. Raises ``ValueError`` when no history has a liked item to predict, ``Missing`` without torch.
     """
     torch = require_torch()
     training = _Training(torch, network, sequences, frozen, usable(histories), settings, seed)
@@ -230,5 +231,5 @@ class _Training:
 
 def _shortened(ids: Sequence[int], mask: float, rng: np.random.Generator) -> list[int]:
     """``ids`` without those that chance leaves out; at least one stays."""
-    kept = np.flatnonzero(rng.random(len(ids)) >= mask)
-    return [ids[at] for at in (kept if len(kept) else [int(rng.integers(len(ids)))])]
+    kept = np.flatnonzero(rng.random(len(ids)) >= mask).tolist() or [int(rng.integers(len(ids)))]
+    return [ids[at] for at in kept]

@@ -189,7 +189,7 @@ def usable(histories: Sequence[History]) -> list[History]:
 
 
 def popularity_offset(histories: Sequence[History], n_items: int, recipe: Recipe) -> Float32:
-    """What popularity explains of a like, [n_items], added to the logits so that vectors need not learn it."""
+    """What popularity explains of a like, [n_items]: added to the logits, vectors need not learn it."""
     counts = np.full(n_items, 0.5)
     for history in histories:
         counts[history.rows] += 1

@@ -70,9 +70,11 @@ def train(
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
-    ``data.items``; its adapter, if it has one, lies in ``out_dir``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
-    ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
-    the map, one of them on random numbers, to report what each part gives. Deterministic on one machine.
+    ``data.items``; the encoder's adapter, if it has one, lies in ``out_dir``. ``items`` is what the map of
+    items learns by; None leaves it out. ``seed`` makes the pack; ``more_seeds`` are trained only to report
+    how much chance there is in the figures, and two packs without the map, one of them on random numbers, to
+    report what each part gives. Deterministic on one machine.
+    Raises ``Missing`` without torch.
     Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()

@@ -1,4 +1,4 @@
-"""The encoders in torch give what the real worker gives of the exported file, at the same place: after the norm."""
+"""The encoders in torch give what the real worker gives of the exported file: states after the last norm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-torch = pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+
+import torch
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapter, EngineSpec, WorkerEngine

@@ -1,4 +1,4 @@
-"""Fine-tuning: it finds what users like, stays near where it began, and goes on after a break as if there were none."""
+"""Fine-tuning finds what users like, stays near where it began, and goes on after a break as if without."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-torch = pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+
+import torch
 
 from edge_reranker.models import gguf_tensors
 from edge_reranker.models.pack import Encoder
