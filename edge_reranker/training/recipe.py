@@ -73,9 +73,7 @@ def train(
     ``data.items``; the encoder's adapter, if it has one, lies in ``out_dir``. ``items`` is what the map of
     items learns by; None leaves it out. ``seed`` makes the pack; ``more_seeds`` are trained only to report
     how much chance there is in the figures, and two packs without the map, one of them on random numbers, to
-    report what each part gives. Deterministic on one machine.
-    Raises ``Missing`` without torch.
-    Raises ``Missing`` without torch.
+    report what each part gives. Deterministic on one machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
 
