@@ -1,11 +1,11 @@
 """Fine-tunes an encoder on what users liked next: all its blocks, or a LoRA adapter; one thread, resumable.
 
 The loss is the two-tower one of ``training.head`` with the standardised states themselves for vectors: a
-user is the sum of their history's, and the softmax is over the whole catalogue. A step encodes only some items
-with gradients; the others' states come from a bank that every step refreshes (Wang et al., "Cross-batch memory
-for embedding learning", 2020). What may keep items good that nobody has seen: a pull towards the frozen
-states, steps with shortened texts, and going only a part of the way (Wortsman et al., "Robust fine-tuning of
-zero-shot models", 2022).
+user is the sum of their history's, and the softmax is over the whole catalogue. A step encodes only some
+items with gradients; the others' states come from a bank that every step refreshes (Wang et al., "Cross-batch
+memory for embedding learning", 2020). What may keep items good that nobody has seen: a pull towards the
+frozen states, steps with shortened texts, and going only a part of the way (Wortsman et al., "Robust
+fine-tuning of zero-shot models", 2022).
 """
 
 from __future__ import annotations
