@@ -6,6 +6,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,7 @@ def test_it_ends_with_its_time_and_tells_how_far_it_is(model: Path) -> None:
     told: list[tuple[int, float, float]] = []
     made = network(model)
     frozen = made.states(TEXTS).numpy()
+    began = time.monotonic()
     n_steps = finetune(
         made,
         TEXTS,
@@ -151,6 +153,7 @@ def test_it_ends_with_its_time_and_tells_how_far_it_is(model: Path) -> None:
         seed=0,
         say=lambda *each: told.append(each),
     )
+    assert 0.5 <= time.monotonic() - began < 5.0
     steps, shares, losses = zip(*told, strict=True)
     assert steps == tuple(range(1, n_steps + 1))
     assert list(shares) == sorted(shares)
