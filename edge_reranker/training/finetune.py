@@ -3,9 +3,8 @@
 The loss is the two-tower one of ``training.head`` with the standardised states themselves for vectors: a
 user is the sum of their history's, and the softmax is over the whole catalogue. A step encodes only some
 items with gradients; the others' states come from a bank that every step refreshes (Wang et al., "Cross-batch
-memory for embedding learning", 2020). What may keep items good that nobody has seen: a pull towards the
-frozen states, steps with shortened texts, and going only a part of the way (Wortsman et al., "Robust
-fine-tuning of zero-shot models", 2022).
+memory for embedding learning", 2020). A pull towards the frozen states keeps items good that nobody has seen;
+docs/decisions/0016 has what else was tried for that.
 """
 
 from __future__ import annotations
@@ -35,26 +34,22 @@ _CONSTANT = 1e-3  # of the usual deviation
 class Settings:
     """The numbers of fine-tuning; docs/decisions/0016 says how they were chosen.
 
-    ``rank`` None trains every weight of the blocks. ``pull`` is the weight of the distance to the frozen
-    states, ``masked`` the share of steps in which every token is left out by the chance ``mask``, as if a
-    title were new, and ``kept`` how much of the way from the frozen weights to the trained ones is gone.
+    ``rank`` None trains every weight of the blocks; ``n_encoded`` items a step are encoded with gradients, and
+    ``pull`` is the weight of their distance to the frozen states.
     """
 
     rank: int | None = None
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
-    n_encoded: int = 128
+    n_encoded: int = 96
     temperature: float = 10.0
-    pull: float = 1.0
-    masked: float = 0.0
-    mask: float = 0.3
-    kept: float = 1.0
+    pull: float = 0.3
     batch: Recipe = field(default_factory=Recipe)
 
 
 SETTINGS: Mapping[str, Settings] = {
-    "full": Settings(learning_rate=5e-5),
-    "lora": Settings(rank=2, learning_rate=2e-3),
+    "full": Settings(),
+    "lora": Settings(rank=2, learning_rate=4e-3),
 }
 
 
@@ -140,7 +135,6 @@ class _Training:
         else:
             # The table of words stays: those that only new items have would be left behind.
             trained = {n: t for n, t in network.weights.items() if n.startswith("blk.")}
-        self._before = {name: tensor.clone() for name, tensor in trained.items()}
         self._trained = {name: tensor.requires_grad_() for name, tensor in trained.items()}
         self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
         self._optimiser = torch.optim.AdamW(
@@ -158,11 +152,7 @@ class _Training:
         rng = np.random.default_rng([self._seed, self.step])  # so that a step is the same after a break
         known, wanted = batch(self._histories, len(self._bank), settings.batch, rng)
         rows = self._chosen(known, wanted, rng)
-        masked = rng.random() < settings.masked
-        texts = [self._sequences[row] for row in rows]
-        fresh = self._network.states(
-            [_shortened(ids, settings.mask, rng) for ids in texts] if masked else texts
-        )
+        fresh = self._network.states([self._sequences[row] for row in rows])
         at = self._torch.tensor(rows)
         states = self._bank.index_copy(0, at, fresh)
         vectors = functional.normalize((states - self._shift) * self._scale, dim=1)
@@ -181,8 +171,7 @@ class _Training:
         loss.backward()
         self._torch.nn.utils.clip_grad_norm_(list(self._trained.values()), 1.0)
         self._optimiser.step()
-        if not masked:
-            self._bank[at] = fresh.detach()
+        self._bank[at] = fresh.detach()
         self.step += 1
         return float(loss.detach())
 
@@ -195,13 +184,9 @@ class _Training:
         return np.sort(np.concatenate([first, rng.choice(others, n - len(first), replace=False)]))
 
     def finish(self) -> None:
-        """Goes back as far as the settings say, and leaves plain weights."""
-        with self._torch.no_grad():
-            for name, tensor in self._trained.items():
-                # An adapter's way is its B: that of A would come in twice.
-                if self._settings.rank is None or name.endswith(".1"):
-                    tensor.lerp_(self._before[name], 1 - self._settings.kept)
-                tensor.requires_grad_(False)
+        """Leaves plain weights."""
+        for tensor in self._trained.values():
+            tensor.requires_grad_(False)
 
     def save(self, path: Path) -> None:
         """Raises OSError."""
@@ -227,9 +212,3 @@ class _Training:
             for name, tensor in self._trained.items():
                 tensor.copy_(state["trained"][name])
         self._optimiser.load_state_dict(state["optimiser"])
-
-
-def _shortened(ids: Sequence[int], mask: float, rng: np.random.Generator) -> list[int]:
-    """``ids`` without those that chance leaves out; at least one stays."""
-    kept = np.flatnonzero(rng.random(len(ids)) >= mask).tolist() or [int(rng.integers(len(ids)))]
-    return [ids[at] for at in kept]

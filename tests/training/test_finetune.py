@@ -110,17 +110,6 @@ def test_an_adapter_leaves_the_weights_below_it_as_they_are(model: Path) -> None
     assert not any(tensor.requires_grad for pair in made.pairs.values() for tensor in pair)
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "lora"])
-def test_of_the_way_from_the_frozen_weights_only_what_is_asked_for_is_gone(
-    model: Path, settings: Settings
-) -> None:
-    whole, half, none = (once(model, replace(settings, kept=kept)) for kept in (1.0, 0.5, 0.0))
-    before = merged(network(model))
-    for name, weight in merged(whole).items():
-        np.testing.assert_allclose(merged(half)[name], (weight + before[name]) / 2, atol=1e-6)
-        np.testing.assert_allclose(merged(none)[name], before[name], atol=1e-7)
-
-
 def test_a_pull_keeps_the_states_nearer_to_the_frozen_ones(model: Path) -> None:
     frozen = network(model).states(TEXTS).numpy()
 
@@ -130,12 +119,6 @@ def test_a_pull_keeps_the_states_nearer_to_the_frozen_ones(model: Path) -> None:
         )
 
     assert near(30.0) > near(0.0) + 0.05
-
-
-def test_steps_with_shortened_texts_teach_too_and_differ(model: Path) -> None:
-    made = trained(model, replace(SETTINGS, masked=1.0))
-    assert apart(made) > apart(network(model)) + 0.03
-    assert differs(made, once(model, SETTINGS)) != []
 
 
 def test_it_ends_with_its_time_and_tells_how_far_it_is(model: Path) -> None:
