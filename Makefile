@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-quality models minilm proto torch clean help
+.PHONY: demo test check bench bench-quality models smollm2 proto torch clean help
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -23,15 +23,15 @@ demo: models ## The whole service on one real user, then an evaluation on all un
 	$(BIN)/edge-reranker demo
 	$(BIN)/edge-reranker evaluate
 
-test: models minilm ## All tests
+test: models smollm2 ## All tests
 	$(BIN)/python -m pytest
 
 models: $(READY)
-	@$(BIN)/edge-reranker model pull smollm2-135m >&2
+	@$(BIN)/edge-reranker model pull >&2
 	@$(BIN)/edge-reranker data pull movielens-100k >&2
 
-minilm: $(READY)
-	@$(BIN)/edge-reranker model pull minilm >&2
+smollm2: $(READY)
+	@$(BIN)/edge-reranker model pull smollm2-135m >&2
 
 check: $(READY) ## Lint, types, contract
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ check: $(READY) ## Lint, types, contract
 	$(BIN)/mypy
 	BIN=$(BIN) .ci/check-proto
 
-bench: models minilm ## Benchmarks; each ends with one JSON line
+bench: models smollm2 ## Benchmarks; each ends with one JSON line
 	$(BIN)/python -m benchmarks
 
 bench-quality: models torch ## The whole protocol of quality, in JSON; some minutes

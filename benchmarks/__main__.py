@@ -8,6 +8,7 @@ import sys
 NAMES = (
     "quality",
     "request",
+    "shipped",
     "overhead",
     "tier2",
     "cross",

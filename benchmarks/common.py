@@ -20,11 +20,13 @@ from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Scored, Stop, WorkerEngine
 from edge_reranker.evaluation import movielens
+from edge_reranker.models.catalogue import DEFAULT_MODEL
 from edge_reranker.types import Item
 from edge_reranker_client import Candidate, EdgeReranker, Event
 from edge_reranker_client import Item as SentItem
 
-MODEL = "smollm2-135m"
+MODEL = DEFAULT_MODEL
+READER = "smollm2-135m"
 # Threads of a model may still spin for some milliseconds: with this pause, nobody pays for another's.
 AFTER_MODEL_S = 0.02
 
@@ -68,7 +70,7 @@ def with_scorer(folder: Path) -> Path:
     pack = folder / "pack"
     shutil.copytree(wiring.pack_folder(Config(folder, folder / "s", cache_dir(), MODEL)), pack)
     manifest = json.loads((pack / "pack.json").read_text(encoding="utf-8"))
-    manifest["scorer"]["weight"] = 0.1
+    manifest["scorer"] |= {"weight": 0.1, "model": READER}
     (pack / "pack.json").write_text(json.dumps(manifest), encoding="utf-8")
     return pack
 

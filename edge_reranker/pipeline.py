@@ -23,6 +23,7 @@ from edge_reranker.ranking.features import FEATURES, features, with_column
 from edge_reranker.ranking.fusion import fuse, order
 from edge_reranker.ranking.profile import TAKEN_BACK, profile
 from edge_reranker.scoring import (
+    Scorer,
     Serving,
     Tiers,
     TierScores,
@@ -286,8 +287,10 @@ class Pipeline:
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
         self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        # Tier 2 reads what the user did; in a search by somebody unknown it has nothing to read.
-        above = ((1, tiers.tier1), (2, tiers.tier2 if user.profile else None))
+        above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
+        if not user.profile:
+            # A search by somebody unknown: the query is all that there is to read.
+            above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
         answer = _Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer

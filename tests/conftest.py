@@ -43,7 +43,7 @@ def movielens_dir(cache_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder_path(cache_dir: Path) -> Path:
-    """The default model's encoder; `make models` makes it."""
+    """The other encoder; `make smollm2` makes it."""
     from edge_reranker.models import ModelCache
 
     return ModelCache(cache_dir).open("smollm2-135m", "encoder")[1]
@@ -51,7 +51,7 @@ def encoder_path(cache_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def minilm_path(cache_dir: Path) -> Path:
-    """The other encoder; `make minilm` makes it."""
+    """The default encoder; `make models` makes it."""
     from edge_reranker.models import ModelCache
 
     return ModelCache(cache_dir).open("minilm", "encoder")[1]
@@ -59,7 +59,7 @@ def minilm_path(cache_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def scorer_path(cache_dir: Path) -> Path:
-    """The whole default model; `make models` makes it."""
+    """The model that reads candidates one by one; `make smollm2` makes it."""
     from edge_reranker.models import ModelCache
 
     return ModelCache(cache_dir).open("smollm2-135m", "scorer")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def prior(**mean: float) -> Prior:
     return Prior(names, tuple(mean.values()), identity)
 
 
-def small_pack(*, scorer_weight: float = 0.0) -> Pack:
+def small_pack(*, scorer_weight: float = 0.0, n_learned: int = N_DIMS) -> Pack:
     """A head of random maps over the fake engine's vectors, and a fusion that listens to all tiers.
 
+    What is not learned of an item's numbers is its content part.
     A weight of -1 on the server's rank undoes the server prior: what is left is what the features say.
     """
     random = np.random.default_rng(0)
@@ -46,7 +48,7 @@ def small_pack(*, scorer_weight: float = 0.0) -> Pack:
         scale=np.ones(N_EMBD, half),
         project=random.standard_normal((N_EMBD, N_DIMS)).astype(half),
         bias=np.zeros(N_DIMS, half),
-        turn=np.eye(N_DIMS, dtype=half),
+        turn=np.eye(n_learned, dtype=half),
     )
     manifest = Manifest(
         name="small",
@@ -54,12 +56,33 @@ def small_pack(*, scorer_weight: float = 0.0) -> Pack:
         encoder=Encoder("fake", 1, N_EMBD),
         taste=TasteSettings({"LIKE": 1.0, "CLICK": 0.5}, 30.0, 50, 7.0),
         fusion=prior(
-            server_rank=-1.0, tags=2.0, towers=4.0, query_text=2.0, neighbours=2.0, public_vector=4.0
+            server_rank=-1.0,
+            tags=2.0,
+            towers=4.0,
+            content=4.0,
+            query_text=2.0,
+            query_content=4.0,
+            neighbours=2.0,
+            public_vector=4.0,
         ),
         without_model=prior(server_rank=-1.0, tags=2.0, query_text=2.0, neighbours=2.0, public_vector=4.0),
         scorer=ScorerSettings("default", scorer_weight),
     )
     return make(manifest, head)
+
+
+def for_encoder(encoder: Encoder, *, n_dims: int = 64) -> Pack:
+    """A pack with a random head that reads ``encoder``."""
+    random = np.random.default_rng(0)
+    half = np.float16
+    head = Head(
+        shift=np.zeros(encoder.n_embd, half),
+        scale=np.ones(encoder.n_embd, half),
+        project=random.standard_normal((encoder.n_embd, n_dims)).astype(half),
+        bias=np.zeros(n_dims, half),
+        turn=np.eye(n_dims, dtype=half),
+    )
+    return make(dataclasses.replace(small_pack().manifest, encoder=encoder), head)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge_reranker.cli.wiring import encoder_file, open_device
@@ -16,35 +15,21 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapter, Encoded
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.errors import Missing, ModelInvalid
-from edge_reranker.models import ModelCache, Pack
+from edge_reranker.models import ModelCache
 from edge_reranker.models import pack as packs
-from edge_reranker.models.pack import Encoder, Head
+from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import sha256_of
 from edge_reranker.prompt import item_text
 from edge_reranker.training.recipe import MINILM, SMOLLM2
 from edge_reranker.types import RerankQuery
 from edge_reranker_client import Candidate, EdgeReranker, Event, Item
 from tests import gguf_files
-from tests.parts import film, films, liked, pipeline, small_pack
+from tests.parts import film, films, for_encoder, liked, pipeline, small_pack
 from tests.service import Run, serving
 
 
 def config(tmp_path: Path, cache: Path, *, model: str = "minilm", pack: str = "") -> Config:
     return Config(tmp_path, tmp_path / "s", cache, model, pack=pack, key_source="file")
-
-
-def for_encoder(encoder: Encoder, *, n_dims: int = 64) -> Pack:
-    """A pack with a random head that reads ``encoder``."""
-    random = np.random.default_rng(0)
-    half = np.float16
-    head = Head(
-        shift=np.zeros(encoder.n_embd, half),
-        scale=np.ones(encoder.n_embd, half),
-        project=random.standard_normal((encoder.n_embd, n_dims)).astype(half),
-        bias=np.zeros(n_dims, half),
-        turn=np.eye(n_dims, dtype=half),
-    )
-    return packs.make(dataclasses.replace(small_pack().manifest, encoder=encoder), head)
 
 
 @pytest.mark.parametrize("encoder", [SMOLLM2, MINILM])
@@ -100,9 +85,11 @@ def test_each_text_is_encoded_behind_the_packs_prefix(data_dir: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path, minilm_path: Path) -> None:
-    packs.save(for_encoder(MINILM), data_dir / "pack")
-    options = ("--pack", str(data_dir / "pack"), "--model", "minilm")
+def test_a_service_ranks_with_a_pack_for_the_other_encoder(
+    data_dir: Path, cache_dir: Path, encoder_path: Path
+) -> None:
+    packs.save(for_encoder(SMOLLM2), data_dir / "pack")
+    options = ("--pack", str(data_dir / "pack"), "--model", "smollm2-135m")
     with (
         serving(data_dir, cache_dir, *options),
         EdgeReranker(data_dir=data_dir, owner=True) as client,
@@ -110,7 +97,9 @@ def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path,
         client.record([Event("LIKE", Item("liked", "Heat (1995)", tags=["Crime"]))])
         client.warmup()
         found = client.rerank([Candidate(str(n), f"Film number {n}") for n in range(5)], budget_ms=20_000)
-        (model,) = [each for each in client.models() if each.name == "minilm"]
+        (model,) = [
+            each for each in client.models() if each.name == "smollm2-135m" and each.role == "encoder"
+        ]
     assert (found.coverage, found.degraded_reason) == (1.0, "")
     assert {result.tier for result in found.results} == {1}
     assert (model.role, model.state) == ("encoder", "READY")
@@ -120,19 +109,21 @@ def test_a_service_ranks_with_a_pack_for_minilm(data_dir: Path, cache_dir: Path,
 def test_a_pack_for_another_encoder_says_which_model_to_give(
     data_dir: Path, cache_dir: Path, run: Run
 ) -> None:
-    packs.save(for_encoder(MINILM), data_dir / "pack")
-    device = open_device(config(data_dir, cache_dir, model="smollm2-135m", pack=str(data_dir / "pack")))
+    packs.save(for_encoder(SMOLLM2), data_dir / "pack")
+    device = open_device(config(data_dir, cache_dir, model="minilm", pack=str(data_dir / "pack")))
     device.close()
-    assert device.problems[0].endswith("reads minilm, not smollm2-135m: no vectors; give --model minilm")
+    assert device.problems[0].endswith(
+        "reads smollm2-135m, not minilm: no vectors; give --model smollm2-135m"
+    )
     told = {"EDGE_RERANKER_PACK": str(data_dir / "pack")}
     finding = {each["what"]: each for each in json.loads(run("doctor", "--json", **told).stdout)}["pack"]
-    assert (finding["ok"], finding["next"][:20]) == (False, "give --model minilm,")
-    fits = run("doctor", "--json", "--model", "minilm", **told).stdout
+    assert (finding["ok"], finding["next"][:26]) == (False, "give --model smollm2-135m,")
+    fits = run("doctor", "--json", "--model", "smollm2-135m", **told).stdout
     assert {each["what"]: each["ok"] for each in json.loads(fits)}["pack"] is True
 
 
 def test_train_knows_its_encoders(run: Run, data_dir: Path) -> None:
     refused = run("train", "--encoder", "nobody", "--out", str(data_dir / "pack"))
     assert refused.returncode != 0
-    assert "'nobody'; there are smollm2-135m, minilm" in refused.stderr
+    assert "'nobody'; there are auto, minilm, smollm2-135m" in refused.stderr
     assert not (data_dir / "pack").exists()

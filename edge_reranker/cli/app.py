@@ -76,7 +76,7 @@ def cli() -> None:
 
     \b
     Example:
-      edge-reranker model pull smollm2-135m
+      edge-reranker model pull minilm
       edge-reranker serve
     """
 

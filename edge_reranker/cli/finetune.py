@@ -13,8 +13,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.cli.hidden import hidden_states, kept_hidden_states, token_ids
-from edge_reranker.cli.wiring import encoder_file
+from edge_reranker.backend.encoder import BATCH, ItemEncoder, texts_of
+from edge_reranker.cli.wiring import encoder_engine, encoder_file
 from edge_reranker.config import Config
 from edge_reranker.engine.llama import derive
 from edge_reranker.errors import EngineError
@@ -39,18 +39,25 @@ Float32 = npt.NDArray[np.float32]
 
 
 def finetuned(
-    config: Config, encoder: Encoder, data: Log, out: Path, settings: Settings, until: Until, *, seed: int
+    config: Config,
+    encoder: Encoder,
+    data: Log,
+    frozen: Float32,
+    out: Path,
+    settings: Settings,
+    until: Until,
+    *,
+    seed: int,
 ) -> Encoder:
     """``encoder`` trained on the past of the users who train the towers, as the pack in ``out`` names it.
 
-    A LoRA adapter lies in ``out`` afterwards; a model trained as a whole lies there, and in the cache. Run
-    again after a break, it goes on where it was. Raises Missing, ModelInvalid, and EngineError when the file
-    that was made gives other vectors than the training had.
+    ``frozen`` are the items' states as they are. A LoRA adapter lies in ``out`` afterwards; a model trained as
+    a whole lies there, and in the cache. Run again after a break, it goes on where it was. Raises Missing,
+    ModelInvalid, and EngineError when the file that was made gives other vectors than the training had.
     """
     base = encoder_file(config, encoder)
     network = Network.of(gguf_tensors.read(base), encoder)
-    ids = token_ids(config, encoder, data.items)
-    frozen = kept_hidden_states(config, encoder, data.items)
+    ids = _token_ids(config, encoder, data.items)
     histories = [recipe.history(past, recipe.TASTE) for past in protocol.split(data).head.values()]
     name = _name(sha256_of(base), encoder, settings, until, seed, ids, histories)
     checkpoint = _only(config.cache_dir / "finetune" / f"{name}.pt")
@@ -109,7 +116,11 @@ def _compare(
 ) -> None:
     """Vectors of the real worker against the training's own: before the norm or after it is another space."""
     rows = range(0, len(items), max(1, len(items) // _N_COMPARED))
-    served = hidden_states(config, encoder, [items[row] for row in rows], path=path)
+    worker = ItemEncoder(encoder_engine(config, encoder, path))
+    try:
+        served = worker.encode(texts_of([items[row] for row in rows], encoder.prefix))
+    finally:
+        worker.close()
     trained = np.concatenate([network.states([ids[row]]).numpy() for row in rows])
     lengths = np.linalg.norm(served, axis=1) * np.linalg.norm(trained, axis=1)
     least = float(((served * trained).sum(axis=1) / lengths).min())
@@ -118,6 +129,17 @@ def _compare(
             f"the fine-tuned {encoder.model} gives other vectors in llama.cpp than in training (cosine "
             f"{least:.4f}, {LEAST_COSINE} is the least), so nothing was written; train without --finetune"
         )
+
+
+def _token_ids(config: Config, encoder: Encoder, items: Sequence[Item]) -> list[list[int]]:
+    """What the worker reads of each item, without separators."""
+    worker = ItemEncoder(encoder_engine(config, encoder))
+    try:
+        texts = texts_of(items, encoder.prefix)
+        starts = range(0, len(texts), BATCH)
+        return [ids for start in starts for ids in worker.token_ids(texts[start : start + BATCH])]
+    finally:
+        worker.close()
 
 
 def _name(

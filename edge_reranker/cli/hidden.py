@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.cli.wiring import encoder_engine
+from edge_reranker.cli.encoders import RayPool, encoders
 from edge_reranker.config import Config
-from edge_reranker.deadline import Deadline
-from edge_reranker.engine import STATES, Adapter, WorkerEngine
-from edge_reranker.errors import EngineError, InvalidArgument
+from edge_reranker.engine import STATES, Adapter
+from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import ModelCache
 from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import atomic
-from edge_reranker.prompt import item_pieces, item_text
-from edge_reranker.scoring.vectors import MAX_ITEM_TOKENS
+from edge_reranker.prompt import item_text
 from edge_reranker.types import Item
 
-_CHUNK = 32
 _MAX_KEPT = 4  # of 4 MB each for MovieLens-100K and the default model: one per encoder that was measured
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -33,7 +29,11 @@ Float32 = npt.NDArray[np.float32]
 
 
 def kept_hidden_states(
-    config: Config, encoder: Encoder, items: Sequence[Item], adapter: Adapter | None = None
+    config: Config,
+    encoder: Encoder,
+    items: Sequence[Item],
+    adapter: Adapter | None = None,
+    ray: RayPool | None = None,
 ) -> Float32:
     """``hidden_states`` from the cache if they are there and whole; else made, and kept if that works.
 
@@ -51,7 +51,7 @@ def kept_hidden_states(
     path = config.cache_dir / "hidden" / key.hexdigest()[:32]
     states = _kept(path)
     if states is None:
-        states = hidden_states(config, encoder, items, adapter)
+        states = hidden_states(config, encoder, items, adapter, ray)
         try:
             _keep(path, states)
         except OSError as error:
@@ -87,53 +87,29 @@ def hidden_states(
     encoder: Encoder,
     items: Sequence[Item],
     adapter: Adapter | None = None,
-    *,
-    path: Path | None = None,
+    ray: RayPool | None = None,
 ) -> Float32:
     """Pooled hidden states float32 [n_items, n_embd], made exactly as the service makes them.
 
-    ``adapter`` is the pack's for its encoder; ``path`` a file to read in place of the encoder's own.
+    ``adapter`` is the pack's for its encoder.
 
     Raises Missing, ModelInvalid, EngineError, and InvalidArgument for an item that has no tokens.
     """
-    with _worker(config, encoder, path) as worker:
-        if adapter is not None:
-            worker.load_adapter(adapter.path, Deadline())
-        rows = []
-        starts = range(0, len(items), _CHUNK)
-        with click.progressbar(starts, label=f"encoding {len(items)} items", file=sys.stderr) as bar:
-            for start in bar:
-                ids = _ids(worker, encoder, items[start : start + _CHUNK])
-                encoded = worker.encode(ids, Deadline(), adapter=adapter)
-                if len(encoded.vectors) < len(ids):
-                    raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")
-                rows.append(encoded.vectors)
-        return np.concatenate(rows)
+    from edge_reranker.backend.encoder import BATCH, texts_of, without_tokens
 
-
-def token_ids(config: Config, encoder: Encoder, items: Sequence[Item]) -> list[list[int]]:
-    """What ``hidden_states`` has the model read of each item, without separators; raises as it does."""
-    with _worker(config, encoder, None) as worker:
-        starts = range(0, len(items), _CHUNK)
-        return [ids for start in starts for ids in _ids(worker, encoder, items[start : start + _CHUNK])]
-
-
-@contextmanager
-def _worker(config: Config, encoder: Encoder, path: Path | None) -> Iterator[WorkerEngine]:
-    worker = encoder_engine(config, encoder, path)
-    try:
-        if not worker.wait_ready(Deadline.after_ms(120_000)):
-            raise EngineError(
-                worker.problem or "the model's worker did not start; see `edge-reranker doctor`"
-            )
-        yield worker
-    finally:
-        worker.close()
-
-
-def _ids(worker: WorkerEngine, encoder: Encoder, items: Sequence[Item]) -> list[list[int]]:
-    found = worker.tokenize([item_pieces(item, encoder.prefix) for item in items], Deadline())
-    for item, tokens in zip(items, found, strict=True):
-        if not tokens:
-            raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")
-    return [tokens[:MAX_ITEM_TOKENS] for tokens in found]
+    starts = range(0, len(items), BATCH)
+    batches = ((start, texts_of(items[start : start + BATCH], encoder.prefix)) for start in starts)
+    made: dict[int, Float32] = {}
+    label = f"encoding {len(items)} items"
+    with (
+        encoders(config, encoder, adapter, ray) as found,
+        click.progressbar(length=len(items), label=label, file=sys.stderr) as bar,
+    ):
+        for start, states in found.states(batches):
+            row = without_tokens(states)
+            if row is not None:
+                item = items[start + row]
+                raise InvalidArgument(f"item {item.id}", "its text is nothing but control strings")
+            made[start] = states
+            bar.update(len(states))
+    return np.concatenate([made[start] for start in starts])

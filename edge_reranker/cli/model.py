@@ -28,7 +28,7 @@ def model() -> None:
 
     \b
     Example:
-      edge-reranker model pull smollm2-135m
+      edge-reranker model pull minilm
     """
 
 
@@ -41,7 +41,7 @@ def pull(name: str, as_json: bool, **flags: Any) -> None:
 
     \b
     Example:
-      edge-reranker model pull smollm2-135m
+      edge-reranker model pull minilm
     """
     from edge_reranker.engine.llama import derive
 
@@ -114,7 +114,7 @@ def load(name: str, as_json: bool, **flags: Any) -> None:
 
     \b
     Example:
-      edge-reranker model load smollm2-135m
+      edge-reranker model load minilm
     """
     request = messages.request(model_service_pb2.LoadModelRequest, name=name)
     with options.connect(flags, owner=True) as client:

@@ -54,7 +54,9 @@ def cache_dir(command: _Command) -> _Command:
 def pack(command: _Command) -> _Command:
     """Adds --pack."""
     return click.option(
-        "--pack", type=Given(path_type=Path), help="Folder of a pack; default: the one that ships."
+        "--pack",
+        type=Given(path_type=Path),
+        help="Folder of a pack, or the name of one that ships; default: movielens-minilm.",
     )(command)
 
 

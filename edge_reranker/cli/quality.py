@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,18 @@ import click
 import msgspec
 
 from edge_reranker.cli import logs, options
-from edge_reranker.errors import InvalidArgument
-from edge_reranker.models import load_pack
+from edge_reranker.cli.encoders import RayPool, ray_options, ray_pool
+from edge_reranker.errors import InvalidArgument, Missing
+from edge_reranker.models import ModelCache, load_pack
 from edge_reranker.models.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from edge_reranker.config import Config
     from edge_reranker.evaluation.log import Log
     from edge_reranker.evaluation.table import Tables
-    from edge_reranker.models.pack import Pack
+    from edge_reranker.models.pack import Encoder, Pack
 
+AUTO = "auto"
 _MINUTES = 15.0
 
 
@@ -36,7 +40,16 @@ _MINUTES = 15.0
     show_default=True,
     help="Seed of the training; the split of users is fixed.",
 )
-@click.option("--encoder", "model", default=DEFAULT_MODEL, show_default=True, help="What reads the items.")
+@click.option(
+    "--encoder",
+    "model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="What reads the items; auto: of those pulled, the one that serves the users who fit the prior best.",
+)
+@click.option(
+    "--generic", is_flag=True, help="A pack for domains without a log: nothing is learned of any item."
+)
 @click.option(
     "--finetune",
     type=click.Choice(("full", "lora")),
@@ -45,6 +58,7 @@ _MINUTES = 15.0
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long; default: 15.")
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
+@ray_options
 def train(
     data_folder: Path | None,
     items: Path | None,
@@ -52,9 +66,12 @@ def train(
     out: Path,
     seed: int,
     model: str,
+    generic: bool,
     finetune: str | None,
     minutes: float | None,
     name: str | None,
+    on_ray: bool,
+    ray_workers: int | None,
     **flags: Any,
 ) -> None:
     """Train a pack on a log of yours, or on MovieLens-100K: towers, fusion prior, a card with honest figures.
@@ -62,42 +79,54 @@ def train(
     \b
     Example:
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
-      edge-reranker train --out packs/movielens-smollm2
-      edge-reranker train --encoder minilm --finetune lora --minutes 15 --out my-pack
+      edge-reranker train --out packs/movielens-minilm
+      edge-reranker train --finetune lora --minutes 15 --out my-pack
+      edge-reranker train --generic --out packs/generic-minilm
     """
     from edge_reranker.cli.hidden import kept_hidden_states
-    from edge_reranker.cli.tiers import encoder_adapter
     from edge_reranker.evaluation import metrics, protocol
     from edge_reranker.training import card, recipe
     from edge_reranker.training.head import require_torch
 
-    encoder = recipe.ENCODERS.get(model)
-    if encoder is None:
-        raise InvalidArgument("encoder", f"{model!r}; there are {', '.join(recipe.ENCODERS)}")
+    if model != AUTO and model not in recipe.ENCODERS:
+        raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
     if minutes is not None and finetune is None:
-        raise InvalidArgument("minutes", "goes with --finetune: the towers take a fixed number of steps")
-    config = options.load_config({**flags, "model": model})
+        raise InvalidArgument("--minutes", "goes with --finetune: the towers take a fixed number of steps")
+    config = options.load_config(flags if model == AUTO else {**flags, "model": model})
+    pool = ray_pool(on_ray, ray_workers)
+    if generic:
+        _train_generic(config, data_folder, out, model, (items, interactions, name, finetune))
+        return
     require_torch()
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
+    choice = ""
+    if model == AUTO:
+        encoder, hidden, choice = _chosen(config, data, seed, pool)
+        click.echo(choice, err=True)
+    else:
+        encoder = recipe.ENCODERS[model]
+        hidden = kept_hidden_states(config, encoder, data.items, ray=pool)
     command = f"edge-reranker train --out {out} --seed {seed}"
-    if finetune is not None:
-        from edge_reranker.cli.finetune import finetuned
-        from edge_reranker.training.finetune import SETTINGS, Until
-
-        minutes = minutes or _MINUTES
-        until = Until(60 * minutes)
-        encoder = finetuned(config, encoder, data, out, SETTINGS[finetune], until, seed=seed)
-        command += f" --finetune {finetune} --minutes {minutes:g}"
-    hidden = kept_hidden_states(config, encoder, data.items, encoder_adapter(encoder, out))
-    about, default_name = card.MOVIELENS, recipe.NAMES[model]
+    about, default_name = card.MOVIELENS, recipe.NAMES[encoder.model]
     if items is not None and interactions is not None:
         command += f" --items {items.name} --interactions {interactions.name}"
         about = card.about(data, items=items.name, interactions=interactions.name)
-        default_name = f"own-{model}"
-    if model != recipe.SMOLLM2.model:
+        default_name = f"own-{encoder.model}"
+    if model != DEFAULT_MODEL:
         command += f" --encoder {model}"
+    if finetune is not None:
+        from edge_reranker.cli.finetune import finetuned
+        from edge_reranker.cli.tiers import encoder_adapter
+        from edge_reranker.training.finetune import SETTINGS, Until
+
+        minutes = minutes or _MINUTES
+        encoder = finetuned(
+            config, encoder, data, hidden, out, SETTINGS[finetune], Until(60 * minutes), seed=seed
+        )
+        hidden = kept_hidden_states(config, encoder, data.items, encoder_adapter(encoder, out), pool)
+        command += f" --finetune {finetune} --minutes {minutes:g}"
     trained = recipe.train(
         data,
         hidden,
@@ -106,10 +135,49 @@ def train(
         encoder=encoder,
         command=command,
         about=about,
+        choice=choice,
         name=name or default_name,
     )
     click.echo(trained.report.as_text())
     click.echo(f"pack {trained.pack.id} written to {out}")
+
+
+def _train_generic(
+    config: Config, data_folder: Path | None, out: Path, model: str, not_with: tuple[object, ...]
+) -> None:
+    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.evaluation import metrics
+    from edge_reranker.training import generic, recipe
+
+    if model != generic.ENCODER.model or any(not_with):
+        raise InvalidArgument(
+            "--generic",
+            f"goes with the encoder {generic.ENCODER.model}, no log, name or --finetune; leave them out",
+        )
+    metrics.require_library()
+    data = logs.chosen_log(config.cache_dir, data_folder, None, None)
+    hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items)
+    command = f"edge-reranker train --generic --out {out}"
+    click.echo(f"pack {generic.train(data, hidden, out, command=command).id} written to {out}")
+
+
+def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[Encoder, Any, str]:
+    """Of the encoders on this device the best for ``data``, its hidden states, and the card's words."""
+    from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.training import recipe
+    from edge_reranker.training.choice import choose
+    from edge_reranker.training.head import Recipe
+
+    pulled = {file.name for file in ModelCache(config.cache_dir).files() if file.role == "encoder"}
+    encoders = [each for each in recipe.ENCODERS.values() if each.model in pulled]
+    if not encoders:
+        raise Missing(f"no encoder on this device: edge-reranker model pull {DEFAULT_MODEL}")
+    hidden_of = {
+        each.model: kept_hidden_states(replace(config, model=each.model), each, data.items, ray=ray)
+        for each in encoders
+    }
+    choice = choose(data, [(each, hidden_of[each.model]) for each in encoders], seed=seed, settings=Recipe())
+    return choice.encoder, hidden_of[choice.encoder.model], choice.as_text()
 
 
 @click.command()

@@ -75,7 +75,7 @@ def make_tiers(
         named=tuple(manifest.named_features),
         weights=_with_scorer(Weights.of(manifest.fusion), manifest.scorer.weight),
         without_model=_with_scorer(Weights.of(manifest.without_model), manifest.scorer.weight),
-        tier1=VectorScorer(vectors, Affinity(towers, items), background, epochs),
+        tier1=VectorScorer(vectors, Affinity(towers, items, manifest.centred), background, epochs),
         tier2=tier2,
         hot=hot,
         vectors=vectors,

@@ -28,7 +28,7 @@ from edge_reranker.errors import (
 from edge_reranker.models import ModelCache, Pack, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.catalogue import MODELS, known_pair
-from edge_reranker.models.pack import Encoder
+from edge_reranker.models.pack import MANIFEST_FILE, Encoder
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.scoring import (
@@ -39,14 +39,18 @@ from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState
 
 NO_MODEL = "none"
-DEFAULT_PACK = "movielens-smollm2"
+DEFAULT_PACK = "movielens-minilm"
 
 
 def pack_folder(config: Config) -> Path:
-    """The folder of the pack in use: the configured one, or the one that ships."""
-    if config.pack:
-        return Path(config.pack).expanduser()
-    return Path(str(resources.files("edge_reranker_packs"))) / DEFAULT_PACK
+    """The folder of the pack in use: the configured one, or one that ships, by its name."""
+    shipped = Path(str(resources.files("edge_reranker_packs")))
+    if not config.pack:
+        return shipped / DEFAULT_PACK
+    chosen = Path(config.pack).expanduser()
+    if len(chosen.parts) == 1 and not chosen.exists() and (shipped / chosen / MANIFEST_FILE).is_file():
+        return shipped / chosen
+    return chosen
 
 
 def n_threads(config: Config) -> int:

@@ -197,7 +197,7 @@ def among(world: World, title: str, n: int, *, popular: bool) -> Section:
     knn, ease = tuning.tuned_knn(past, objective), tuning.tuned_ease(past, objective)
     before = lists.server_places(test)
     found = {
-        **world.baselines(lister, test),
+        **world.baselines(lister, test, world.learned),
         KNN: sampled.by_server(test, knn.server),
         EASE: sampled.by_server(test, ease.server),
         "ours without the model": lists.places(test, weighing.without_model),

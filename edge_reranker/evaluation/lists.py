@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ class Learned:
         items: Sequence[Item],
         hidden: NDArray[np.floating],
         texts: Sequence[Item] | None = None,
+        *,
+        centred: Literal["pack", "list"] = "pack",
     ) -> Learned:
         """For ``items`` with their hidden states, aligned, [n_items, n_embd].
 
@@ -55,7 +58,7 @@ class Learned:
         hashes = [content_hash(item) for item in texts or items]
         vectors = dict(zip(hashes, towers.item_vectors(hidden), strict=True))
         return cls(
-            Affinity(towers, item_to_item),
+            Affinity(towers, item_to_item, centred),
             vectors,
             {item.id: name for item, name in zip(items, hashes, strict=True)},
         )
@@ -64,7 +67,7 @@ class Learned:
     def of(cls, pack: Pack, items: Sequence[Item], hidden: NDArray[np.floating]) -> Learned:
         """What ``pack`` has learned."""
         map_of = None if pack.item_to_item is None else ItemToItem.of(pack.item_to_item)
-        return cls.make(Towers.of(pack.head), map_of, items, hidden)
+        return cls.make(Towers.of(pack.head), map_of, items, hidden, centred=pack.manifest.centred)
 
     def columns(
         self, matrix: NDArray[np.float64], user: profile.Profile, candidates: Sequence[str]

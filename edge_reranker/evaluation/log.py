@@ -162,22 +162,23 @@ class Builder:
         self._at_s.append(at_s)
 
     def log(self) -> Log:
-        """What was added, in order."""
+        """What was added, in order; what was added twice, alike in all columns, is there once."""
         users = sorted(self._code_of)
         user = _places([self._code_of[name] for name in users])[np.frombuffer(self._user, np.int32)]
         ids = [item.id for item in self._items]
         by_id = _places(sorted(range(len(ids)), key=ids.__getitem__))
         item = np.frombuffer(self._item, np.int32)
-        at_s = np.frombuffer(self._at_s, np.float64)
-        order = np.lexsort((by_id[item], at_s, user))
-        return Log(
-            self._items,
-            tuple(users),
-            user[order],
-            item[order],
-            np.frombuffer(self._type, np.int8)[order],
-            at_s[order],
-        )
+        at_s, type_ = np.frombuffer(self._at_s, np.float64), np.frombuffer(self._type, np.int8)
+        order = np.lexsort((type_, by_id[item], at_s, user))
+        user, item, at_s, type_ = user[order], item[order], at_s[order], type_[order]
+        del order
+        new = np.ones(len(user), bool)
+        new[1:] = False
+        for column in (user, item, at_s, type_):
+            new[1:] |= column[1:] != column[:-1]
+        if not new.all():
+            user, item, at_s, type_ = user[new], item[new], at_s[new], type_[new]
+        return Log(self._items, tuple(users), user, item, type_, at_s)
 
 
 def _places(order: Sequence[int]) -> NDArray[np.int32]:

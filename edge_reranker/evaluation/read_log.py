@@ -1,4 +1,4 @@
-"""Reads a log of anybody's: items as JSON lines, interactions as JSON lines or Parquet.
+"""Reads a log of anybody's: items as JSON lines, interactions as JSON lines or Parquet; lines can be gzipped.
 
 Row by row: besides the items and users, memory holds 17 bytes for each interaction, and about 47 at the peak,
 while they are put in order (`python -m benchmarks logs`).
@@ -6,8 +6,10 @@ while they are put in order (`python -m benchmarks logs`).
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,7 @@ _CODE_OF: Mapping[str, int] = {
 }
 _MAX_ID_BYTES = 256
 _PARQUET = b"PAR1"
+_GZIP = b"\x1f\x8b"
 _BATCH = 65_536
 _YEAR_10000_S = 253_402_300_800.0
 
@@ -63,7 +66,7 @@ def read(items: Path, interactions: Path) -> Log:
     """
     known = read_items(items)
     builder = Builder(known)
-    parquet = _is_parquet(interactions)
+    parquet = _begins_with(interactions, _PARQUET)
     rows = _parquet_rows(interactions) if parquet else _json_rows(interactions)
     for number, row in rows:
         try:
@@ -78,6 +81,8 @@ def read(items: Path, interactions: Path) -> Log:
 
 def read_items(path: Path) -> tuple[Item, ...]:
     """Items, one JSON object a line: the proto's Item. Raises as ``read``."""
+    if _begins_with(path, _PARQUET):
+        raise InvalidArgument(path.name, "is Parquet; items are JSON lines, one object a line")
     decoder = msgspec.json.Decoder(_Item)
     row_of: dict[str, int] = {}
     items = []
@@ -168,11 +173,15 @@ def _seconds(value: float | str) -> float:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                yield number, text
+    number = 0
+    try:
+        with gzip.open(path) if _begins_with(path, _GZIP) else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield number, text
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidArgument(path.name, f"damaged gzip after row {number}: {error}") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:
@@ -192,18 +201,23 @@ def _decoded(decoder: msgspec.json.Decoder[Any], line: bytes, path: Path, number
             f"{problem}{_value_at(line, field)}; fields are {', '.join(decoder.type.__struct_fields__)}",
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidArgument(f"{path.name}, row {number}", f"not JSON: {error}") from None
+        raise InvalidArgument(
+            f"{path.name}, row {number}", f"not JSON: {error}; one object a line is wanted"
+        ) from None
 
 
 def _value_at(line: bytes, field: str) -> str:
-    value = msgspec.json.decode(line)
+    try:
+        value = msgspec.json.decode(line)
+    except msgspec.DecodeError:  # a list's first line: of another kind before it is broken
+        return ""
     name = re.split(r"[.\[]", field)[0]
     return f", found {_shown(value[name])}" if isinstance(value, dict) and name in value else ""
 
 
-def _is_parquet(path: Path) -> bool:
+def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(len(_PARQUET)) == _PARQUET
+        return file.read(len(magic)) == magic
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:

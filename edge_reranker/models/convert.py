@@ -47,7 +47,7 @@ def convert_bert(folder: Path, target: Path) -> None:
         from safetensors.numpy import load_file
     except ImportError as error:
         raise Missing(
-            f"making a GGUF of {FILES[0]} needs {error.name}: pip install 'edge-reranker[convert]'"
+            f"making a GGUF of {FILES[0]} needs {error.name}: pip install 'edge-reranker[device]'"
         ) from error
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -116,7 +116,8 @@ class ScorerSettings:
 class Manifest:
     """Everything in a pack but its arrays.
 
-    ``fusion`` is the prior when vectors take part, ``without_model`` the one for tier 0 alone.
+    ``fusion`` is the prior when vectors take part, ``without_model`` the one for tier 0 alone. ``centred``
+    says from whose mean the content part is taken, see ``ranking.affinity``.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Manifest:
     scorer: ScorerSettings = ScorerSettings()
     named_features: tuple[str, ...] = ()
     weights_sha256: str = ""
+    centred: Literal["pack", "list"] = "pack"
     format: int = FORMAT
 
 
@@ -238,7 +240,7 @@ def _weights_bytes(head: Head, item_to_item: ItemToItem | None) -> bytes:
     arrays: dict[str, Any] = {field.name: getattr(head, field.name) for field in fields(head)}
     if item_to_item is not None:
         arrays |= item_to_item.named()
-    np.savez(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

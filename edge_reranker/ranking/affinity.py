@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,33 +12,50 @@ from numpy.typing import NDArray
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Float32, Towers
 
+_UNIT = 2.0**30
+
 Column = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Scores [n_candidates], and where they mean anything."""
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Items' vectors [m, n_dims] and weights [m], and the user's vector [n_dims] that they make."""
+
+    vectors: Float32
+    weights: Float32
+    user: Float32
+
+
+@dataclass(frozen=True, slots=True)
 class Likes:
-    """What is known of a user: vectors [n_dims] of the whole history and of its newest items, what the pack's
-    map says that people like who like those [n_items], and how many items it all comes from.
+    """What is known of a user: the items of the whole history and its newest that have a vector, what the
+    pack's map says that people like who like the newest [n_items], and how many items it all comes from.
     """
 
-    whole: Float32
-    recent: Float32
+    whole: Known
+    recent: Known
     together: NDArray[np.float64]
     n_items: int
 
     @property
     def has_vector(self) -> bool:
         """Whether any item of the history has one."""
-        return bool(self.whole.any())
+        return bool(self.whole.user.any())
 
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """A pack's towers and its map of items, if it has one."""
+    """A pack's towers and its map of items, if it has one.
+
+    ``centred`` on "list": the content part is taken from the mean of what is at hand, history and candidates,
+    not from that of the pack's catalogue. So a pack serves texts that it was not made for: what they all have
+    in common says nothing about what anybody likes (docs/decisions/0015).
+    """
 
     towers: Towers
     items: ItemToItem | None = None
+    centred: Literal["pack", "list"] = "pack"
 
     def likes(
         self,
@@ -50,8 +68,8 @@ class Affinity:
         An item that is not among ``vectors`` (by hash, [n_dims] each) counts for the map only.
         """
         together = np.zeros(0) if self.items is None else self.items.user(*recent)
-        whole = self._user(vectors, *history)
-        return Likes(whole, self._user(vectors, *recent), together, len(history[0]))
+        whole, newest = self._found(vectors, *history), self._found(vectors, *recent)
+        return Likes(whole, newest, together, len(history[0]))
 
     def columns(
         self,
@@ -62,42 +80,74 @@ class Affinity:
     ) -> dict[str, Column]:
         """Every column of tier 1 for the candidates, by content hash; ``query`` is its vector [n_dims].
 
-        The learned part is for items that the pack's people knew: of others it has learned nothing, and says
-        nothing. Which these are is known by the map; a pack without one takes all as known.
+        The learned part speaks of items that the pack's people knew, the content part of the others: of these
+        nothing was learned, and of those it says nothing that the learned part does not know better. Which
+        are known is in the map; a pack without one takes all as known, unless it has learned nothing at all.
         """
         n = len(candidates)
         reached = np.array([name in vectors for name in candidates], np.bool_)
-        seen = np.ones(n, np.bool_) if self.items is None else self.items.has(candidates)
-        rows = np.stack([vectors[name] for name in candidates if name in vectors]) if reached.any() else None
+        seen = self._seen(candidates)
+        rows = self._rows([vectors[name] for name in candidates if name in vectors])
+        asked = self._known(self._rows([] if query is None else [query]), np.ones(0 if query is None else 1))
+        whole, recent, asked, rows = self._centred(rows, likes.whole, likes.recent, asked)
 
-        def cosines(user: Float32 | None) -> NDArray[np.float64]:
+        def cosines(known: Known) -> NDArray[np.float64]:
             found = np.zeros((2, n))
-            if rows is not None and user is not None:
-                found[:, reached] = self.towers.scores(user, rows)
+            if reached.any():
+                found[:, reached] = self.towers.scores(known.user, rows)
             return found
 
-        (towers, content), (towers_recent, content_recent) = cosines(likes.whole), cosines(likes.recent)
+        (towers, content), (towers_recent, content_recent) = cosines(whole), cosines(recent)
         none = np.zeros(n)
         together = none if self.items is None else self.items.scores(likes.together, candidates)
         return {
             "towers": (towers, reached & seen),
             "towers_recent": (towers_recent, reached & seen),
-            "content": (content, reached),
-            "content_recent": (content_recent, reached),
-            "query_content": (cosines(query)[1], reached),
+            "content": (content, reached & ~seen),
+            "content_recent": (content_recent, reached & ~seen),
+            "query_content": (cosines(asked)[1], reached),
             "unseen": (np.where(seen, 0.0, 1.0) if likes.n_items else none, np.ones(n, np.bool_)),
             "item_to_item": (together, seen),
         }
 
-    def _user(
+    def _seen(self, candidates: Sequence[str]) -> NDArray[np.bool_]:
+        if self.items is not None:
+            return self.items.has(candidates)
+        return np.full(len(candidates), self.towers.n_learned > 0)
+
+    def _centred(
+        self, rows: Float32, whole: Known, recent: Known, asked: Known
+    ) -> tuple[Known, Known, Known, Float32]:
+        """The same, seen from the content's mean over the ``whole`` history and the candidates' ``rows``."""
+        if self.centred == "pack":
+            return whole, recent, asked, rows
+        at = self.towers.n_learned
+        content = self.towers.trusted(np.concatenate([whole.vectors, rows]))[:, at:]
+        # Whole numbers, so that the order of the candidates does not change the sum's last bit.
+        total = np.round(content.astype(np.float64) * _UNIT).astype(np.int64).sum(axis=0)
+        mean = (total / _UNIT / max(1, len(content))).astype(np.float32)
+
+        def away(vectors: Float32) -> Float32:
+            moved = self.towers.trusted(vectors)
+            moved[:, at:] -= mean
+            return moved
+
+        whole, recent, asked = (self._known(away(k.vectors), k.weights) for k in (whole, recent, asked))
+        return whole, recent, asked, away(rows)
+
+    def _found(
         self,
         vectors: Mapping[str, NDArray[np.floating]],
         names: Sequence[str],
         weights: NDArray[np.floating],
-    ) -> Float32:
+    ) -> Known:
         pairs = [(vectors[n], weight) for n, weight in zip(names, weights, strict=True) if n in vectors]
-        if not pairs:
-            return np.zeros(self.towers.n_dims, np.float32)
-        return self.towers.user_vector(
-            np.stack([vector for vector, _ in pairs]), np.array([weight for _, weight in pairs])
-        )
+        rows = self._rows([vector for vector, _ in pairs])
+        return self._known(rows, np.array([weight for _, weight in pairs]))
+
+    def _known(self, rows: Float32, weights: NDArray[np.floating]) -> Known:
+        weights = np.asarray(weights, np.float32)
+        return Known(rows, weights, self.towers.user_vector(rows, weights))
+
+    def _rows(self, vectors: Sequence[NDArray[np.floating]]) -> Float32:
+        return np.array(vectors, np.float32).reshape(len(vectors), self.towers.n_dims)

@@ -25,7 +25,7 @@ FEATURES = (
     "public_vector",  # cosine with the history's mean in a vector space of the backend's own, centred
     "towers",  # tier 1's learned part; filled in by ``with_column``, like the rest
     "towers_recent",  # the same for the newest events only
-    "content",  # tier 1's other part: likeness of the texts, learned from nobody
+    "content",  # its other part, for unseen items: likeness of the texts, learned from nobody
     "content_recent",  # the same for the newest events only
     "query_content",  # likeness of the candidate's text and the query
     "unseen",  # 1 for an item that nobody knew of whom the pack learned; it has no "towers"

@@ -73,6 +73,13 @@ class Towers:
         """Numbers in the learned part, which comes first."""
         return len(self.turn)
 
+    def content_only(self) -> Towers:
+        """The same without the learned part."""
+        at = self.n_learned
+        return Towers(
+            self.shift, self.scale, self.project[:, at:], self.bias[at:], np.zeros((0, 0), np.float32)
+        )
+
     def item_vectors(self, hidden: NDArray[np.floating]) -> NDArray[np.float16]:
         """Mean-pooled hidden states [n, n_embd] to item vectors [n, n_dims], each part of length 1.
 
@@ -93,7 +100,7 @@ class Towers:
         """
         if len(vectors) == 0:
             return np.zeros(self.n_dims, np.float32)
-        pooled = np.asarray(np.asarray(weights, np.float32) @ self._trusted(vectors), np.float32)
+        pooled = np.asarray(np.asarray(weights, np.float32) @ self.trusted(vectors), np.float32)
         pooled[: self.n_learned] = pooled[: self.n_learned] @ self.turn
         return np.asarray(self._of_length_1(pooled[None])[0], np.float32)
 
@@ -102,10 +109,10 @@ class Towers:
 
         [n] each, between -1 and 1; all 0 for a part that there is not.
         """
-        trusted, at = self._trusted(vectors), self.n_learned
+        trusted, at = self.trusted(vectors), self.n_learned
         return trusted[:, :at] @ user[:at], trusted[:, at:] @ user[at:]
 
-    def _trusted(self, vectors: NDArray[np.floating]) -> Float32:
+    def trusted(self, vectors: NDArray[np.floating]) -> Float32:
         """Vectors made of length 1: one that a backend sent must not gain weight by being long."""
         values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
         return self._of_length_1(np.asarray(values, np.float32))

@@ -28,7 +28,8 @@ class VectorScorer:
     pack knows of items.
     """
 
-    column = "content"
+    # The one that speaks of every candidate with a vector.
+    column = "query_content"
 
     def __init__(
         self, vectors: VectorCache, affinity: Affinity, background: BackgroundEncoder, epochs: Epochs
@@ -40,6 +41,11 @@ class VectorScorer:
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, Likes]] = {}
         self._look_up_pace = Pace()
+
+    @property
+    def reads_queries(self) -> bool:
+        """Whether it compares candidates with the query."""
+        return self._vectors.reads_queries
 
     def score(
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline

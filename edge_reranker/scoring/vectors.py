@@ -75,6 +75,11 @@ class VectorCache:
         """Why no new item can be encoded; UNSPECIFIED when it can."""
         return self._without_encoder if self._encoder is None else DegradedReason.UNSPECIFIED
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether a query's vector says anything: only the content part is about texts."""
+        return self._towers.n_learned < self._towers.n_dims
+
     def keyed(self, items: Sequence[Item]) -> list[Keyed]:
         """Items with the names of their texts."""
         return [Keyed(item, content_hash(item)) for item in items]
@@ -183,7 +188,7 @@ class VectorCache:
 
         It is a user's own words: it stays in memory, and goes with the next forget.
         """
-        if not text or self._towers.n_learned == self._towers.n_dims:
+        if not text or not self.reads_queries:
             return None, DegradedReason.UNSPECIFIED
         key = (owner.namespace, text)
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ The encoder's weights are not in this pack either; their licence is their own.
 
 Users who start before the 70 % quantile of all {interactions}' times: 70 % of them train the towers (up to
 that time only), the other 30 % fit the prior. Users who start later were not looked at until measuring.
+
+{counts}
 
 {recipe}
 
@@ -121,6 +124,31 @@ def _made_up(log: Log) -> str:
     )
 
 
+# Of fewer users, percentile intervals are too narrow to go by: with 4, one user is a quarter of every draw.
+FEW = 50
+_WIDTH = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Learners:
+    """How many users had a say in the towers and in the prior, and how the encoder was chosen."""
+
+    head: int
+    fusion: int
+    choice: str = ""
+
+
+def _counts(learners: Learners, own: run.Report) -> str:
+    n_of = {"taught the towers": learners.head, "fitted the prior": learners.fusion, "tested": own.n_users}
+    text = "Users: " + ", ".join(f"{n:,} {did}" for did, n in n_of.items()) + "."
+    if min(n_of.values()) < FEW:
+        text += (
+            f" Fewer than {FEW} of a kind are little: the intervals below are too narrow, and other users "
+            "could turn the figures. They show that the path works; measure again when there are more."
+        )
+    return "\n\n".join(textwrap.fill(part, _WIDTH) for part in (text, learners.choice) if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What packs without the map of items reached: with the ``towers``, and with towers on random numbers."""
@@ -136,6 +164,7 @@ def render(
     parts: Parts,
     *,
     command: str,
+    learners: Learners,
     about: About = MOVIELENS,
 ) -> str:
     """The card as Markdown. ``reports`` are by training seed, the pack's own first."""
@@ -150,6 +179,7 @@ def render(
         pooled=_POOLED[encoder.pooling] + (", length 1" if encoder.normalise else ""),
         n_dims=pack.n_dims,
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
+        counts=_counts(learners, own),
         report=own.as_text(),
         seeds=seeds,
         n_items=0 if items is None else len(items.keys),

@@ -34,8 +34,8 @@ _CONSTANT = 1e-3  # of the usual deviation
 class Settings:
     """The numbers of fine-tuning; docs/decisions/0016 says how they were chosen.
 
-    ``rank`` None trains every weight of the blocks; ``n_encoded`` items a step are encoded with gradients, and
-    ``pull`` is the weight of their distance to the frozen states.
+    ``rank`` None trains every weight of the blocks; ``n_encoded`` items a step are encoded with gradients,
+    and ``pull`` is the weight of their distance to the frozen states.
     """
 
     rank: int | None = None
@@ -83,7 +83,7 @@ def finetune(
 
     ``sequences`` are the items' token ids, ``frozen`` their states [n, n_embd]. Goes on from ``checkpoint``
     if that is there, and keeps it up to date; the caller names it after all that it depends on, and deletes
-    it. Raises ``ValueError`` when no history has a liked item to predict, ``Missing`` without torch.
+    it. Raises ``FailedPrecondition`` when no history has a liked item to predict, ``Missing`` without torch.
     """
     torch = require_torch()
     training = _Training(torch, network, sequences, frozen, usable(histories), settings, seed)

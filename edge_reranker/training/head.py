@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.errors import Missing
+from edge_reranker.errors import FailedPrecondition, Missing
 
 Float32 = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ class Recipe:
     n_dims: int = 64
     n_components: int = 384
     whitening: float = 0.5
-    n_steps: int = 420
+    n_steps: int = 840
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -80,7 +80,7 @@ def train_head(
 ) -> HeadArrays:
     """Fit the towers to ``histories`` over the items' hidden states [n_items, n_embd].
 
-    Raises ``ValueError`` when no history has a liked item to predict, ``Missing`` without torch.
+    Raises ``FailedPrecondition`` when no history has a liked item to predict, ``Missing`` without torch.
     """
     torch = require_torch()
     found = usable(histories)
@@ -181,10 +181,13 @@ def _fit(
 
 
 def usable(histories: Sequence[History]) -> list[History]:
-    """Those that can be parted into what is known and what is liked. Raises ``ValueError`` if none can."""
+    """Those that can be parted into what is known and what is liked; ``FailedPrecondition`` if none can."""
     found = [h for h in histories if len(h.rows) > _MIN_KNOWN and h.liked.any()]
     if not found:
-        raise ValueError("no history has more than 3 items and a liked one among them")
+        raise FailedPrecondition(
+            f"nothing to learn from: of the {len(histories)} users who teach the towers, none has more than "
+            f"{_MIN_KNOWN} items by the moment of the split and a liked one among them"
+        )
     return found
 
 

@@ -62,24 +62,30 @@ def before(*, model: bool = True) -> fusion.Weights:
     )
 
 
-def pooled(listed: Sequence[lists.Listed], *, model: bool = True) -> fusion.Weights:
-    """The posterior after all choices in ``listed``, as if one user had made them; its mean is ``fit``'s."""
+def pooled(
+    listed: Sequence[lists.Listed], unseen: Sequence[lists.Listed] = (), *, model: bool = True
+) -> fusion.Weights:
+    """The posterior after all choices, as if one user had made them; its mean is ``fit``'s."""
     start = before(model=model)
-    return fusion.fit(_chosen(listed, start.names), start)
+    return fusion.fit(_choices(listed, unseen, start.names), start)
 
 
-def fit(listed: Sequence[lists.Listed], *, model: bool = True) -> fusion.Weights:
+def fit(
+    listed: Sequence[lists.Listed], unseen: Sequence[lists.Listed] = (), *, model: bool = True
+) -> fusion.Weights:
     """The prior for a new user, learned from the choices in ``listed``; over the columns of ``before``.
 
-    The mean is the posterior mode over all choices. The covariance is how unsure that is (Laplace) plus how
-    much users differ from each other (``between_users``); a column that the data never fills keeps its
-    deviation of ``BEFORE``.
+    ``unseen`` are the same lists as a pack would see them that does not know some of the items: half of what
+    the choices say is learned from these, if there are any. The mean is the posterior mode over all choices.
+    The covariance is how unsure that is (Laplace) plus how much users differ from each other
+    (``between_users``); a column that the data never fills keeps its deviation of ``BEFORE``.
     """
     start = before(model=model)
-    of_user: dict[str, list[lists.Listed]] = {}
-    for each in listed:
-        of_user.setdefault(each.cut.user_id, []).append(each)
-    chosen = [_chosen(group, start.names) for group in of_user.values()]
+    of_user: dict[str, tuple[list[lists.Listed], list[lists.Listed]]] = {}
+    for at, each in ((0, listed), (1, unseen)):
+        for one in each:
+            of_user.setdefault(one.cut.user_id, ([], []))[at].append(one)
+    chosen = [_choices(*group, start.names) for group in of_user.values()]
     pooled = fusion.fit([part for parts in chosen for part in parts], start)
     filled = np.array(
         [
@@ -122,10 +128,15 @@ def between_users(
     return spread
 
 
-def _chosen(listed: Sequence[lists.Listed], names: Sequence[str]) -> list[fusion.Choices]:
+def _choices(
+    listed: Sequence[lists.Listed], unseen: Sequence[lists.Listed], names: Sequence[str]
+) -> list[fusion.Choices]:
+    """The lists' choices over these columns, each choice counted once: half and half if it is in both."""
     columns = [lists.NAMES.index(name) for name in names]
+    share = 0.5 if unseen else 1.0
     return [
-        fusion.Choices(part.matrix[:, :, columns], part.counts, part.offset) for part in lists.choices(listed)
+        fusion.Choices(part.matrix[:, :, columns], share * part.counts, part.offset)
+        for part in (*lists.choices(listed), *lists.choices(unseen))
     ]
 
 

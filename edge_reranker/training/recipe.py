@@ -9,25 +9,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reranker.errors import FailedPrecondition
 from edge_reranker.evaluation import lists, protocol, run
 from edge_reranker.evaluation.log import LIKED, Interactions, Log
+from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, TasteSettings
 from edge_reranker.prompt import content_hash
-from edge_reranker.ranking.profile import SECONDS_A_DAY
+from edge_reranker.ranking.item_to_item import ItemToItem as Known
+from edge_reranker.ranking.profile import SECONDS_A_DAY, Taste
+from edge_reranker.ranking.towers import Towers
 from edge_reranker.training import card, item_to_item, prior
 from edge_reranker.training.head import History, Recipe, train_head
 from edge_reranker.types import EventType, Item
 
-NAME = "movielens-smollm2"
+NAME = "movielens-minilm"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
+NEW_SHARE = 0.2
 # As sentence-transformers' modules.json has it: mean, then length 1.
 MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
-ENCODERS = {encoder.model: encoder for encoder in (SMOLLM2, MINILM)}
-NAMES = {SMOLLM2.model: NAME, MINILM.model: "movielens-minilm"}
+ENCODERS = {encoder.model: encoder for encoder in (MINILM, SMOLLM2)}
+NAMES = {MINILM.model: NAME, SMOLLM2.model: "movielens-smollm2"}
 TASTE = TasteSettings(
     event_weights={
         "VIEW": 0.3,
@@ -61,11 +66,12 @@ def train(
     more_seeds: Sequence[int] = (1, 2),
     recipe: Recipe | None = None,
     items: item_to_item.Settings | None = ITEMS,
-    encoder: Encoder = SMOLLM2,
+    encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
     command: str = "edge-reranker train",
     about: card.About = card.MOVIELENS,
+    choice: str = "",
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
@@ -73,7 +79,9 @@ def train(
     ``data.items``; the encoder's adapter, if it has one, lies in ``out_dir``. ``items`` is what the map of
     items learns by; None leaves it out. ``seed`` makes the pack; ``more_seeds`` are trained only to report
     how much chance there is in the figures, and two packs without the map, one of them on random numbers, to
-    report what each part gives. Deterministic on one machine. Raises ``Missing`` without torch.
+    report what each part gives. ``choice`` is what the card says of how the encoder was chosen.
+    Deterministic on one machine.
+    Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
 
@@ -97,7 +105,11 @@ def train(
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
-    text = card.render(pack, recipe, {seed: report, **others}, parts, command=command, about=about)
+    split = protocol.split(data)
+    learners = card.Learners(len(split.head), len({cut.user_id for cut in split.fusion}), choice)
+    text = card.render(
+        pack, recipe, {seed: report, **others}, parts, command=command, about=about, learners=learners
+    )
     packs.save(pack, out_dir, text)
     return Trained(packs.load(out_dir), report)
 
@@ -109,7 +121,7 @@ def make_pack(
     seed: int,
     recipe: Recipe,
     items: item_to_item.Settings | None = ITEMS,
-    encoder: Encoder = SMOLLM2,
+    encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
     folder: Path | None = None,
@@ -118,6 +130,42 @@ def make_pack(
 
     ``folder`` has the encoder's adapter, if there is one.
     """
+    draft, listed = drafted(
+        data,
+        hidden,
+        seed=seed,
+        recipe=recipe,
+        items=items,
+        encoder=encoder,
+        taste=taste,
+        name=name,
+        folder=folder,
+    )
+    unseen = unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
+    manifest = Manifest(
+        name,
+        VERSION,
+        encoder,
+        taste,
+        fusion=prior.as_prior(prior.fit(listed, unseen)),
+        without_model=prior.as_prior(prior.fit(listed, unseen, model=False)),
+    )
+    return packs.make(manifest, draft.head, folder=folder, item_to_item=draft.item_to_item)
+
+
+def drafted(
+    data: Log,
+    hidden: NDArray[np.floating],
+    *,
+    seed: int,
+    recipe: Recipe,
+    items: item_to_item.Settings | None = ITEMS,
+    encoder: Encoder = MINILM,
+    taste: TasteSettings = TASTE,
+    name: str = NAME,
+    folder: Path | None = None,
+) -> tuple[Pack, list[lists.Listed]]:
+    """A pack that believes what one does before any choice, and its lists for the users who fit the prior."""
     split = protocol.split(data)
     histories = [history(past, taste) for past in split.head.values()]
     head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
@@ -126,16 +174,44 @@ def make_pack(
         Manifest(name, VERSION, encoder, taste, neutral, neutral), head, folder=folder, item_to_item=of_items
     )
     make = run.lister(data, split, draft, hidden)
-    listed: list[lists.Listed] = [make.listed(cut) for cut in split.fusion]
-    manifest = Manifest(
-        name,
-        VERSION,
-        encoder,
-        taste,
-        fusion=prior.as_prior(prior.fit(listed)),
-        without_model=prior.as_prior(prior.fit(listed, model=False)),
-    )
-    return packs.make(manifest, head, folder=folder, item_to_item=of_items)
+    return draft, [make.listed(cut) for cut in split.fusion]
+
+
+def unaware(
+    data: Log,
+    hidden: NDArray[np.floating],
+    listed: Sequence[lists.Listed],
+    *,
+    seed: int,
+    recipe: Recipe,
+    items: item_to_item.Settings | None,
+    taste: TasteSettings,
+) -> list[lists.Listed]:
+    """``listed`` as a pack would see them that was made before a fifth of the items came, drawn by ``seed``.
+
+    From them the fusion learns how far to trust what a pack says of new items. None where the rest of the
+    items is too little to learn from.
+    """
+    n_new = round(NEW_SHARE * len(data.items))
+    old = np.sort(np.random.default_rng(seed).permutation(len(data.items))[n_new:])
+    row_of = np.full(len(data.items), -1)
+    row_of[old] = np.arange(len(old))
+    split = protocol.split(data)
+    before = [_among(history(past, taste), row_of) for past in split.head.values()]
+    try:
+        head, found = learn([data.items[row] for row in old], hidden[old], before, recipe, items, seed=seed)
+    except FailedPrecondition:
+        return []
+    known = None if found is None else Known.of(found)
+    learned = lists.Learned.make(Towers.of(head), known, data.items, hidden)
+    make = lists.Lister(PopularityServer((), {}), {item.id: item for item in data.items}, Taste.of(taste))
+    return [make.knowing(each, learned) for each in listed]
+
+
+def _among(history: History, row_of: NDArray[np.int64]) -> History:
+    """The history without the items whose new row is -1."""
+    kept = row_of[history.rows] >= 0
+    return History(row_of[history.rows][kept], history.weights[kept], history.liked[kept])
 
 
 def learn(

@@ -48,6 +48,8 @@ class Trainer:
         head, found = recipe.learn(items, hidden, histories, self.recipe, self.items, seed=seed)
         return Towers.of(head), None if found is None else ItemToItem.of(found)
 
-    def weights(self, listed: Sequence[lists.Listed], model: bool) -> fusion.Weights:
+    def weights(
+        self, listed: Sequence[lists.Listed], unseen: Sequence[lists.Listed], model: bool
+    ) -> fusion.Weights:
         """The mean of ``prior.fit``: what a user without feedback gets."""
-        return prior.pooled(listed, model=model)
+        return prior.pooled(listed, unseen, model=model)

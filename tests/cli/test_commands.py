@@ -175,9 +175,9 @@ def test_a_killed_worker_never_stops_an_answer(data_dir: Path, cache_dir: Path, 
 def test_a_damaged_model_means_lower_tiers_and_a_reason(
     data_dir: Path, cache_dir: Path, tmp_path: Path, run: Run, damage: str
 ) -> None:
-    folder = tmp_path / "models" / "smollm2-135m"
+    folder = tmp_path / "models" / "minilm"
     folder.mkdir(parents=True)
-    for file in (cache_dir / "models" / "smollm2-135m").iterdir():
+    for file in (cache_dir / "models" / "minilm").iterdir():
         if file.is_file() and damage != "missing":
             (folder / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2 or None])
             if file.suffix == ".json":
@@ -203,6 +203,31 @@ def test_a_corrupt_pack_means_the_servers_order_and_a_reason(
     assert [result["id"] for result in answer["results"]] == ["a", "b"]
 
 
+@pytest.mark.model
+def test_the_pack_for_any_domain_serves_by_its_name(data_dir: Path, cache_dir: Path, run: Run) -> None:
+    """Somebody who bought garden tools sees others sooner, though no word of the titles is the same."""
+    bought = ["Stainless steel hand trowel", "Terracotta flower pots, set of 4", "Organic tomato seeds"]
+    titles = ["Acoustic guitar strings", "Paperback crime novel", "USB-C charging cable", "Running socks",
+              "Desk lamp", "Pruning shears for roses", "Espresso cups", "Watering can, 5 litres"]  # fmt: skip
+    events = [{"type": "PURCHASE", "item": {"id": f"b{n}", "title": title}} for n, title in enumerate(bought)]
+    candidates = [{"id": title, "title": title} for title in titles]
+    with serving(data_dir, cache_dir, "--pack", "generic-minilm"):
+        run("record", "-", stdin="\n".join(map(json.dumps, events)))
+        request = json.dumps({"candidates": candidates, "budgetMs": 20_000})
+        answer = json.loads(run("rank", "--json", "-", stdin=request).stdout)
+    assert answer["pack"].startswith("generic-minilm-")
+    assert answer["coverage"] == 1.0
+    order = [result["id"] for result in answer["results"]]
+    for title in ("Pruning shears for roses", "Watering can, 5 litres"):
+        assert order.index(title) < titles.index(title), order
+
+
+def test_a_pack_that_is_nowhere_is_named(data_dir: Path, run: Run) -> None:
+    found = run("evaluate", "--pack", "generic-nobody")
+    assert found.returncode != 0
+    assert "generic-nobody" in found.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"this is no database, but it is long enough" * 100])
 def test_an_odd_file_in_place_of_the_database_is_refused_and_left_alone(
     data_dir: Path, run: Run, content: bytes
@@ -217,7 +242,7 @@ def test_an_odd_file_in_place_of_the_database_is_refused_and_left_alone(
 def test_doctor_says_what_to_do_next(run: Run, data_dir: Path, cache_dir: Path, tmp_path: Path) -> None:
     found = run("doctor", "--cache-dir", str(tmp_path))
     assert found.returncode == 4
-    assert found.stdout.splitlines()[-1] == "Next: run `edge-reranker model pull smollm2-135m`"
+    assert found.stdout.splitlines()[-1] == "Next: run `edge-reranker model pull minilm`"
     with serving(data_dir, cache_dir, "--model", "none"):
         found = run("doctor", "--model", "none")
         report = json.loads(run("doctor", "--model", "none", "--json").stdout)
@@ -359,7 +384,16 @@ def test_ctrl_c_while_a_model_is_made_stops_the_pull(
         cache_dir / "models" / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_reranker.cli", "model", "pull", "--cache-dir", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "edge_reranker.cli",
+            "model",
+            "pull",
+            "smollm2-135m",
+            "--cache-dir",
+            str(tmp_path),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -19,12 +19,18 @@ from edge_reranker.evaluation import synthetic
 from edge_reranker.evaluation.log import Log
 from edge_reranker.models import ModelCache, gguf_tensors
 from edge_reranker.models import pack as packs
+from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import sha256_of
 from edge_reranker.training import recipe
 from edge_reranker.training.finetune import SETTINGS, Until
 from tests.service import Run
 
-STEPS = Until(n_steps=4)
+STEPS = Until(n_steps=3)
+
+
+def finetuned(config: Config, log: Log, out: Path, how: str) -> Encoder:
+    frozen = hidden_states(config, recipe.MINILM, log.items)
+    return cli.finetuned(config, recipe.MINILM, log, frozen, out, SETTINGS[how], STEPS, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def test_an_adapter_lies_in_the_packs_folder_and_moves_the_vectors(
     config: Config, log: Log, tmp_path: Path
 ) -> None:
     out = tmp_path / "pack"
-    made = cli.finetuned(config, recipe.MINILM, log, out, SETTINGS["lora"], STEPS, seed=0)
+    made = finetuned(config, log, out, "lora")
     assert made.adapter is not None
     file = out / made.adapter.file
     assert made.adapter.sha256 == sha256_of(file)
@@ -65,7 +71,7 @@ def test_a_whole_model_is_taken_into_the_cache_under_its_hash(
     config: Config, log: Log, tmp_path: Path
 ) -> None:
     out = tmp_path / "pack"
-    made = cli.finetuned(config, recipe.MINILM, log, out, SETTINGS["full"], STEPS, seed=0)
+    made = finetuned(config, log, out, "full")
     file, path = ModelCache(config.cache_dir).open(made.model, "encoder")
     assert made.sha256 == file.sha256 == sha256_of(out / cli.MODEL_FILE)
     assert made.model == f"minilm-{made.sha256[:8]}"
@@ -88,7 +94,7 @@ def test_a_file_that_serves_other_vectors_than_training_had_is_not_written(
     monkeypatch.setattr(gguf_tensors, "write_like", before_the_norm)  # stands for a mistake in the export
     out = tmp_path / "pack"
     with pytest.raises(EngineError, match=r"other vectors in llama.cpp than in training \(cosine 0\.[0-9]+"):
-        cli.finetuned(config, recipe.MINILM, log, out, SETTINGS["lora"], STEPS, seed=0)
+        finetuned(config, log, out, "lora")
     assert not list(out.iterdir())
 
 
@@ -112,4 +118,4 @@ def test_a_fine_tuned_pack_is_trained_and_evaluated(
 def test_minutes_without_fine_tuning_are_refused(run: Run, tmp_path: Path) -> None:
     found = run("train", "--out", str(tmp_path / "pack"), "--minutes", "3")
     assert found.returncode == 2
-    assert found.stderr.startswith("Error: minutes: goes with --finetune")
+    assert found.stderr.startswith("Error: --minutes: goes with --finetune")

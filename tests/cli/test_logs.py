@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> tuple[str, ...]:
 def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ...], tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="`make torch` installs it; CI does")
     folder = tmp_path / "pack"
-    trained = run("train", *log, "--out", str(folder), "--name", "shop")
+    trained = run("train", *log, "--out", str(folder), "--name", "shop", "--encoder", "auto")
     assert trained.returncode == 0, trained.stderr
     pack = packs.load(folder)
     assert pack.id.startswith("shop-")
@@ -31,6 +31,10 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ..
     assert "40 users" in card
     assert "MovieLens" not in card
     assert "--items items.jsonl --interactions interactions.jsonl" in card
+    words = " ".join(card.split())
+    assert "The encoder was chosen by NDCG@10 for the" in words
+    assert f"{pack.manifest.encoder.model} 0." in words
+    assert "Fewer than 50 of a kind are little" in words
     measured = run("evaluate", *log, "--pack", str(folder), "--json")
     report = json.loads(measured.stdout)
     assert report["pack"] == pack.id
@@ -38,6 +42,28 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ..
     assert report["orders"]["ours"]["ndcg10"]["mean"] == pytest.approx(
         float(card.split("seed 0 ")[1].split()[0]), abs=5e-5
     )
+
+
+@pytest.mark.model
+def test_the_whole_protocol_runs_on_a_log_of_ones_own(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+    synthetic.write(synthetic.make("shop", n_users=25, n_items=40, n_each=20), tmp_path)
+    files = ("--items", tmp_path / "items.jsonl", "--interactions", tmp_path / "interactions.jsonl")
+    page = tmp_path / "report.html"
+    found = run("evaluate", "--full", "--json", *map(str, files), "--html", str(page))
+    assert found.returncode == 0, found.stderr
+    sections = {each["title"]: each["rows"] for each in json.loads(found.stdout)["sections"]}
+    for title in (
+        "Behind popularity",
+        "Behind EASE of few users",
+        "Placebos",
+        "Cold items",
+        "Learning curve",
+    ):
+        assert sections[title], title
+    assert "EASE server" in found.stderr  # progress, apart from the report
+    (ours,) = [row for row in sections["Placebos"] if row["order"] == "ours"]
+    assert f"{ours['ndcg10']['mean']:.4f}" in page.read_text()
 
 
 def test_a_bad_row_ends_with_one_line_and_the_code_of_bad_input(run: Run, log: tuple[str, ...]) -> None:

@@ -9,7 +9,10 @@ import pytest
 from benchmarks import survival
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
+from edge_reranker.models.pack import save
+from edge_reranker.training.recipe import SMOLLM2
 from edge_reranker_client import Candidate, EdgeReranker, Event, Item
+from tests.parts import for_encoder
 from tests.service import serving
 
 pytestmark = pytest.mark.model
@@ -28,7 +31,9 @@ def test_a_service_whose_worker_gets_too_little_memory_says_so_and_serves(
 ) -> None:
     config = data_dir / "starved.toml"
     config.write_text("memory_limit_mb = 300")
-    with serving(data_dir, cache_dir, "--config", str(config)) as process:
+    save(for_encoder(SMOLLM2), data_dir / "pack")
+    options = ("--pack", str(data_dir / "pack"), "--model", SMOLLM2.model)
+    with serving(data_dir, cache_dir, "--config", str(config), *options) as process:
         with EdgeReranker(data_dir=data_dir) as client:
             client.record([Event("LIKE", Item("1", "Heat (1995)", tags=["Crime"]))])
             films = [Candidate("a", "Babe (1995)", tags=["Comedy"]), Candidate("b", "Casino", tags=["Crime"])]

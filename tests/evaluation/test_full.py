@@ -49,8 +49,8 @@ class Watched:
         self.saw.append(({item.id for item in items}, met, names, seed))
         return Towers.of(plain_pack().head), None
 
-    def weights(self, listed: Sequence[Listed], model: bool) -> fusion.Weights:
-        self.weights_saw.append({each.cut.user_id for each in listed})
+    def weights(self, listed: Sequence[Listed], unseen: Sequence[Listed], model: bool) -> fusion.Weights:
+        self.weights_saw.append({each.cut.user_id for each in (*listed, *unseen)})
         mean = np.array([-0.9, 5.0 if model else 0.0])
         return fusion.Weights(("server_rank", "towers"), mean, np.eye(2))
 
@@ -127,13 +127,18 @@ def test_placebos_gain_nothing_and_ours_does(tables: table.Tables) -> None:
 def test_no_training_for_cold_items_sees_them(tables: table.Tables, trainer: Watched) -> None:
     assert tables
     cold = [saw for saw in trainer.saw if len(saw[0]) < N_ITEMS]
-    assert len(cold) == 3 * 3
-    assert {saw[3] for saw in cold} == {0, 1, 2}
     assert all(saw[1] <= saw[0] for saw in cold)
-    assert {len(saw[0]) for saw in cold} == {round(0.8 * N_ITEMS)}
-    left_out = [frozenset(map(str, range(N_ITEMS))) - saw[0] for saw in cold]
+    packs, unaware = cold[::2], cold[1::2]
+    assert len(packs) == len(unaware) == 3 * 3
+    assert {saw[3] for saw in packs} == {0, 1, 2}
+    assert {len(saw[0]) for saw in packs} == {round(0.8 * N_ITEMS)}
+    left_out = [frozenset(map(str, range(N_ITEMS))) - saw[0] for saw in packs]
     assert len(set(left_out)) == 3
     assert len(frozenset.union(*left_out)) == sum(map(len, set(left_out)))
+    # What the fusion learns of unseen items, it learns from others than those that test.
+    for whole, fewer in zip(packs, unaware, strict=True):
+        assert fewer[0] < whole[0]
+        assert len(fewer[0]) == round(0.64 * N_ITEMS)
 
 
 def test_cold_and_warm_targets_are_reported_apart(tables: table.Tables) -> None:

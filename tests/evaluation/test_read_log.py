@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -87,6 +88,8 @@ BAD_ROWS = {
     "misspelt": ({**ROW, "ratings": 4}, "unknown field `ratings`; fields are user_id"),
     "wrong kind": ({**ROW, "user_id": ["u"]}, r"user_id: Expected .*, found \['u'\]"),
     "cut off": ('{"user_id": "u', "not JSON"),
+    "NaN": ('{"user_id": "u", "item_id": "a", "occurred_at": NaN}', "not JSON"),
+    "a list over many lines": ("[\n", "Expected `object`, got `array`; fields are user_id"),
 }
 
 
@@ -113,6 +116,44 @@ def test_a_bad_row_of_parquet_is_counted_over_its_groups(items: Path) -> None:
 def test_parquet_with_other_columns_is_refused(items: Path, names: tuple[str, ...], problem: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{problem}; columns are user_id, item_id, type"):
         read_parquet(items, {name: [1] for name in names})
+
+
+def test_a_row_that_is_there_twice_counts_once(items: Path) -> None:
+    """Exports repeat rows; only what differs in a column is another interaction."""
+    others = [{**ROW, "type": "VIEW"}, {**ROW, "occurred_at": 61}, {**ROW, "item_id": "b"}]
+    others.append({**ROW, "user_id": "v"})
+    once, twice = read(items, ROW, *others), read(items, ROW, *others, ROW, *reversed(others))
+    assert len(once.interactions) == 5
+    assert list(twice.interactions) == list(once.interactions)
+
+
+def test_gzipped_lines_read_as_the_lines_themselves(items: Path) -> None:
+    plain = read(items, ROW, {**ROW, "item_id": "b"})
+    packed = items.parent / "log.jsonl.gz"
+    packed.write_bytes(gzip.compress((items.parent / "log.jsonl").read_bytes()))
+    assert list(read_log.read(items, packed).interactions) == list(plain.interactions)
+
+
+@pytest.mark.parametrize("keep", [slice(None, -12), slice(None, 12)])
+def test_gzip_that_ends_too_soon_is_told(items: Path, keep: slice) -> None:
+    packed = items.parent / "log.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(ROW).encode() + b"\n")[keep])
+    with pytest.raises(InvalidArgument, match=r"^log.jsonl.gz: damaged gzip after row \d"):
+        read_log.read(items, packed)
+
+
+def test_gzip_with_a_wrong_sum_is_told(items: Path) -> None:
+    packed = items.parent / "log.jsonl.gz"
+    whole = gzip.compress(json.dumps(ROW).encode() + b"\n")
+    packed.write_bytes(whole[:-8] + b"\0" * 4 + whole[-4:])
+    with pytest.raises(InvalidArgument, match=r"damaged gzip after row \d: CRC"):
+        read_log.read(items, packed)
+
+
+def test_items_in_parquet_are_told_what_they_should_be(items: Path) -> None:
+    parquet.write_table(pyarrow.table({"id": ["a"]}), items)
+    with pytest.raises(InvalidArgument, match=r"^items.jsonl: is Parquet; items are JSON lines"):
+        read_log.read_items(items)
 
 
 def test_damaged_parquet_is_told(items: Path) -> None:

@@ -15,7 +15,7 @@ from edge_reranker.ranking import fusion
 from edge_reranker.types import EventType
 from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
-SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
+SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-minilm"
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,9 @@ def test_choices_count_only_targets_that_the_list_has(data_and_hidden: World, pa
 
 def test_the_shipped_pack_loads_is_small_and_has_its_card() -> None:
     found = packs.load(SHIPPED)
-    assert found.manifest.encoder.model == "smollm2-135m"
-    assert found.manifest.encoder.n_blocks == 10
+    assert found.manifest.encoder.model == "minilm"
+    assert found.n_dims == 128
+    assert len(found.head.turn) == 64, "the other half is the content part"
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 200 * 1024
     assert found.id in (SHIPPED / packs.CARD_FILE).read_text()
 

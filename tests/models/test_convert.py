@@ -208,5 +208,5 @@ def test_what_cannot_be_converted_is_said_in_one_line(folder: Path, what: str) -
 
 def test_what_converting_needs_besides_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)  # how Python marks a module that cannot be imported
-    with pytest.raises(Missing, match=r"needs gguf: pip install 'edge-reranker\[convert\]'"):
+    with pytest.raises(Missing, match=r"needs gguf: pip install 'edge-reranker\[device\]'"):
         convert_bert(folder, folder / "F16.gguf")

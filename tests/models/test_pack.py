@@ -15,7 +15,7 @@ from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import AdapterFile, Encoder, Head, Manifest, Pack, Prior, TasteSettings
 
 N_EMBD, N_DIMS = 6, 3
-SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-smollm2"
+SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-minilm"
 PRIOR = Prior(("server_rank", "towers"), (-0.5, 2.0), ((1.0, 0.1), (0.1, 2.0)))
 MANIFEST = Manifest(
     name="a-pack",

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_reranker.ranking.affinity import Affinity, Likes
@@ -12,11 +14,9 @@ NAMES = [f"{number:016x}" * 2 for number in range(4)]
 LEARNED, CONTENT = slice(0, 2), slice(2, 4)
 
 
-def towers() -> Towers:
-    identity = np.eye(4, dtype=np.float32)
-    return Towers(
-        np.zeros(4, np.float32), np.ones(4, np.float32), identity, np.zeros(4, np.float32), np.eye(2)
-    )
+def towers(n_learned: int = 2) -> Towers:
+    identity, zeros = np.eye(4, dtype=np.float32), np.zeros(4, np.float32)
+    return Towers(zeros, np.ones(4, np.float32), identity, zeros, np.eye(n_learned, dtype=np.float32))
 
 
 def vectors(*learned_and_content: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
@@ -40,26 +40,27 @@ def likes(affinity: Affinity, known: dict[str, NDArray[np.float32]], *names: str
     return affinity.likes(known, (names, weights), (names, weights))
 
 
-def test_learned_and_content_parts_speak_apart() -> None:
-    affinity = Affinity(towers())
-    known = vectors((0, 0), (0, 1), (1, 0))
-    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[:3], known)
-    assert found["towers"][0].tolist() == [1.0, 1.0, 0.0]
-    assert found["content"][0].tolist() == [1.0, 0.0, 1.0]
-    assert found["towers_recent"][0].tolist() == [1.0, 1.0, 0.0]
-    assert found["content_recent"][0].tolist() == [1.0, 0.0, 1.0]
-
-
-def test_of_items_that_the_packs_people_did_not_know_only_the_content_speaks() -> None:
-    """Nothing was learned of them: the towers' cosine would be of a place where training never looked."""
-    known = vectors((0, 0), (0, 0), (0, 0))
+def test_learned_and_content_parts_speak_of_different_items() -> None:
+    """Of unseen ones the learned part's cosine would be of a place where training never looked."""
+    known = vectors((0, 0), (0, 1), (0, 0), (1, 1))
     affinity = Affinity(towers(), knows(NAMES[0], NAMES[1], "f" * 32))
-    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:3], known)
-    assert found["towers"][1].tolist() == [True, False]
-    assert found["towers_recent"][1].tolist() == [True, False]
-    assert found["item_to_item"][1].tolist() == [True, False]
-    assert found["content"][1].tolist() == [True, True]
-    assert found["unseen"][0].tolist() == [0.0, 1.0]
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)
+    for name in ("towers", "towers_recent", "item_to_item"):
+        assert found[name][1].tolist() == [True, False, False], name
+    assert found["towers"][0][0] == found["towers_recent"][0][0] == 1.0
+    for name in ("content", "content_recent"):
+        assert found[name][1].tolist() == [False, True, True], name
+        assert found[name][0][1:].tolist() == [1.0, 0.0], name
+    assert found["unseen"][0].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_a_pack_that_has_learned_nothing_speaks_of_all_by_their_content() -> None:
+    known = vectors((0, 0), (0, 1))
+    affinity = Affinity(towers(0))
+    found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[:2], known)
+    assert found["content"][1].all()
+    assert found["content"][0].tolist() == pytest.approx([1.0, 0.5])
+    assert not found["towers"][1].any()
 
 
 def test_a_pack_without_a_map_takes_all_items_as_known() -> None:
@@ -96,3 +97,30 @@ def test_nothing_is_said_for_somebody_unknown(with_map: bool) -> None:
     assert not nobody.has_vector
     for name, (scores, _) in affinity.columns(nobody, NAMES[:2], known).items():
         assert scores.tolist() == [0.0, 0.0], name
+
+
+def test_centred_on_the_list_what_all_texts_share_says_nothing() -> None:
+    """All point the same way but for a little; only the little tells them apart."""
+    known = {name: np.array([1.0, 0.0, 0.0, 0.0], np.float32) for name in NAMES}
+    for name, step in zip(NAMES, (0.1, 0.1, -0.1, -0.1), strict=True):
+        known[name][1] = step
+    found = {}
+    for centred in ("pack", "list"):
+        affinity = Affinity(towers(0), None, centred)
+        found[centred] = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)["content"][0]
+    assert (found["pack"] > 0.95).all()
+    assert found["list"][0] > 0.9
+    assert (found["list"][1:] < -0.9).all()
+
+
+@given(st.permutations(range(4)))
+def test_centred_on_the_list_no_order_of_the_candidates_changes_a_bit(order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    known = {name: rng.normal(size=4).astype(np.float32) for name in NAMES}
+    affinity = Affinity(towers(1), None, "list")
+    user = likes(affinity, known, NAMES[0], NAMES[1])
+    query = known[NAMES[2]]
+    straight = affinity.columns(user, NAMES, known, query)
+    mixed = affinity.columns(user, [NAMES[at] for at in order], known, query)
+    for name, (scores, _) in straight.items():
+        np.testing.assert_array_equal(mixed[name][0], scores[order])

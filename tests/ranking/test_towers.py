@@ -128,6 +128,13 @@ def test_the_turn_leaves_the_content_part_alone() -> None:
     assert content == pytest.approx([1.0, 0.0])
 
 
+def test_the_content_part_is_the_same_alone(towers: Towers) -> None:
+    alone = towers.content_only()
+    assert alone.n_learned == 0
+    vectors = alone.item_vectors(hidden(4))
+    np.testing.assert_array_equal(vectors, towers.item_vectors(hidden(4))[:, towers.n_learned :])
+
+
 @pytest.mark.parametrize("factor", [0.001, 1000.0, np.inf])
 def test_a_vector_that_a_backend_sent_gains_nothing_by_its_length(towers: Towers, factor: float) -> None:
     vectors = towers.item_vectors(hidden(3)).astype(np.float32)

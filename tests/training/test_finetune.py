@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="`make torch` installs it; CI does")
 
 import torch
 
+from edge_reranker.errors import FailedPrecondition
 from edge_reranker.models import gguf_tensors
 from edge_reranker.models.pack import Encoder
 from edge_reranker.training.encoders import Network, merged
@@ -187,5 +188,5 @@ def test_without_anything_liked_there_is_nothing_to_learn(model: Path) -> None:
     made = network(model)
     frozen = made.states(TEXTS).numpy()
     disliked = [replace(each, liked=np.zeros_like(each.liked)) for each in histories()]
-    with pytest.raises(ValueError, match="a liked one"):
+    with pytest.raises(FailedPrecondition, match="a liked one"):
         finetune(made, TEXTS, frozen, disliked, SETTINGS, STEPS, seed=0)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="`make torch` installs it; CI does")
 
-from edge_reranker.errors import Missing
+from edge_reranker.errors import FailedPrecondition, Missing
 from edge_reranker.evaluation import run
 from edge_reranker.evaluation.log import Interaction, Log
 from edge_reranker.models import pack as packs
@@ -108,6 +108,7 @@ def test_the_card_tells_data_licence_figures_seeds_and_command(trained: tuple[re
     assert "seed 0" in text
     assert "seed 1" in text
     assert "random numbers" in text
+    assert f"{made.report.n_users} tested. Fewer than 50 of a kind are little" in text
     assert "edge-reranker train --here" in text
 
 
@@ -162,7 +163,7 @@ def test_training_leaves_torch_as_it_was(planted: World) -> None:
 def test_histories_that_cannot_teach_are_refused(planted: World) -> None:
     _, hidden = planted
     nothing_liked = History(np.arange(8), np.ones(8, np.float32), np.zeros(8, bool))
-    with pytest.raises(ValueError, match="no history"):
+    with pytest.raises(FailedPrecondition, match="of the 1 users who teach the towers, none has"):
         head.train_head(hidden, [nothing_liked], SMALL, seed=0)
 
 

@@ -1,0 +1,1 @@
+"""What a backend runs over its items: a catalogue in, vectors out, on one machine or many."""
