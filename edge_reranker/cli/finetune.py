@@ -51,8 +51,8 @@ def finetuned(
 ) -> Encoder:
     """``encoder`` trained on the past of the users who train the towers, as the pack in ``out`` names it.
 
-    ``frozen`` are the items' states as they are. A LoRA adapter lies in ``out`` afterwards; a model trained as
-    a whole lies there, and in the cache. Run again after a break, it goes on where it was. Raises Missing,
+    ``frozen`` are the items' states as they are. A LoRA adapter lies in ``out`` afterwards; a model trained
+    as a whole lies there, and in the cache. Run again after a break, it goes on where it was. Raises Missing,
     ModelInvalid, and EngineError when the file that was made gives other vectors than the training had.
     """
     base = encoder_file(config, encoder)

@@ -110,7 +110,9 @@ def test_a_fine_tuned_pack_is_trained_and_evaluated(
     assert trained.returncode == 0, trained.stderr
     pack = packs.load(out)
     assert pack.manifest.encoder.adapter is not None
-    assert "--finetune lora --minutes 0.05 " in (out / packs.CARD_FILE).read_text()
+    card = (out / packs.CARD_FILE).read_text()
+    assert "--finetune lora --minutes 0.05\n" in card
+    assert "by the pack's LoRA adapter" in card
     measured = run("evaluate", *files, "--pack", str(out), "--json", *cache)
     assert json.loads(measured.stdout)["pack"] == pack.id
 
