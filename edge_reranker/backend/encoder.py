@@ -65,15 +65,19 @@ class ItemEncoder:
 
     def encode(self, texts: Sequence[str]) -> Float32:
         """See Encoders. Raises EngineError when the worker ends in between."""
-        ids = self._engine.tokenize([[Piece(text)] for text in texts], Deadline())
+        ids = self.token_ids(texts)
         some = [row for row, tokens in enumerate(ids) if tokens]
-        sequences = [ids[row][:MAX_ITEM_TOKENS] for row in some]
-        encoded = self._engine.encode(sequences, Deadline(), adapter=self._adapter)
+        encoded = self._engine.encode([ids[row] for row in some], Deadline(), adapter=self._adapter)
         if len(encoded.vectors) < len(some):
             raise EngineError(f"the model stopped while encoding the catalogue: {encoded.stop}")
         states = np.full((len(texts), encoded.vectors.shape[1]), np.nan, np.float32)
         states[some] = encoded.vectors
         return states
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the model reads of each text."""
+        ids = self._engine.tokenize([[Piece(text)] for text in texts], Deadline())
+        return [tokens[:MAX_ITEM_TOKENS] for tokens in ids]
 
     def close(self) -> None:
         """Stops the worker. Idempotent."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_reranker.models.pack import Encoder, Pack
 
 AUTO = "auto"
+_MINUTES = 15.0
 
 
 @click.command()
@@ -49,6 +50,12 @@ AUTO = "auto"
 @click.option(
     "--generic", is_flag=True, help="A pack for domains without a log: nothing is learned of any item."
 )
+@click.option(
+    "--finetune",
+    type=click.Choice(("full", "lora")),
+    help="Train the encoder as well: as a whole, or a small LoRA adapter that lies in the pack.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long; default: 15.")
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @ray_options
@@ -60,6 +67,8 @@ def train(
     seed: int,
     model: str,
     generic: bool,
+    finetune: str | None,
+    minutes: float | None,
     name: str | None,
     on_ray: bool,
     ray_workers: int | None,
@@ -71,6 +80,7 @@ def train(
     Example:
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
       edge-reranker train --out packs/movielens-minilm
+      edge-reranker train --finetune lora --minutes 15 --out my-pack
       edge-reranker train --generic --out packs/generic-minilm
     """
     from edge_reranker.cli.hidden import hidden_states, kept_hidden_states
@@ -80,10 +90,12 @@ def train(
 
     if model != AUTO and model not in recipe.ENCODERS:
         raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
+    if minutes is not None and finetune is None:
+        raise InvalidArgument("--minutes", "goes with --finetune: the towers take a fixed number of steps")
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
     pool = ray_pool(on_ray, ray_workers)
     if generic:
-        _train_generic(config, data_folder, out, model, (items, interactions, name))
+        _train_generic(config, data_folder, out, model, (items, interactions, name, finetune))
         return
     require_torch()
     metrics.require_library()
@@ -104,6 +116,17 @@ def train(
         default_name = f"own-{encoder.model}"
     if model != DEFAULT_MODEL:
         command += f" --encoder {model}"
+    if finetune is not None:
+        from edge_reranker.cli.finetune import finetuned
+        from edge_reranker.cli.tiers import encoder_adapter
+        from edge_reranker.training.finetune import SETTINGS, Until
+
+        minutes = minutes or _MINUTES
+        encoder = finetuned(
+            config, encoder, data, hidden, out, SETTINGS[finetune], Until(60 * minutes), seed=seed
+        )
+        hidden = kept_hidden_states(config, encoder, data.items, encoder_adapter(encoder, out), pool)
+        command += f" --finetune {finetune} --minutes {minutes:g}"
     trained = recipe.train(
         data,
         hidden,
@@ -129,7 +152,8 @@ def _train_generic(
 
     if model != generic.ENCODER.model or any(not_with):
         raise InvalidArgument(
-            "--generic", f"goes with the encoder {generic.ENCODER.model}, no log and no name; leave them out"
+            "--generic",
+            f"goes with the encoder {generic.ENCODER.model}, no log, name or --finetune; leave them out",
         )
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, None, None)

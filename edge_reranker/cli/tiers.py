@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from edge_reranker.engine import Adapted, Adapter, Engine
 from edge_reranker.models import Pack
-from edge_reranker.models.pack import ScorerSettings
+from edge_reranker.models.pack import AdapterFile, Encoder, ScorerSettings
 from edge_reranker.prompt import TEMPLATES, Template
 from edge_reranker.ranking.affinity import Affinity
 from edge_reranker.ranking.fusion import Weights
@@ -108,7 +109,16 @@ def _with_scorer(weights: Weights, weight: float) -> Weights:
 def adapter_of(pack: Pack, role: str) -> Adapter | None:
     """The adapter that a pack brings for a role, as engines know it."""
     file = {"encoder": pack.manifest.encoder.adapter, "scorer": pack.manifest.scorer.adapter}.get(role)
-    return None if file is None or pack.folder is None else Adapter(pack.folder / file.file, file.scale)
+    return None if pack.folder is None else _adapter(file, pack.folder)
+
+
+def encoder_adapter(encoder: Encoder, folder: Path) -> Adapter | None:
+    """The adapter of an encoder whose pack is still being made in ``folder``."""
+    return _adapter(encoder.adapter, folder)
+
+
+def _adapter(file: AdapterFile | None, folder: Path) -> Adapter | None:
+    return None if file is None else Adapter(folder / file.file, file.scale)
 
 
 def _with(engine: Engine | None, adapter: Adapter | None) -> Engine | None:

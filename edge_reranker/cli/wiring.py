@@ -67,9 +67,12 @@ def encoder_file(config: Config, encoder: Encoder) -> Path:
     return path
 
 
-def encoder_engine(config: Config, encoder: Encoder) -> WorkerEngine:
-    """A worker that makes the hidden states that a pack reads. Raises Missing, ModelInvalid."""
-    spec = _spec(config, encoder_file(config, encoder), "encoder")
+def encoder_engine(config: Config, encoder: Encoder, path: Path | None = None) -> WorkerEngine:
+    """A worker that makes the hidden states that a pack reads, of ``path`` if given.
+
+    Raises Missing, ModelInvalid.
+    """
+    spec = _spec(config, path or encoder_file(config, encoder), "encoder")
     return WorkerEngine(dataclasses.replace(spec, pooling=encoder.pooling, normalise=encoder.normalise))
 
 

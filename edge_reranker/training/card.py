@@ -176,7 +176,9 @@ def render(
         id=pack.id,
         model=encoder.model,
         made=made_of(encoder.n_blocks, encoder.gguf_type),
-        pooled=_POOLED[encoder.pooling] + (", length 1" if encoder.normalise else ""),
+        pooled=_POOLED[encoder.pooling]
+        + (", length 1" if encoder.normalise else "")
+        + (", by the pack's LoRA adapter" if encoder.adapter else ""),
         n_dims=pack.n_dims,
         recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
         counts=_counts(learners, own),

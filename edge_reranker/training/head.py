@@ -83,12 +83,7 @@ def train_head(
     Raises ``FailedPrecondition`` when no history has a liked item to predict, ``Missing`` without torch.
     """
     torch = require_torch()
-    usable = [h for h in histories if len(h.rows) > _MIN_KNOWN and h.liked.any()]
-    if not usable:
-        raise FailedPrecondition(
-            f"nothing to learn from: of the {len(histories)} users who teach the towers, none has more than "
-            f"{_MIN_KNOWN} items by the moment of the split and a liked one among them"
-        )
+    found = usable(histories)
     shift, scale, whiten, centre = _whitening(np.asarray(hidden, np.float64), recipe)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     inputs = torch.tensor((standard - centre) @ whiten, dtype=torch.float32)
@@ -98,7 +93,7 @@ def train_head(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            project, turn = _fit(torch, inputs, usable, recipe, np.random.default_rng(seed))
+            project, turn = _fit(torch, inputs, found, recipe, np.random.default_rng(seed))
     finally:
         torch.set_num_threads(n_threads)
     folded = np.concatenate([whiten @ project, main_directions(standard - centre, recipe.n_content)], axis=1)
@@ -163,13 +158,13 @@ def _fit(
     turn = torch.nn.Parameter(torch.eye(recipe.n_dims))
     log_temperature = torch.nn.Parameter(torch.tensor(float(np.log(recipe.temperature))))
     parameters = [project.weight, turn, log_temperature]
-    offset = torch.tensor(_offset(histories, n_items, recipe))
+    offset = torch.tensor(popularity_offset(histories, n_items, recipe))
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=recipe.learning_rate, total_steps=recipe.n_steps
     )
     for _ in range(recipe.n_steps):
-        known, wanted = _batch(histories, n_items, recipe, rng)
+        known, wanted = batch(histories, n_items, recipe, rng)
         vectors = functional.normalize(project(functional.dropout(inputs, recipe.dropout)), dim=1)
         users = functional.normalize(torch.tensor(known) @ vectors @ turn, dim=1)
         logits = users @ vectors.T * log_temperature.exp() + offset
@@ -185,14 +180,26 @@ def _fit(
     )
 
 
-def _offset(histories: Sequence[History], n_items: int, recipe: Recipe) -> Float32:
+def usable(histories: Sequence[History]) -> list[History]:
+    """Those that can be parted into what is known and what is liked; ``FailedPrecondition`` if none can."""
+    found = [h for h in histories if len(h.rows) > _MIN_KNOWN and h.liked.any()]
+    if not found:
+        raise FailedPrecondition(
+            f"nothing to learn from: of the {len(histories)} users who teach the towers, none has more than "
+            f"{_MIN_KNOWN} items by the moment of the split and a liked one among them"
+        )
+    return found
+
+
+def popularity_offset(histories: Sequence[History], n_items: int, recipe: Recipe) -> Float32:
+    """What popularity explains of a like, [n_items]: added to the logits, vectors need not learn it."""
     counts = np.full(n_items, 0.5)
     for history in histories:
         counts[history.rows] += 1
     return np.asarray(recipe.popularity_offset * np.log(counts), np.float32)
 
 
-def _batch(
+def batch(
     histories: Sequence[History], n_items: int, recipe: Recipe, rng: np.random.Generator
 ) -> tuple[Float32, Float32]:
     """What is known of each user [batch, n_items] and what they liked beyond it, weights summing to 1."""

@@ -86,11 +86,12 @@ def train(
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from ``encoder``, aligned with
-    ``data.items``. ``items`` is what the map of items learns by; None leaves it out. ``seed`` makes the pack;
-    ``more_seeds`` are trained only to report how much chance there is in the figures, and two packs without
-    the map, one of them on random numbers, to report what each part gives. ``choice`` is what the card says
-    of how the encoder was chosen. ``probes`` are the hidden states of ``PROBES``, for other devices to try
-    their encoder by. Deterministic on one machine. Raises ``Missing`` without torch.
+    ``data.items``; the encoder's adapter, if it has one, lies in ``out_dir``. ``items`` is what the map of
+    items learns by; None leaves it out. ``seed`` makes the pack; ``more_seeds`` are trained only to report
+    how much chance there is in the figures, and two packs without the map, one of them on random numbers, to
+    report what each part gives. ``choice`` is what the card says of how the encoder was chosen. ``probes``
+    are the hidden states of ``PROBES``, for other devices to try their encoder by. Deterministic on one
+    machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
 
@@ -98,7 +99,15 @@ def train(
         states: NDArray[np.floating], seed: int, items: item_to_item.Settings | None
     ) -> tuple[Pack, run.Report]:
         pack = make_pack(
-            data, states, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
+            data,
+            states,
+            seed=seed,
+            recipe=recipe,
+            items=items,
+            encoder=encoder,
+            taste=taste,
+            name=name,
+            folder=None if encoder.adapter is None else out_dir,
         )
         return pack, run.evaluate(data, pack, states)
 
@@ -134,10 +143,22 @@ def make_pack(
     encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
+    folder: Path | None = None,
 ) -> Pack:
-    """Head from 70 % of the earlier users, prior from the others; the later users are not looked at."""
+    """Head from 70 % of the earlier users, prior from the others; the later users are not looked at.
+
+    ``folder`` has the encoder's adapter, if there is one.
+    """
     draft, listed = drafted(
-        data, hidden, seed=seed, recipe=recipe, items=items, encoder=encoder, taste=taste, name=name
+        data,
+        hidden,
+        seed=seed,
+        recipe=recipe,
+        items=items,
+        encoder=encoder,
+        taste=taste,
+        name=name,
+        folder=folder,
     )
     unseen = unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
     manifest = Manifest(
@@ -148,7 +169,7 @@ def make_pack(
         fusion=prior.as_prior(prior.fit(listed, unseen)),
         without_model=prior.as_prior(prior.fit(listed, unseen, model=False)),
     )
-    return packs.make(manifest, draft.head, item_to_item=draft.item_to_item)
+    return packs.make(manifest, draft.head, folder=folder, item_to_item=draft.item_to_item)
 
 
 def drafted(
@@ -161,13 +182,16 @@ def drafted(
     encoder: Encoder = MINILM,
     taste: TasteSettings = TASTE,
     name: str = NAME,
+    folder: Path | None = None,
 ) -> tuple[Pack, list[lists.Listed]]:
     """A pack that believes what one does before any choice, and its lists for the users who fit the prior."""
     split = protocol.split(data)
     histories = [history(past, taste) for past in split.head.values()]
     head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
     neutral = prior.as_prior(prior.before())
-    draft = packs.make(Manifest(name, VERSION, encoder, taste, neutral, neutral), head, item_to_item=of_items)
+    draft = packs.make(
+        Manifest(name, VERSION, encoder, taste, neutral, neutral), head, folder=folder, item_to_item=of_items
+    )
     make = run.lister(data, split, draft, hidden)
     return draft, [make.listed(cut) for cut in split.fusion]
 
