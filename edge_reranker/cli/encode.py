@@ -68,7 +68,7 @@ def encode(
     config = options.load_config(flags)
     shard = _shard(shard_text)
     if out is not None:
-        _check_out(out)
+        _check_out(out, catalogue)
     elif on_ray:
         raise InvalidArgument("--ray", "needs --out FILE, where what is done is kept")
     pool = ray_pool(on_ray, ray_workers)
@@ -166,11 +166,13 @@ def _shard(text: str | None) -> Shard:
     return Shard(index, n)
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, catalogue: str) -> None:
     if out.suffix not in _SUFFIXES:
         raise InvalidArgument("--out", f"{str(out)!a}; must end in {' or '.join(_SUFFIXES)}")
     if not out.parent.is_dir():
         raise InvalidArgument("--out", f"{out.parent} is not a folder; make it first")
+    if catalogue != "-" and out.exists() and Path(catalogue).exists() and out.samefile(catalogue):
+        raise InvalidArgument("--out", f"{out} is the catalogue itself; give another name")
     if out.suffix == ".parquet":
         from edge_reranker.backend.arrow import require_arrow
 

@@ -95,7 +95,7 @@ def train(
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
     pool = ray_pool(on_ray, ray_workers)
     if generic:
-        _train_generic(config, data_folder, out, model, (items, interactions, name, finetune))
+        _train_generic(config, data_folder, out, model, (items, interactions, name, finetune, seed), pool)
         return
     require_torch()
     metrics.require_library()
@@ -116,6 +116,9 @@ def train(
         default_name = f"own-{encoder.model}"
     if model != DEFAULT_MODEL:
         command += f" --encoder {model}"
+    if name is not None:
+        command += f" --name {name}"
+    adapter = None
     if finetune is not None:
         from edge_reranker.cli.finetune import finetuned
         from edge_reranker.cli.tiers import encoder_adapter
@@ -125,7 +128,8 @@ def train(
         encoder = finetuned(
             config, encoder, data, hidden, out, SETTINGS[finetune], Until(60 * minutes), seed=seed
         )
-        hidden = kept_hidden_states(config, encoder, data.items, encoder_adapter(encoder, out), pool)
+        adapter = encoder_adapter(encoder, out)
+        hidden = kept_hidden_states(config, encoder, data.items, adapter, pool)
         command += f" --finetune {finetune} --minutes {minutes:g}"
     trained = recipe.train(
         data,
@@ -136,7 +140,7 @@ def train(
         command=command,
         about=about,
         choice=choice,
-        probes=hidden_states(config, encoder, recipe.PROBES),
+        probes=hidden_states(config, encoder, recipe.PROBES, adapter),
         name=name or default_name,
     )
     click.echo(trained.report.as_text())
@@ -144,7 +148,12 @@ def train(
 
 
 def _train_generic(
-    config: Config, data_folder: Path | None, out: Path, model: str, not_with: tuple[object, ...]
+    config: Config,
+    data_folder: Path | None,
+    out: Path,
+    model: str,
+    not_with: tuple[object, ...],
+    pool: RayPool | None,
 ) -> None:
     from edge_reranker.cli.hidden import hidden_states, kept_hidden_states
     from edge_reranker.evaluation import metrics
@@ -153,11 +162,11 @@ def _train_generic(
     if model != generic.ENCODER.model or any(not_with):
         raise InvalidArgument(
             "--generic",
-            f"goes with the encoder {generic.ENCODER.model}, no log, name or --finetune; leave them out",
+            f"goes with the encoder {generic.ENCODER.model}; leave out log, name, seed and --finetune",
         )
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, None, None)
-    hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items)
+    hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items, ray=pool)
     command = f"edge-reranker train --generic --out {out}"
     probes = hidden_states(config, generic.ENCODER, recipe.PROBES)
     pack = generic.train(data, hidden, out, command=command, probes=probes)

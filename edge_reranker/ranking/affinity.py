@@ -130,7 +130,8 @@ class Affinity:
 
         def away(vectors: Float32) -> Float32:
             result = self.towers.trusted(vectors)
-            result[:, at:] -= mean
+            # A vector of nothing stays one: it is not far from the mean, it is nowhere.
+            result[:, at:] -= mean * result[:, at:].any(axis=1, keepdims=True)
             return result
 
         def moved(known: Known) -> Known:

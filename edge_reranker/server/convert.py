@@ -61,7 +61,7 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
     candidates = _candidates(list(message.candidates))
     return RerankQuery(
         candidates=candidates,
-        query=checks.text(message.query, limits.MAX_QUERY),
+        query=checks.text(message.query, limits.MAX_QUERY).strip(),
         surface=checks.name("surface", message.surface),
         session_id=checks.name("session_id", message.session_id),
         top_n=message.top_n,

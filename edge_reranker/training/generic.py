@@ -95,9 +95,8 @@ def make_pack(data: Log, hidden: NDArray[np.floating], *, encoder: Encoder = ENC
 
 def _believed(listed: Sequence[lists.Listed], *, model: bool = True) -> Prior:
     """What the choices say, as unsure as before them: another domain's users may choose otherwise."""
-    start, found = prior.before(model=model), prior.pooled(listed, model=model)
-    variance = np.maximum(np.diag(start.covariance), np.diag(found.covariance))
-    return prior.as_prior(fusion.Weights(start.names, found.mean, np.diag(variance)))
+    found = prior.pooled(listed, model=model)
+    return prior.as_prior(replace(found, covariance=prior.before(model=model).covariance))
 
 
 def _card(data: Log, hidden: NDArray[np.floating], pack: Pack, command: str) -> str:

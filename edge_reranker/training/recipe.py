@@ -130,7 +130,9 @@ def with_probes(pack: Pack, hidden: NDArray[np.floating]) -> Pack:
     """The same pack with what its encoder makes of ``PROBES``, from their hidden states."""
     vectors = Towers.of(pack.head).item_vectors(hidden)
     probes = Probes(tuple(item.title for item in PROBES), vectors)
-    return packs.make(pack.manifest, pack.head, item_to_item=pack.item_to_item, probes=probes)
+    return packs.make(
+        pack.manifest, pack.head, folder=pack.folder, item_to_item=pack.item_to_item, probes=probes
+    )
 
 
 def make_pack(

@@ -271,3 +271,16 @@ def test_a_wrong_row_far_down_is_named_before_anything_is_encoded(backend: Backe
     message = f"items.jsonl, row {N_ITEMS + 1}, id: 'film-7' is that of row 8 too; leave one of them out"
     assert found.stderr == f"Error: {message}\n"
     assert backend.left() == set()
+
+
+def test_a_catalogue_is_never_written_over(run: Run, tmp_path: Path) -> None:
+    """Also under another name of the same file."""
+    catalogue, other = tmp_path / "items.jsonl", tmp_path / "other.jsonl"
+    catalogue.write_text('{"id": "1", "title": "Heat (1995)"}\n')
+    other.hardlink_to(catalogue)
+    before = catalogue.read_bytes()
+    for out in (catalogue, other):
+        found = run("encode", str(catalogue), "--out", str(out))
+        assert found.returncode == 2
+        assert "is the catalogue itself; give another name" in found.stderr
+    assert catalogue.read_bytes() == before

@@ -340,3 +340,10 @@ def test_default_query_has_no_policy() -> None:
     record: RerankQuery = convert.rerank_query(rerank("a"))
     assert record.policy.pins == ()
     assert record.policy.blocked_tags == ()
+
+
+def test_a_query_of_blanks_is_no_search() -> None:
+    request = rerank_service_pb2.RerankRequest(
+        candidates=[types_pb2.Candidate(id="a", title="Heat")], query=" \n "
+    )
+    assert convert.rerank_query(request).query == ""
