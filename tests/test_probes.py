@@ -86,7 +86,7 @@ def test_doctor_tries_the_encoder_by_the_packs_own_vectors(run: Run, data_dir: P
     turned = Probes(shipped.probes.texts, shipped.probes.vectors[:, ::-1].copy())
     packs.save(packs.make(shipped.manifest, shipped.head, probes=turned), data_dir / "pack")
     for pack, ok in (("generic-minilm", True), (str(data_dir / "pack"), False)):
-        told = run("doctor", "--json", EDGE_RERANKER_PACK=pack).stdout
+        told = run("doctor", "--json", "--pack", pack).stdout
         finding = {each["what"]: each for each in json.loads(told)}["pack"]
         assert finding["ok"] is ok, finding
     assert "makes other vectors than those that pack generic-minilm-" in finding["detail"]

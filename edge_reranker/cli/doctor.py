@@ -37,6 +37,7 @@ class Finding(msgspec.Struct):
 @options.data_dir
 @options.cache_dir
 @options.config_file
+@options.pack
 @click.option("--model", help="The model that should be there.")
 @options.as_json
 def doctor(config_file: Path | None, as_json: bool, **flags: Any) -> None:

@@ -391,4 +391,4 @@ def _check_prior(prior: Prior, field: str, where: Path) -> None:
 
 
 def _invalid(path: Path, problem: str) -> PackInvalid:
-    return PackInvalid(f"pack {path.name}: {problem}; reinstall it or train it again")
+    return PackInvalid(f"pack {path.name}: {problem}; see `edge-reranker pack list`, or train it again")

@@ -59,9 +59,10 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
     if not 1 <= n <= limits.MAX_CANDIDATES:
         raise InvalidArgument("candidates", f"{n:,} given; 1 to {limits.MAX_CANDIDATES:,} are allowed")
     candidates = _candidates(list(message.candidates))
+    query = checks.text(message.query, limits.MAX_QUERY)
     return RerankQuery(
         candidates=candidates,
-        query=checks.text(message.query, limits.MAX_QUERY).strip(),
+        query=query if query.strip() else "",
         surface=checks.name("surface", message.surface),
         session_id=checks.name("session_id", message.session_id),
         top_n=message.top_n,

@@ -93,7 +93,8 @@ def test_every_request_is_kept_whole(
         candidates=candidates, query=query, surface=surface, session_id=session_id, top_n=3
     )
     record = convert.rerank_query(message)
-    assert (record.query, record.surface, record.session_id, record.top_n) == (query, surface, session_id, 3)
+    asked = query if query.strip() else ""
+    assert (record.query, record.surface, record.session_id, record.top_n) == (asked, surface, session_id, 3)
     for sent, kept in zip(candidates, record.candidates, strict=True):
         assert respond.item(kept.item) == types_pb2.Item(
             id=sent.id, title=sent.title, text=sent.text, tags=sent.tags, attributes=sent.attributes
