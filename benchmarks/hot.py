@@ -8,7 +8,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.common import AFTER_MODEL_S, cache_dir, films, ratio, report, scored, timed_ms, with_scorer
+from benchmarks.common import (
+    AFTER_MODEL_S,
+    MODEL,
+    cache_dir,
+    films,
+    ratio,
+    report,
+    scored,
+    timed_ms,
+    with_scorer,
+)
 from benchmarks.peers import OneDecode
 from edge_reranker.cli.wiring import Device, open_device
 from edge_reranker.config import Config
@@ -101,7 +111,7 @@ def _restarts(folder: Path) -> dict[str, list[float]]:
     """Tier 2's time for 20 candidates: warm, after a restart, and after one without a saved state."""
     items = films()
     pack = str(with_scorer(folder))
-    config = Config(folder, folder / "s", cache_dir(), "smollm2-135m", pack=pack, key_source="file")
+    config = Config(folder, folder / "s", cache_dir(), MODEL, pack=pack, key_source="file")
     spent: dict[str, list[float]] = {"warm": [], "restored": [], "cold": []}
     device = _open(config)
     device.pipeline.record(
