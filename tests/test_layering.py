@@ -136,3 +136,12 @@ def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "llama_cpp", "torch", "sqlcipher3", "pyarrow", "ray"} & set(loaded.split())
+
+
+def test_the_store_loads_no_pandas_where_it_is_installed() -> None:
+    """It comes with Ray in development; a service would be 60 MB larger for nothing."""
+    told = "import sys, edge_reranker.store; print('pandas' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == "False\n"
