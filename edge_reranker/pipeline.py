@@ -19,7 +19,7 @@ from edge_reranker.deadline import Deadline, Pace, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.ranking import policy
-from edge_reranker.ranking.features import FEATURES, features, with_column
+from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
 from edge_reranker.ranking.fusion import fuse, order
 from edge_reranker.ranking.profile import TAKEN_BACK, profile
 from edge_reranker.scoring import (
@@ -58,8 +58,7 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 Load = Callable[[str, Tiers, Deadline], Serving]
 """Starts the model of a name beside the tiers in use and tries it out; raises, and leaves nothing running."""
 
-# Columns of FEATURES that only the encoder fills.
-_OF_THE_MODEL = [FEATURES.index(name) for name in ("towers", "content", "query_content")]
+_OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 
 
 class Pipeline:
@@ -298,9 +297,8 @@ class Pipeline:
             before, reason = matrix, answer.reason
             for result in scorer.score(user, query, answer.order.tolist(), deadline):
                 watch.lap(f"tier{number}")
-                matrix = with_column(before, scorer.column, result.scores, result.reached)
-                for name, (scores, reached) in result.more.items():
-                    matrix = with_column(matrix, name, scores, reached)
+                columns = {scorer.column: (result.scores, result.reached), **result.more}
+                matrix = with_columns(before, columns)
                 answer = self._fused(tiers, matrix, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
@@ -318,7 +316,7 @@ class Pipeline:
     ) -> _Answer:
         # The weights of the other features differ with and without the model: it takes over part of what
         # they say.
-        weights = tiers.weights if matrix[:, _OF_THE_MODEL].any() else tiers.without_model
+        weights = tiers.weights if matrix[:, _OF_THE_ENCODER].any() else tiers.without_model
         assert weights is not None  # noqa: S101 - _answers has returned without them
         return _Answer(
             order=order(fuse(matrix, FEATURES + tiers.named, weights)),

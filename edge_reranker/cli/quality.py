@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -108,16 +109,16 @@ def train(
     else:
         encoder = recipe.ENCODERS[model]
         hidden = kept_hidden_states(config, encoder, data.items, ray=pool)
-    command = f"edge-reranker train --out {out} --seed {seed}"
+    command = ["edge-reranker", "train", "--out", str(out), "--seed", str(seed)]
     about, default_name = card.MOVIELENS, recipe.NAMES[encoder.model]
     if items is not None and interactions is not None:
-        command += f" --items {items.name} --interactions {interactions.name}"
+        command += ["--items", items.name, "--interactions", interactions.name]
         about = card.about(data, items=items.name, interactions=interactions.name)
         default_name = f"own-{encoder.model}"
     if model != DEFAULT_MODEL:
-        command += f" --encoder {model}"
+        command += ["--encoder", model]
     if name is not None:
-        command += f" --name {name}"
+        command += ["--name", name]
     adapter = None
     if finetune is not None:
         from edge_reranker.cli.finetune import finetuned
@@ -130,14 +131,14 @@ def train(
         )
         adapter = encoder_adapter(encoder, out)
         hidden = kept_hidden_states(config, encoder, data.items, adapter, pool)
-        command += f" --finetune {finetune} --minutes {minutes:g}"
+        command += ["--finetune", finetune, "--minutes", f"{minutes:g}"]
     trained = recipe.train(
         data,
         hidden,
         out,
         seed=seed,
         encoder=encoder,
-        command=command,
+        command=shlex.join(command),
         about=about,
         choice=choice,
         probes=hidden_states(config, encoder, recipe.PROBES, adapter),
@@ -167,7 +168,7 @@ def _train_generic(
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, None, None)
     hidden = kept_hidden_states(config, recipe.ENCODERS[model], data.items, ray=pool)
-    command = f"edge-reranker train --generic --out {out}"
+    command = shlex.join(["edge-reranker", "train", "--generic", "--out", str(out)])
     probes = hidden_states(config, generic.ENCODER, recipe.PROBES)
     pack = generic.train(data, hidden, out, command=command, probes=probes)
     click.echo(f"pack {pack.id} written to {out}")

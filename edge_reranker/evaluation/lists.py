@@ -79,9 +79,7 @@ class Learned:
             ([self.hash_of[item.id] for item in user.recent], user.recent_weights),
         )
         found = self.affinity.columns(likes, [self.hash_of[each] for each in candidates], self.vector_of)
-        for name, (scores, reached) in found.items():
-            matrix = features.with_column(matrix, name, scores, reached)
-        return matrix
+        return features.with_columns(matrix, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def _cold_split(
     """Every ranker's places, one array a seed, and the test lists.
 
     The fusion is fitted on lists without the cold items. How far to trust what is said of items that nobody
-    knows, it learns from another fifth that is taken out in the same way, for the fit alone.
+    knows, it learns from a share of the other items that is taken out in the same way, for the fit alone.
+    (A pack's training draws that share of all items, and of a popularity server's lists: ``recipe.unaware``.)
     """
     head = [[each for each in past if each.item_id not in out] for past in world.head]
     counts = counted(head)

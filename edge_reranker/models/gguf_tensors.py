@@ -89,7 +89,7 @@ def require_gguf() -> ModuleType:
     try:
         import gguf
     except ImportError as error:
-        raise Missing("reading a GGUF's weights needs gguf: pip install 'edge-reranker[convert]'") from error
+        raise Missing("reading a GGUF's weights needs gguf: pip install 'edge-reranker[device]'") from error
     module: ModuleType = gguf
     return module
 

@@ -23,7 +23,7 @@ FEATURES = (
     "recency",  # halves with every half-life since publication, centred
     "neighbours",  # weight of the history items that the backend calls similar
     "public_vector",  # cosine with the history's mean in a vector space of the backend's own, centred
-    "towers",  # tier 1's learned part; filled in by ``with_column``, like the rest
+    "towers",  # tier 1's learned part; filled in by ``with_columns``, like the rest
     "towers_recent",  # the same for the newest events only
     "content",  # its other part, for unseen items: likeness of the texts, learned from nobody
     "content_recent",  # the same for the newest events only
@@ -48,6 +48,9 @@ PERSONAL = frozenset(
         "scorer",
     }
 )
+
+# What only the encoder fills; in its place other columns say more without it.
+OF_THE_ENCODER = frozenset({"towers", "towers_recent", "content", "content_recent", "query_content"})
 
 Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]
 
@@ -85,21 +88,20 @@ def features(
     return np.column_stack(matrix)
 
 
-def with_column(
+def with_columns(
     matrix: NDArray[np.float64],
-    name: str,
-    scores: NDArray[np.floating],
-    reached: NDArray[np.bool_] | None = None,
+    columns: Mapping[str, tuple[NDArray[np.floating], NDArray[np.bool_] | None]],
 ) -> NDArray[np.float64]:
-    """A copy of ``matrix`` with the column ``name`` set: scores centred over the reached, 0 elsewhere.
+    """A copy of ``matrix`` with these columns set: scores centred over the reached, 0 elsewhere.
 
-    ``scores`` and ``reached`` are [n_candidates]; None means all were reached. A choice model is blind to
+    Scores and reached are [n_candidates]; None means all were reached. A choice model is blind to
     what all candidates share, so centring changes nothing among the reached. It makes 0 mean "no
     evidence either way", so a candidate that was not reached keeps its fused score without the column,
     and being reached is neither good nor bad by itself.
     """
     result = matrix.copy()
-    result[:, FEATURES.index(name)] = _centred(scores, reached)
+    for name, (scores, reached) in columns.items():
+        result[:, FEATURES.index(name)] = _centred(scores, reached)
     return result
 
 

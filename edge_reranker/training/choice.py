@@ -54,7 +54,7 @@ def choose(
     places: dict[str, metrics.Places] = {}
     users: list[str] = []
     for encoder, hidden in hidden_of:
-        _, listed = recipe.drafted(data, hidden, seed=seed, recipe=settings, encoder=encoder)
+        _, listed, _ = recipe.drafted(data, hidden, seed=seed, recipe=settings, encoder=encoder)
         by_half = _halves(listed)
         places[encoder.model] = np.concatenate(
             [lists.places(by_half[at], prior.pooled(by_half[1 - at])) for at in (0, 1)]

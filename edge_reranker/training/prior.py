@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.evaluation import lists
 from edge_reranker.models.pack import Prior
-from edge_reranker.ranking import fusion
+from edge_reranker.ranking import features, fusion
 
 # Mean and deviation before any data. Columns that the training data never fills keep them. A feature that
 # the server knows as well (its score, recency) starts at 0: its order has it already. What only the device
@@ -44,8 +44,8 @@ BEFORE_WITHOUT_MODEL: Mapping[str, tuple[float, float]] = MappingProxyType(
     {**BEFORE, "neighbours": (1.0, 0.5)}
 )
 
-# Columns that only a model fills.
-OF_A_MODEL = ("towers", "towers_recent", "content", "content_recent", "query_content", "scorer")
+# Columns that only a model fills, of whichever tier.
+OF_A_MODEL = features.OF_THE_ENCODER | {"scorer"}
 
 _N_MADE_UP = 1
 _N_ROUNDS = 20

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_reranker.errors import FailedPrecondition
 from edge_reranker.evaluation import lists, protocol, run
 from edge_reranker.evaluation.log import LIKED, Interactions, Log
+from edge_reranker.evaluation.retrained import COLD_SHARE
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models import pack as packs
 from edge_reranker.models.item_to_item import ItemToItem
@@ -28,7 +29,6 @@ NAME = "movielens-minilm"
 VERSION = "1"
 SMOLLM2 = Encoder(model="smollm2-135m", n_blocks=10, n_embd=576)
 ITEMS = item_to_item.Settings()
-NEW_SHARE = 0.2
 # What the encoder is tried by on other devices; of no log.
 PROBES = tuple(
     Item(text, title=text)
@@ -151,7 +151,7 @@ def make_pack(
 
     ``folder`` has the encoder's adapter, if there is one.
     """
-    draft, listed = drafted(
+    draft, listed, histories = drafted(
         data,
         hidden,
         seed=seed,
@@ -162,7 +162,7 @@ def make_pack(
         name=name,
         folder=folder,
     )
-    unseen = unaware(data, hidden, listed, seed=seed, recipe=recipe, items=items, taste=taste)
+    unseen = unaware(data, hidden, listed, histories, seed=seed, recipe=recipe, items=items, taste=taste)
     manifest = Manifest(
         name,
         VERSION,
@@ -185,8 +185,10 @@ def drafted(
     taste: TasteSettings = TASTE,
     name: str = NAME,
     folder: Path | None = None,
-) -> tuple[Pack, list[lists.Listed]]:
-    """A pack that believes what one does before any choice, and its lists for the users who fit the prior."""
+) -> tuple[Pack, list[lists.Listed], list[History]]:
+    """A pack that believes what one does before any choice, its lists for the users who fit the prior, and
+    the histories that it learned from.
+    """
     split = protocol.split(data)
     histories = [history(past, taste) for past in split.head.values()]
     head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
@@ -195,30 +197,30 @@ def drafted(
         Manifest(name, VERSION, encoder, taste, neutral, neutral), head, folder=folder, item_to_item=of_items
     )
     make = run.lister(data, split, draft, hidden)
-    return draft, [make.listed(cut) for cut in split.fusion]
+    return draft, [make.listed(cut) for cut in split.fusion], histories
 
 
 def unaware(
     data: Log,
     hidden: NDArray[np.floating],
     listed: Sequence[lists.Listed],
+    histories: Sequence[History],
     *,
     seed: int,
     recipe: Recipe,
     items: item_to_item.Settings | None,
     taste: TasteSettings,
 ) -> list[lists.Listed]:
-    """``listed`` as a pack would see them that was made before a fifth of the items came, drawn by ``seed``.
+    """``listed`` as a pack would see them that was made before a share of the items came, drawn by ``seed``.
 
-    From them the fusion learns how far to trust what a pack says of new items. None where the rest of the
-    items is too little to learn from.
+    From them the fusion learns how far to trust what a pack says of new items; the share is the evaluation's.
+    None where the rest of the items is too little to learn from.
     """
-    n_new = round(NEW_SHARE * len(data.items))
+    n_new = round(COLD_SHARE * len(data.items))
     old = np.sort(np.random.default_rng(seed).permutation(len(data.items))[n_new:])
     row_of = np.full(len(data.items), -1)
     row_of[old] = np.arange(len(old))
-    split = protocol.split(data)
-    before = [_among(history(past, taste), row_of) for past in split.head.values()]
+    before = [_among(each, row_of) for each in histories]
     try:
         head, found = learn([data.items[row] for row in old], hidden[old], before, recipe, items, seed=seed)
     except FailedPrecondition:

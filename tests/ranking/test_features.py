@@ -221,14 +221,14 @@ def test_a_column_of_a_later_tier_is_centred_over_the_reached_and_zero_elsewhere
         Profile(), RerankQuery(tuple(Candidate(Item(str(at))) for at in range(4))), now_s=NOW_S
     )
     reached = np.array([True, False, True, False])
-    changed = features.with_column(matrix, "towers", np.array([0.9, 7.0, 0.5, -7.0]), reached)
+    changed = features.with_columns(matrix, {"towers": (np.array([0.9, 7.0, 0.5, -7.0]), reached)})
     assert changed[:, FEATURES.index("towers")] == pytest.approx([0.2, 0.0, -0.2, 0.0])
     assert (matrix[:, FEATURES.index("towers")] == 0).all()
 
 
 def test_a_column_that_reached_nobody_is_zero() -> None:
     matrix = np.ones((2, len(FEATURES)))
-    changed = features.with_column(matrix, "scorer", np.array([1.0, 2.0]), np.zeros(2, bool))
+    changed = features.with_columns(matrix, {"scorer": (np.array([1.0, 2.0]), np.zeros(2, bool))})
     assert (changed[:, FEATURES.index("scorer")] == 0).all()
 
 

@@ -43,8 +43,9 @@ def test_with_all_users_and_items_it_trains_the_packs_towers_and_weights(planted
     assert item_to_item.row_of == kept_map.row_of
     assert np.array_equal(item_to_item.weights, kept_map.weights)
     listed = [run.lister(data, split, pack, hidden).listed(cut) for cut in split.fusion]
+    histories = [recipe.history(past, recipe.TASTE) for past in split.head.values()]
     unseen = recipe.unaware(
-        data, hidden, listed, seed=1, recipe=SMALL, items=recipe.ITEMS, taste=recipe.TASTE
+        data, hidden, listed, histories, seed=1, recipe=SMALL, items=recipe.ITEMS, taste=recipe.TASTE
     )
     for model, kept in ((True, pack.manifest.fusion), (False, pack.manifest.without_model)):
         assert prior.as_prior(trainer.weights(listed, unseen, model)).mean == pytest.approx(
@@ -76,8 +77,9 @@ def test_a_pack_that_is_older_than_some_items_says_of_them_only_what_their_texts
     )
     split = protocol.split(data)
     listed = [run.lister(data, split, pack, hidden).listed(cut) for cut in split.fusion]
+    histories = [recipe.history(past, recipe.TASTE) for past in split.head.values()]
     unseen = recipe.unaware(
-        data, hidden, listed, seed=1, recipe=SMALL, items=recipe.ITEMS, taste=recipe.TASTE
+        data, hidden, listed, histories, seed=1, recipe=SMALL, items=recipe.ITEMS, taste=recipe.TASTE
     )
     column = {name: at for at, name in enumerate(lists.NAMES)}
     matrix = np.concatenate([each.matrix for each in unseen])
