@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -9,9 +10,24 @@ from collections.abc import Callable
 def main() -> None:
     """Entry point of ``edge-reranker``."""
     try:
+        # Before the imports, which take half a second, or many on a busy board. A command that is told
+        # to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _stop)
         _imported()()
     except KeyboardInterrupt:
-        sys.exit(130)  # while importing, which takes half a second, or right before or after the command
+        sys.exit(130)  # while importing, or right before or after the command
+
+
+class _Stopped(KeyboardInterrupt):
+    """Not a KeyboardInterrupt itself: CPython remembers one that came inside `exec` of a text, which
+    dataclasses use on import, and in the end kills itself with SIGINT although it was handled.
+    """
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
 
 
 def _imported() -> Callable[[], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -91,10 +90,6 @@ for command in (
 
 def run() -> None:
     """Runs the command line and exits with its code."""
-    # A command that is told to stop cleans up as it does for Ctrl-C; `serve` has handlers of its own.
-    signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
     if sys.stdin is None:  # it was closed before the start
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
@@ -103,16 +98,6 @@ def run() -> None:
         code = _NO_READER
     _drop_unwritten()
     sys.exit(code)
-
-
-class _Stopped(KeyboardInterrupt):
-    """Not a KeyboardInterrupt itself: CPython remembers one that came inside `exec` of a text, which
-    dataclasses use on import, and in the end kills itself with SIGINT although it was handled.
-    """
-
-
-def _stop(*_: object) -> None:
-    raise _Stopped
 
 
 def _drop_unwritten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,8 +88,10 @@ def service(config: Config, folder: Path, *, stderr: int | None = None) -> Itera
         *("--data-dir", str(folder), "--cache-dir", str(config.cache_dir), "--key-source", "file"),
         *("--socket", str(folder / "s.sock")),
     ]
-    process = subprocess.Popen(command, stderr=stderr)
+    process = None
     try:
+        with _signals_held_back():
+            process = subprocess.Popen(command, stderr=stderr)
         with EdgeReranker(socket=folder / "s.sock", data_dir=folder, owner=True) as client:
             until = time.monotonic() + _START_S
             while not client.healthy(timeout_s=1.0):
@@ -97,8 +100,29 @@ def service(config: Config, folder: Path, *, stderr: int | None = None) -> Itera
                 time.sleep(0.05)
             yield client
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        if process is not None:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A signal that would end `Popen` half-way comes after it: the service would run on, known to nobody."""
+    came: list[int] = []
+    handlers = {
+        each: handler
+        for each in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(each))
+    }
+    for each in handlers:
+        signal.signal(each, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _show(client: EdgeReranker, data: Log, cut: Cut, candidates: Sequence[Candidate]) -> None:

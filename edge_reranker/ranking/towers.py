@@ -118,12 +118,16 @@ class Towers:
 
     def trusted(self, vectors: NDArray[np.floating]) -> Float32:
         """Parts made of length 1: a vector that a backend sent must not gain weight by being long."""
-        values = np.nan_to_num(np.asarray(vectors, np.float32), posinf=_LARGEST, neginf=-_LARGEST)
-        return self._of_length_1(np.asarray(values, np.float32))
+        values = np.asarray(vectors, np.float32)
+        if not np.isfinite(values).all():  # seldom, and to look is cheaper than to replace
+            values = np.asarray(np.nan_to_num(values, posinf=_LARGEST, neginf=-_LARGEST), np.float32)
+        return self._of_length_1(values)
 
     def _of_length_1(self, rows: Float32) -> Float32:
-        parts = rows[:, : self.n_learned], rows[:, self.n_learned :]
-        return np.concatenate([_unit_rows(part) for part in parts], axis=1)
+        result = np.empty_like(rows)
+        for part in (slice(None, self.n_learned), slice(self.n_learned, None)):
+            result[:, part] = _unit_rows(rows[:, part])
+        return result
 
 
 def _unit_rows(rows: Float32) -> Float32:

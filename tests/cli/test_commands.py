@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edge_reranker.cli.app import cli
-from tests.service import Run, children, serving, surroundings
+from tests.service import Run, catches, children, serving, surroundings
 
 LIKES = "\n".join(
     json.dumps(
@@ -329,9 +330,21 @@ def test_a_signal_while_a_command_imports_ends_it_like_one_later(
 
 @pytest.mark.model
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after_s", [0.8, 2.0])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda pid, _: catches(pid, signal.SIGTERM),  # before it, Python itself starts: it ends as it likes
+        lambda pid, _: children(pid),
+        lambda _, folder: list(folder.glob("*/s.sock")),
+    ],
+    ids=["importing", "starting the service", "served"],
+)
 def test_a_stopped_demo_leaves_neither_service_nor_folder(
-    tmp_path: Path, data_dir: Path, cache_dir: Path, signal_: signal.Signals, after_s: float
+    tmp_path: Path,
+    data_dir: Path,
+    cache_dir: Path,
+    signal_: signal.Signals,
+    moment: Callable[[int, Path], object],
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_reranker.cli", "demo"],
@@ -339,7 +352,11 @@ def test_a_stopped_demo_leaves_neither_service_nor_folder(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(after_s)
+    until = time.monotonic() + 60
+    while not moment(process.pid, tmp_path):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.001)
     started = children(process.pid)
     process.send_signal(signal_)
     assert process.wait(timeout=30) == 130
