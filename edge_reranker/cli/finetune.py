@@ -26,8 +26,9 @@ from edge_reranker.models.pack import AdapterFile, Encoder
 from edge_reranker.models.pull import sha256_of
 from edge_reranker.training import recipe
 from edge_reranker.training.encoders import Network, merged
-from edge_reranker.training.finetune import Settings, Until, finetune
+from edge_reranker.training.finetune import Settings, finetune
 from edge_reranker.training.head import History
+from edge_reranker.training.loop import Until
 from edge_reranker.types import Item
 
 ADAPTER_FILE = "encoder-lora.gguf"

@@ -123,7 +123,8 @@ def train(
     if finetune is not None:
         from edge_reranker.cli.finetune import finetuned
         from edge_reranker.cli.tiers import encoder_adapter
-        from edge_reranker.training.finetune import SETTINGS, Until
+        from edge_reranker.training.finetune import SETTINGS
+        from edge_reranker.training.loop import Until
 
         minutes = minutes or _MINUTES
         encoder = finetuned(

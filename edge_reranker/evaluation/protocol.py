@@ -104,15 +104,19 @@ def _require_users(found: Split) -> None:
             )
 
 
-def cuts(of_user: Mapping[str, Sequence[Interaction]]) -> tuple[Cut, ...]:
+def cuts(
+    of_user: Mapping[str, Sequence[Interaction]], after: Mapping[str, Sequence[int]] | None = None
+) -> tuple[Cut, ...]:
     """Every user's cuts after 10, 20 and 40 interactions; targets are up to five new items liked later on.
+
+    ``after`` has other numbers, by user.
 
     Interactions must be ordered by time. Those that share the last known one's time are neither history
     (beyond the count) nor targets: their order among themselves is not known.
     """
     found = []
     for user, interactions in of_user.items():
-        for n_events in CUTS:
+        for n_events in CUTS if after is None else after[user]:
             if len(interactions) <= n_events:
                 continue
             history = interactions[:n_events]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from edge_reranker.prompt.normalise import clean
@@ -35,7 +35,8 @@ class Template:
     The suffix is short because every candidate pays for it: what can be said once is said in ``question``,
     and nothing closes the context, so a new event costs its own tokens only. ``positive`` and ``negative``
     are the answers whose logits are compared. ``instructed`` is the question for an instruction of one's
-    own; ``tags`` tells whether a candidate's tags are read too.
+    own; ``tags`` tells whether a candidate's tags are read too, ``line_tags`` whether an event's item's are
+    (and its year): without them a context holds more than twice as many events.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Template:
     negative: str
     instructed: str = "{instruction}\n"
     tags: bool = False
+    line_tags: bool = True
 
     def with_instruction(self, instruction: str) -> Template:
         """The same, asking something else. The instruction is data, like everything that a pack says."""
@@ -64,7 +66,8 @@ class Template:
 
     def lines(self, context: Context) -> list[tuple[str, str]]:
         """(event id, line) of each event that says something, oldest to newest."""
-        return [(event.event_id, line) for event in context.events if (line := _line(event))]
+        about = _short if self.line_tags else _name
+        return [(event.event_id, line) for event in context.events if (line := _line(event, about))]
 
     def closing(self, query: str) -> list[Piece]:
         """What stands between the events and every candidate."""
@@ -90,19 +93,19 @@ def _short(item: Item) -> str:
     return clean(f"{item.title} [{tags}]" if tags else item.title, MAX_LINE_CHARS)
 
 
-def _line(event: Event) -> str:
+def _line(event: Event, named: Callable[[Item], str]) -> str:
     verb = _VERBS.get(event.type)
     if verb is None:
         return ""
     about = clean(event.query, MAX_LINE_CHARS) if event.type == EventType.SEARCH else ""
     if not about and event.item is not None:
-        about = _short(event.item)
+        about = named(event.item)
     return f"- {verb} {about}\n" if about else ""
 
 
 def plain(context: Context, query: str, max_events: int) -> list[Piece]:
     """What the user did, oldest first, and what they search for, all of it data: a rank model's query."""
-    lines = [line for event in context.events if (line := _line(event))][-max_events:]
+    lines = [line for event in context.events if (line := _line(event, _short))][-max_events:]
     if query:
         lines.append(clean(query, MAX_LINE_CHARS))
     return [Piece(line) for line in lines]
@@ -121,6 +124,17 @@ TEMPLATES: Mapping[str, Template] = {
             after_candidate=":",
             positive=" Yes",
             negative=" No",
+        ),
+        # The same with more events for the room; for a model that was trained on it.
+        Template(
+            name="titles",
+            start="<|im_start|>user\n",
+            question="What one person did, oldest first; after a question mark, if they would like it.\n",
+            before_candidate="?",
+            after_candidate=":",
+            positive=" Yes",
+            negative=" No",
+            line_tags=False,
         ),
         # As Qwen3-Reranker was trained; only the instruction and the words of the query are ours.
         Template(

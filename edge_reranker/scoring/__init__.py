@@ -6,7 +6,7 @@ from edge_reranker.scoring.hot import HotPrefix
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.rank import RankScorer
 from edge_reranker.scoring.tier1 import VectorScorer
-from edge_reranker.scoring.tier2 import CrossScorer
+from edge_reranker.scoring.tier2 import CrossScorer, Prompt
 from edge_reranker.scoring.tiers import Serving, Tiers
 from edge_reranker.scoring.types import Scorer, TierScores, User
 from edge_reranker.scoring.vectors import VectorCache
@@ -16,6 +16,7 @@ __all__ = [
     "CrossScorer",
     "Epochs",
     "HotPrefix",
+    "Prompt",
     "PublicVectors",
     "RankScorer",
     "Scorer",

@@ -16,7 +16,7 @@ from edge_reranker.errors import EngineDied, EngineError
 from edge_reranker.prompt import Template, Window
 from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.types import REASONS, TierScores, User
-from edge_reranker.types import DegradedReason, Piece, RerankQuery
+from edge_reranker.types import DegradedReason, Item, Piece, RerankQuery
 
 # Together they fill an engine's sequence of 256, which is also the step in which llama.cpp pads it.
 _MAX_PREFIX_TOKENS = 208
@@ -38,6 +38,16 @@ class Told:
     window: Window
     lines: Mapping[str, list[int]] = field(default_factory=dict)
     ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads: one ``prefix``, a suffix for each candidate; and the ids of both answers."""
+
+    prefix: list[int]
+    suffixes: list[list[int]]
+    positive: int
+    negative: int
 
 
 class CrossScorer:
@@ -105,6 +115,11 @@ class CrossScorer:
         except EngineError:
             return True  # the next request will find the model as it is
 
+    def prompt(self, user: User, items: Sequence[Item], deadline: Deadline) -> Prompt:
+        """The tokens that ``score`` has read of ``items`` when there is no query. Raises EngineError."""
+        texts = [self._template.suffix(item) for item in items]
+        return self._prompt(self._prefix(user, "", deadline), texts, deadline)
+
     @property
     def last(self) -> Told | None:
         """The context that the model was told last, unless it was forgotten since."""
@@ -128,14 +143,19 @@ class CrossScorer:
         self, prefix: list[int], texts: Sequence[Sequence[Piece]], deadline: Deadline
     ) -> tuple[list[float | None], DegradedReason]:
         """The model's scores, None where it did not get to, and why."""
-        _, _, positive, negative, behind = self._tokens(deadline)
-        suffixes = [_cut(ids, len(behind)) for ids in self._engine.tokenize(texts, deadline)]
-        result = self._engine.score(prefix, suffixes, [positive[0], negative[0]], deadline)
+        prompt = self._prompt(prefix, texts, deadline)
+        answers = [prompt.positive, prompt.negative]
+        result = self._engine.score(prompt.prefix, prompt.suffixes, answers, deadline)
         scores = [
             float(row[0] - row[1]) if reached else None
             for row, reached in zip(result.logits, result.reached, strict=True)
         ]
         return scores, REASONS[result.stop]
+
+    def _prompt(self, prefix: list[int], texts: Sequence[Sequence[Piece]], deadline: Deadline) -> Prompt:
+        _, _, positive, negative, behind = self._tokens(deadline)
+        suffixes = [_cut(ids, len(behind)) for ids in self._engine.tokenize(texts, deadline)]
+        return Prompt(prefix, suffixes, positive[0], negative[0])
 
     def _known(self, keys: set[tuple[str, bytes, str]]) -> dict[tuple[str, bytes, str], float]:
         with self._lock:

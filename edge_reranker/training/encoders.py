@@ -24,27 +24,59 @@ Float32 = NDArray[np.float32]
 
 ARCHITECTURES = ("bert", "llama")
 _TOKENS = "token_embd.weight"
+_OUTPUT = "output.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences end to end, so that no matrix product is spent on filling: ids, positions, whose they are."""
+    """Sequences end to end, so that no matrix product is spent on filling.
+
+    A token has its id, its position, the sequence that owns it, and its place in that. ``branch`` is 0 in
+    what all branches of a sequence go on from; a token sees branch 0 and its own, as far as they lie before.
+    """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     owner: NDArray[np.int64]
+    places: NDArray[np.int64]
+    branch: NDArray[np.int64]
     n: int
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> Packed:
         """``sequences`` of token ids, none of them empty."""
-        lengths = np.array([len(each) for each in sequences])
-        return cls(
-            ids=np.concatenate([np.asarray(each, np.int64) for each in sequences]),
-            positions=np.concatenate([np.arange(length) for length in lengths]),
-            owner=np.repeat(np.arange(len(sequences)), lengths),
-            n=len(sequences),
+        return cls.trees([(each, ()) for each in sequences])
+
+    @classmethod
+    def trees(cls, trees: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Packed:
+        """Prefixes of token ids, each with its suffixes: a suffix sees its prefix and itself only.
+
+        Its positions go on from the prefix's end, as if it stood there alone.
+        """
+        parts: list[tuple[Sequence[int], int, int, int]] = []  # ids, first position, owner, branch
+        for owner, (prefix, suffixes) in enumerate(trees):
+            parts.append((prefix, 0, owner, 0))
+            parts += [(suffix, len(prefix), owner, at) for at, suffix in enumerate(suffixes, 1)]
+        lengths = np.array([len(ids) for ids, *_ in parts])
+        first, owner_of, branch = (
+            np.repeat(np.array(column), lengths) for column in list(zip(*parts, strict=True))[1:]
         )
+        starts = np.searchsorted(owner_of, np.arange(len(trees)))
+        within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        return cls(
+            ids=np.concatenate([np.asarray(ids, np.int64) for ids, *_ in parts]),
+            positions=first + within,
+            owner=owner_of,
+            places=np.arange(len(owner_of)) - starts[owner_of],
+            branch=branch,
+            n=len(trees),
+        )
+
+    @property
+    def ends(self) -> NDArray[np.intp]:
+        """The index of each suffix's last token, in the order given."""
+        last = np.r_[(self.owner[1:] != self.owner[:-1]) | (self.branch[1:] != self.branch[:-1]), True]
+        return np.flatnonzero(last & (self.branch > 0))
 
 
 @dataclass
@@ -92,8 +124,7 @@ class Network:
         """Pooled states [n, n_embd] of sequences of token ids without separators, each as if alone."""
         torch = require_torch()
         packed = Packed.of([self.framed(each) for each in sequences])
-        run = _Run(torch, self, packed)
-        last = run.bert() if self.model.architecture == "bert" else run.llama()
+        last = self.last(packed)
         owner = torch.tensor(packed.owner)
         if self.encoder.pooling == "mean":
             counts = torch.bincount(owner, minlength=packed.n)[:, None]
@@ -102,6 +133,17 @@ class Network:
             first = np.searchsorted(packed.owner, np.arange(packed.n + 1))
             pooled = last[torch.tensor(first[:-1] if self.encoder.pooling == "cls" else first[1:] - 1)]
         return torch.nn.functional.normalize(pooled, dim=1) if self.encoder.normalise else pooled
+
+    def last(self, packed: Packed) -> Any:
+        """The last states [n_tokens, n_embd], after the last norm; ``packed`` has its separators."""
+        run = _Run(require_torch(), self, packed)
+        return run.bert() if self.model.architecture == "bert" else run.llama()
+
+    def answers(self, packed: Packed, positive: int, negative: int) -> Any:
+        """The logit of one token less that of another behind each suffix, [n_suffixes]."""
+        weights = self.weights.get(_OUTPUT, self.weights[_TOKENS])
+        ends = self.last(packed)[require_torch().tensor(packed.ends)]
+        return ends @ (weights[positive] - weights[negative])
 
 
 class _Run:
@@ -118,16 +160,18 @@ class _Run:
         self._eps = next(float(value) for name in names if (value := setting(name)) is not None)
         self._rope_base = float(setting("rope.freq_base", 10_000.0))
         self._ids, self._positions = torch.tensor(packed.ids), torch.tensor(packed.positions)
-        self._owner, self._n = torch.tensor(packed.owner), packed.n
-        self._n_longest = int(packed.positions.max()) + 1
+        self._owner, self._places = torch.tensor(packed.owner), torch.tensor(packed.places)
+        self._branch = torch.tensor(packed.branch)
+        self._n, self._n_longest = packed.n, int(packed.places.max()) + 1
 
     def bert(self) -> Any:
         types = self._weights["token_types.weight"][0]
         positions = self._weights["position_embd.weight"][self._positions]
         x = self._layer_norm("token_embd_norm", self._weights[_TOKENS][self._ids] + types + positions)
+        seen = self._mask(causal=False)
         for block in range(self._n_layer):
             at = f"blk.{block}."
-            mixed = self._attention(at, x, causal=False, turn=lambda heads: heads)
+            mixed = self._attention(at, x, seen, turn=lambda heads: heads)
             x = self._layer_norm(f"{at}attn_output_norm", x + mixed)
             # llama.cpp has the approximation with tanh, too.
             up = self._functional.gelu(self._linear(f"{at}ffn_up", x), approximate="tanh")
@@ -136,34 +180,41 @@ class _Run:
 
     def llama(self) -> Any:
         x = self._weights[_TOKENS][self._ids]
+        seen = self._mask(causal=True)
         for block in range(self._n_layer):
             at = f"blk.{block}."
-            x = x + self._attention(at, self._rms(f"{at}attn_norm", x), causal=True, turn=self._rotated)
+            x = x + self._attention(at, self._rms(f"{at}attn_norm", x), seen, turn=self._rotated)
             y = self._rms(f"{at}ffn_norm", x)
             gate = self._functional.silu(self._linear(f"{at}ffn_gate", y))
             x = x + self._linear(f"{at}ffn_down", gate * self._linear(f"{at}ffn_up", y))
         return self._rms("output_norm", x)
 
-    def _attention(self, at: str, x: Any, *, causal: bool, turn: Callable[[Any], Any]) -> Any:
+    def _attention(self, at: str, x: Any, seen: Any, *, turn: Callable[[Any], Any]) -> Any:
         query, key, value = (
             self._linear(f"{at}attn_{name}", x).unflatten(1, (n, -1))
             for name, n in (("q", self._n_head), ("k", self._n_kv), ("v", self._n_kv))
         )
         padded = [self._padded(each).transpose(1, 2) for each in (turn(query), turn(key), value)]
-        filled = self._padded(x.new_ones(len(x), 1)).squeeze(2) > 0
-        seen = filled[:, None, None, :]
-        if causal:
-            seen = seen & self._torch.ones(self._n_longest, self._n_longest, dtype=self._torch.bool).tril()
         mixed = self._functional.scaled_dot_product_attention(
             *padded, attn_mask=seen, enable_gqa=self._n_kv != self._n_head
         )
-        flat = mixed.transpose(1, 2)[self._owner, self._positions].flatten(1)
+        flat = mixed.transpose(1, 2)[self._owner, self._places].flatten(1)
         return self._linear(f"{at}attn_output", flat)
+
+    def _mask(self, *, causal: bool) -> Any:
+        """What a token sees: [n_sequences, 1, 1 or longest, longest]."""
+        branch = self._padded(self._branch[:, None] + 1).squeeze(2) - 1  # -1 where nothing is
+        seen = (branch >= 0)[:, None, None, :]
+        if causal:
+            theirs, own = branch[:, None, None, :], branch[:, None, :, None]
+            before = self._torch.ones(self._n_longest, self._n_longest, dtype=self._torch.bool).tril()
+            seen = seen & before & ((theirs == 0) | (theirs == own))
+        return seen
 
     def _padded(self, rows: Any) -> Any:
         """[n_tokens, …] to [n_sequences, longest, …]."""
         padded = rows.new_zeros(self._n, self._n_longest, *rows.shape[1:])
-        return padded.index_put((self._owner, self._positions), rows)
+        return padded.index_put((self._owner, self._places), rows)
 
     def _rotated(self, heads: Any) -> Any:
         """Rotary positions on neighbouring pairs, which is how a GGUF's Llama has its rows."""

@@ -10,8 +10,7 @@ docs/decisions/0016 has what else was tried for that.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.models.pull import atomic
+from edge_reranker.training import loop
 from edge_reranker.training.encoders import Network
 from edge_reranker.training.head import History, Recipe, batch, popularity_offset, require_torch, usable
+from edge_reranker.training.loop import Say, Until
 
 Float32 = NDArray[np.float32]
-Say = Callable[[int, float, float], None]
-"""Told of every step: its number, the share of the whole that is done, the loss."""
-
 _CONSTANT = 1e-3  # of the usual deviation
 
 
@@ -53,19 +51,6 @@ SETTINGS: Mapping[str, Settings] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
-    """When it ends: after so many seconds of training, or steps if they are given."""
-
-    seconds: float = 0.0
-    n_steps: int | None = None
-
-    def done(self, step: int, elapsed_s: float) -> float:
-        """The share that is done, 1 at the end."""
-        share = elapsed_s / max(self.seconds, 1e-9) if self.n_steps is None else step / self.n_steps
-        return min(1.0, share)
-
-
 def finetune(
     network: Network,
     sequences: Sequence[Sequence[int]],
@@ -87,22 +72,7 @@ def finetune(
     """
     torch = require_torch()
     training = _Training(torch, network, sequences, frozen, usable(histories), settings, seed)
-    if checkpoint is not None and checkpoint.is_file():
-        training.restore(checkpoint)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        saved_s = training.elapsed_s
-        while (share := until.done(training.step, training.elapsed_s)) < 1.0:
-            started = time.monotonic()
-            loss = training.take_step(share)
-            training.elapsed_s += time.monotonic() - started
-            say(training.step, until.done(training.step, training.elapsed_s), loss)
-            if checkpoint is not None and training.elapsed_s - saved_s >= save_every_s:
-                training.save(checkpoint)
-                saved_s = training.elapsed_s
-    finally:
-        torch.set_num_threads(n_threads)
+    loop.run(training, until, checkpoint=checkpoint, save_every_s=save_every_s, say=say)
     training.finish()
     return training.step
 

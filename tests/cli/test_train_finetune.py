@@ -22,7 +22,8 @@ from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder
 from edge_reranker.models.pull import sha256_of
 from edge_reranker.training import recipe
-from edge_reranker.training.finetune import SETTINGS, Until
+from edge_reranker.training.finetune import SETTINGS
+from edge_reranker.training.loop import Until
 from tests.service import Run
 
 STEPS = Until(n_steps=3)

@@ -22,8 +22,9 @@ from edge_reranker.errors import FailedPrecondition
 from edge_reranker.models import gguf_tensors
 from edge_reranker.models.pack import Encoder
 from edge_reranker.training.encoders import Network, merged
-from edge_reranker.training.finetune import Settings, Until, finetune
+from edge_reranker.training.finetune import Settings, finetune
 from edge_reranker.training.head import History, Recipe
+from edge_reranker.training.loop import Until
 from tests.gguf_files import llama_weights, write_llama
 
 Float32 = npt.NDArray[np.float32]
