@@ -61,7 +61,7 @@ def finetuned(
     ids = _token_ids(config, encoder, data.items)
     histories = [recipe.history(past, recipe.TASTE) for past in protocol.split(data).head.values()]
     name = _name(sha256_of(base), encoder, settings, until, seed, ids, histories)
-    checkpoint = _only(config.cache_dir / "finetune" / f"{name}.pt")
+    checkpoint = only(config.cache_dir / "finetune" / f"{name}.pt")
     with click.progressbar(length=1000, label=f"fine-tuning {encoder.model}", file=sys.stderr) as bar:
 
         def say(step: int, share: float, loss: float) -> None:
@@ -160,7 +160,7 @@ def _name(
     return digest.hexdigest()[:32]
 
 
-def _only(path: Path) -> Path:
+def only(path: Path) -> Path:
     """``path``, the others of its kind gone: a half-done training has 130 MB."""
     for other in path.parent.glob("*.pt"):
         if other != path:

@@ -55,7 +55,7 @@ def choose(
     users: list[str] = []
     for encoder, hidden in hidden_of:
         _, listed, _ = recipe.drafted(data, hidden, seed=seed, recipe=settings, encoder=encoder)
-        by_half = _halves(listed)
+        by_half = halves(listed)
         places[encoder.model] = np.concatenate(
             [lists.places(by_half[at], prior.pooled(by_half[1 - at])) for at in (0, 1)]
         )
@@ -66,7 +66,7 @@ def choose(
     return Choice(encoder_of[best], reached, len(set(users)), lead)
 
 
-def _halves(listed: Sequence[lists.Listed]) -> tuple[list[lists.Listed], list[lists.Listed]]:
+def halves(listed: Sequence[lists.Listed]) -> tuple[list[lists.Listed], list[lists.Listed]]:
     """The lists of every other user, and of the rest."""
     names = dict.fromkeys(each.cut.user_id for each in listed)
     first = set(list(names)[::2])
