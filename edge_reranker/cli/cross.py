@@ -24,7 +24,7 @@ from edge_reranker.errors import EngineDied, EngineError, Missing
 from edge_reranker.evaluation import run
 from edge_reranker.evaluation.lists import Listed
 from edge_reranker.evaluation.log import Log
-from edge_reranker.evaluation.protocol import Cut, Split, split
+from edge_reranker.evaluation.protocol import Cut, split
 from edge_reranker.models import ModelCache, Pack, gguf_tensors
 from edge_reranker.models import pack as packs
 from edge_reranker.models.catalogue import MODELS
@@ -41,9 +41,10 @@ from edge_reranker.training.loop import Until
 
 MODEL = "smollm2-135m"
 TEMPLATE = "titles"
+N_BLOCKS = {"cut": 10, "whole": None}
 ADAPTER_FILE = "scorer-lora.gguf"
 LARGEST_DIFFERENCE = 0.05
-_N_COMPARED = 8
+_N_COMPARED = 3
 _LOAD_MS = 60_000.0
 
 Float = npt.NDArray[np.floating]
@@ -80,17 +81,20 @@ def crossed(
     out: Path,
     until: Until,
     *,
-    n_blocks: int | None,
+    cross: str,
     seed: int,
     settings: Settings | None = None,
+    towers: Recipe | None = None,
     always: bool = False,
 ) -> tuple[Pack, str]:
-    """``pack``, which lies in ``out``, with a trained tier 2 if that pays there, and what was found.
+    """``pack``, which lies in ``out``, with a trained tier 2 if that pays, and what was found.
+
+    ``cross`` is a key of ``N_BLOCKS``; ``towers`` is how the pack's were made. The card tells all, too.
 
     It pays where users who fit the prior gain enough, or ``always``; the later users are only reported.
     Run again after a break, it goes on where it was. Raises Missing, EngineError.
     """
-    model, path = scorer_file(config, n_blocks)
+    model, path = scorer_file(config, N_BLOCKS[cross])
     parted = split(data)
     taste, weights = pack.manifest.taste, fusion.Weights.of(pack.manifest.fusion)
     engine = scorer_engine(config, model, "scorer")
@@ -99,8 +103,9 @@ def crossed(
             raise EngineDied(engine.problem or f"{model} does not load")
         reader = CrossScorer(engine, TEMPLATES[TEMPLATE])
         by_id = {item.id: item for item in data.items}
+        towers = towers or Recipe()
         shown = cross_lists.unseen_lists(
-            *(data, hidden, parted.head), seed=seed, settings=Recipe(), items=recipe.ITEMS, taste=taste
+            *(data, hidden, parted.head), seed=seed, recipe=towers, items=recipe.ITEMS, taste=taste
         )
         found = list(cross_lists.examples(reader, shown, weights, by_id, taste))
         adapter = _trained(config, path, found, out, until, seed=seed, settings=settings or Settings())
@@ -115,7 +120,11 @@ def crossed(
 
         scored, plain = read(parted.fusion)
         valid = cross_fit.validated(scored, plain)
-        fitted = _fitted(data, hidden, parted, scored, pack, seed)
+        histories = [recipe.history(past, taste) for past in parted.head.values()]
+        unseen = recipe.unaware(
+            *(data, hidden, scored, histories), seed=seed, recipe=towers, items=recipe.ITEMS, taste=taste
+        )
+        fitted = prior.fit(scored, unseen)
         later, as_before = read(parted.test)
     finally:
         engine.close()
@@ -131,8 +140,10 @@ def crossed(
             else f"it stays off: less than +{cross_fit.LEAST_GAIN} for the former, or unsure",
         ]
     )
+    card = (out / packs.CARD_FILE).read_text(encoding="utf-8") + f"\n## Tier 2\n\n```\n{text}\n```\n"
     if not on:
         adapter.path.unlink()
+        (out / packs.CARD_FILE).write_text(card, encoding="utf-8")
         return pack, text
     weight = float(fitted.mean[fitted.names.index(CrossScorer.column)])
     manifest = replace(
@@ -143,19 +154,8 @@ def crossed(
         ),
     )
     made = packs.make(manifest, pack.head, folder=out, item_to_item=pack.item_to_item, probes=pack.probes)
-    packs.save(made, out)
+    packs.save(made, out, card.replace(pack.id, made.id))
     return made, text
-
-
-def _fitted(
-    data: Log, hidden: Float, parted: Split, scored: Sequence[Listed], pack: Pack, seed: int
-) -> fusion.Weights:
-    taste = pack.manifest.taste
-    histories = [recipe.history(past, taste) for past in parted.head.values()]
-    unseen = recipe.unaware(
-        *(data, hidden, scored, histories), seed=seed, recipe=Recipe(), items=recipe.ITEMS, taste=taste
-    )
-    return prior.fit(scored, unseen)
 
 
 def _trained(

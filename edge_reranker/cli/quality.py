@@ -56,7 +56,12 @@ _MINUTES = 15.0
     type=click.Choice(("full", "lora")),
     help="Train the encoder as well: as a whole, or a small LoRA adapter that lies in the pack.",
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long; default: 15.")
+@click.option(
+    "--cross",
+    type=click.Choice(("cut", "whole")),
+    help="Train tier 2's model too, its first 10 blocks or all; off by default, and in the pack if it pays.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long each; default: 15.")
 @click.option("--name", help="Name of the pack: lower-case letters, digits and dashes.")
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @ray_options
@@ -69,6 +74,7 @@ def train(
     model: str,
     generic: bool,
     finetune: str | None,
+    cross: str | None,
     minutes: float | None,
     name: str | None,
     on_ray: bool,
@@ -82,6 +88,7 @@ def train(
       edge-reranker train --items items.jsonl --interactions log.parquet --out my-pack
       edge-reranker train --out packs/movielens-minilm
       edge-reranker train --finetune lora --minutes 15 --out my-pack
+      edge-reranker train --cross cut --minutes 60 --out my-pack
       edge-reranker train --generic --out packs/generic-minilm
     """
     from edge_reranker.cli.hidden import hidden_states, kept_hidden_states
@@ -91,12 +98,16 @@ def train(
 
     if model != AUTO and model not in recipe.ENCODERS:
         raise InvalidArgument("encoder", f"{model!r}; there are {AUTO}, {', '.join(recipe.ENCODERS)}")
-    if minutes is not None and finetune is None:
-        raise InvalidArgument("--minutes", "goes with --finetune: the towers take a fixed number of steps")
+    if minutes is not None and finetune is None and cross is None:
+        raise InvalidArgument(
+            "--minutes", "goes with --finetune or --cross: the towers take a fixed number of steps"
+        )
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
     pool = ray_pool(on_ray, ray_workers)
     if generic:
-        _train_generic(config, data_folder, out, model, (items, interactions, name, finetune, seed), pool)
+        _train_generic(
+            config, data_folder, out, model, (items, interactions, name, finetune, cross, seed), pool
+        )
         return
     require_torch()
     metrics.require_library()
@@ -120,19 +131,21 @@ def train(
     if name is not None:
         command += ["--name", name]
     adapter = None
+    minutes = minutes or _MINUTES
     if finetune is not None:
         from edge_reranker.cli.finetune import finetuned
         from edge_reranker.cli.tiers import encoder_adapter
         from edge_reranker.training.finetune import SETTINGS
         from edge_reranker.training.loop import Until
 
-        minutes = minutes or _MINUTES
         encoder = finetuned(
             config, encoder, data, hidden, out, SETTINGS[finetune], Until(60 * minutes), seed=seed
         )
         adapter = encoder_adapter(encoder, out)
         hidden = kept_hidden_states(config, encoder, data.items, adapter, pool)
         command += ["--finetune", finetune, "--minutes", f"{minutes:g}"]
+    if cross is not None:
+        command += ["--cross", cross, *(() if finetune else ("--minutes", f"{minutes:g}"))]
     trained = recipe.train(
         data,
         hidden,
@@ -146,7 +159,14 @@ def train(
         name=name or default_name,
     )
     click.echo(trained.report.as_text())
-    click.echo(f"pack {trained.pack.id} written to {out}")
+    pack = trained.pack
+    if cross is not None:
+        from edge_reranker.cli.cross import crossed
+        from edge_reranker.training.loop import Until
+
+        pack, found = crossed(config, data, pack, hidden, out, Until(60 * minutes), cross=cross, seed=seed)
+        click.echo(found)
+    click.echo(f"pack {pack.id} written to {out}")
 
 
 def _train_generic(
@@ -164,7 +184,7 @@ def _train_generic(
     if model != generic.ENCODER.model or any(not_with):
         raise InvalidArgument(
             "--generic",
-            f"goes with the encoder {generic.ENCODER.model}; leave out log, name, seed and --finetune",
+            f"goes with the encoder {generic.ENCODER.model}; leave out log, name, seed, --finetune, --cross",
         )
     metrics.require_library()
     data = logs.chosen_log(config.cache_dir, data_folder, None, None)

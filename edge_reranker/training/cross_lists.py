@@ -20,7 +20,8 @@ from edge_reranker.ranking.profile import TAKEN_BACK, Profile, Taste
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring import CrossScorer, Prompt, User
 from edge_reranker.scoring.epochs import Owner
-from edge_reranker.training import item_to_item, recipe
+from edge_reranker.training import item_to_item
+from edge_reranker.training import recipe as recipes
 from edge_reranker.training.cross import Example
 from edge_reranker.training.head import Recipe
 from edge_reranker.types import Context, EventType, Item
@@ -40,21 +41,21 @@ def unseen_lists(
     head: Mapping[str, Interactions],
     *,
     seed: int,
-    settings: Recipe,
+    recipe: Recipe,
     items: item_to_item.Settings | None,
     taste: TasteSettings,
 ) -> list[Listed]:
     """Lists of ``head``'s users, each half of them by server and towers that learned from the other half.
 
     So the tiers below say of them what they say of somebody new. A user is asked up to 12 times, after 5 to
-    60 interactions. Raises as ``recipe.learn``.
+    60 interactions. Raises as ``recipes.learn``.
     """
     names = list(head)
     by_id = {item.id: item for item in data.items}
     found: list[Listed] = []
     for asked, others in ((names[::2], names[1::2]), (names[1::2], names[::2])):
-        histories = [recipe.history(head[name], taste) for name in others]
-        arrays, map_of = recipe.learn(data.items, hidden, histories, settings, items, seed=seed)
+        histories = [recipes.history(head[name], taste) for name in others]
+        arrays, map_of = recipes.learn(data.items, hidden, histories, recipe, items, seed=seed)
         known = None if map_of is None else ItemToItem.of(map_of)
         learned = Learned.make(Towers.of(arrays), known, data.items, hidden)
         server = PopularityServer((each for name in others for each in head[name]), by_id)

@@ -121,4 +121,4 @@ def test_a_fine_tuned_pack_is_trained_and_evaluated(
 def test_minutes_without_fine_tuning_are_refused(run: Run, tmp_path: Path) -> None:
     found = run("train", "--out", str(tmp_path / "pack"), "--minutes", "3")
     assert found.returncode == 2
-    assert found.stderr.startswith("Error: --minutes: goes with --finetune")
+    assert found.stderr.startswith("Error: --minutes: goes with --finetune or --cross")

@@ -36,7 +36,7 @@ def made() -> World:
 
 def shown(data: Log, hidden: np.ndarray, head: dict[str, Interactions]) -> list[lists.Listed]:
     return cross_lists.unseen_lists(
-        *(data, hidden, head), seed=0, settings=RECIPE, items=recipe.ITEMS, taste=recipe.TASTE
+        *(data, hidden, head), seed=0, recipe=RECIPE, items=recipe.ITEMS, taste=recipe.TASTE
     )
 
 
