@@ -107,7 +107,7 @@ def crossed(
         shown = cross_lists.unseen_lists(
             *(data, hidden, parted.head), seed=seed, recipe=towers, items=recipe.ITEMS, taste=taste
         )
-        found = list(cross_lists.examples(reader, shown, weights, by_id, taste))
+        found = list(cross_lists.examples(reader, shown, weights, by_id, taste, seed=seed))
         adapter = _trained(config, path, found, out, until, seed=seed, settings=settings or Settings())
         lister = run.lister(data, parted, pack, hidden)
 

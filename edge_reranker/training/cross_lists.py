@@ -29,6 +29,7 @@ from edge_reranker.types import Context, EventType, Item
 TOP_K = 20
 _N_CUTS = 12
 _EARLIEST, _LATEST = 5, 60
+_N_OTHERS = 5
 _PROMPT_MS = 60_000.0
 
 Ranks = NDArray[np.intp]
@@ -84,21 +85,36 @@ def examples(
     items: Mapping[str, Item],
     taste: TasteSettings,
     *,
+    seed: int,
     k: int = TOP_K,
 ) -> Iterator[Example]:
-    """What tier 2 learns from: the first ``k`` of each list, and what was liked of the rest of it.
+    """What tier 2 learns from: the first ``k`` of each list, what was liked of the rest, some of the others.
 
-    Lists of which nothing was liked are left out.
+    The others stand for all that are left out, so their logit has the log of how many each stands for
+    (Bengio and Senecal, "Adaptive importance sampling", 2008): without them, what seldom is among the first
+    would be met only where it was liked. Lists of which nothing was liked are left out.
     """
     kept = [each for each in listed if any(at is not None for at in each.targets)]
-    rows = [
-        np.array(list(dict.fromkeys([*top.tolist(), *_liked(each)])))
-        for each, top in zip(kept, tops(kept, weights, k), strict=True)
+    chosen = [
+        _chosen(each, top, [seed, at])
+        for at, (each, top) in enumerate(zip(kept, tops(kept, weights, k), strict=True))
     ]
-    for each, some, prompt in zip(kept, rows, prompts(scorer, kept, rows, items, taste), strict=True):
-        offset = fusion.fuse(each.matrix, lists.NAMES, weights)[some]
+    rows = [some for some, _ in chosen]
+    read = prompts(scorer, kept, rows, items, taste)
+    for each, (some, more), prompt in zip(kept, chosen, read, strict=True):
+        offset = fusion.fuse(each.matrix, lists.NAMES, weights)[some] + more
         wanted = np.isin(some, _liked(each))
         yield Example(prompt, offset.astype(np.float32), (wanted / wanted.sum()).astype(np.float32))
+
+
+def _chosen(listed: Listed, top: Ranks, seed: Sequence[int]) -> tuple[Ranks, NDArray[np.float64]]:
+    """Rows for training, and what is added to the logit of each."""
+    first = list(dict.fromkeys([*top.tolist(), *_liked(listed)]))
+    rest = np.setdiff1d(np.arange(len(listed.matrix)), first)
+    others = np.random.default_rng(seed).permutation(rest)[:_N_OTHERS]
+    more = np.zeros(len(first) + len(others))
+    more[len(first) :] = np.log(len(rest) / max(1, len(others)))
+    return np.array([*first, *others.tolist()]), more
 
 
 def _liked(listed: Listed) -> list[int]:

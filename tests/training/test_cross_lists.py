@@ -124,23 +124,27 @@ def test_events_that_the_pack_does_not_count_are_not_read(made: World, listed: l
     assert b"Thing" in bytes(heard.prefix)
 
 
-def test_a_list_for_training_is_the_top_and_what_was_liked_below_it(
+def test_a_list_for_training_is_the_top_what_was_liked_below_it_and_some_for_all_others(
     made: World, listed: list[lists.Listed]
 ) -> None:
     by_id = {item.id: item for item in made[0].items}
     scorer = CrossScorer(FakeEngine(), TEMPLATES["titles"])
-    found = list(cross_lists.examples(scorer, listed[:40], WEIGHTS, by_id, recipe.TASTE, k=8))
+    found = list(cross_lists.examples(scorer, listed[:40], WEIGHTS, by_id, recipe.TASTE, seed=0, k=8))
     kept = [each for each in listed[:40] if any(at is not None for at in each.targets)]
     assert len(found) == len(kept) > 10
     for example, each in zip(found, kept, strict=True):
         fused = fusion.fuse(each.matrix, lists.NAMES, WEIGHTS)
         liked = sorted(fused[at] for at in each.targets if at is not None)
+        n_first = len(set(fusion.order(fused)[:8]) | {at for at in each.targets if at is not None})
         assert sorted(example.offset[example.wanted > 0]) == pytest.approx(liked, rel=1e-5)
         assert len(set(example.wanted[example.wanted > 0])) == 1
         assert example.wanted.sum() == pytest.approx(1)
         assert example.offset[:8] == pytest.approx(np.sort(fused)[::-1][:8], rel=1e-5)
-        assert len(example.prompt.suffixes) == len(example.offset) >= 8
-    assert any(len(example.offset) > 8 for example in found), "the test's own premise: some lie below"
+        assert len(example.prompt.suffixes) == len(example.offset) == n_first + 5
+        assert not example.wanted[n_first:].any()
+        more = example.offset[n_first:] - np.log((len(fused) - n_first) / 5)
+        assert all(np.isclose(fused, each).any() for each in more)
+    assert any(example.wanted[8:].any() for example in found), "the test's own premise: some lie below"
 
 
 def scored(listed: Sequence[lists.Listed], *, helpful: bool) -> list[lists.Listed]:
