@@ -143,7 +143,7 @@ def test_a_list_for_training_is_the_top_what_was_liked_below_it_and_some_for_all
         assert len(example.prompt.suffixes) == len(example.offset) == n_first + 5
         assert not example.wanted[n_first:].any()
         more = example.offset[n_first:] - np.log((len(fused) - n_first) / 5)
-        assert all(np.isclose(fused, each).any() for each in more)
+        assert all(np.isclose(fused, each, atol=1e-4).any() for each in more)
     assert any(example.wanted[8:].any() for example in found), "the test's own premise: some lie below"
 
 
