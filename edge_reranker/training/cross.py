@@ -28,6 +28,10 @@ from edge_reranker.training.loop import Say, Until
 
 Float32 = NDArray[np.float32]
 
+# What an untrained model says, with a deviation of about 1, must not drown what the tiers below say; one
+# number may take larger steps than the matrices.
+_SCALE, _SCALE_TIMES = 0.3, 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -113,11 +117,11 @@ class _Training:
             for name, pair in network.pairs.items()
             for at, tensor in enumerate(pair)
         }
-        self._log_scale = torch.zeros((), requires_grad=True)
+        self._log_scale = torch.tensor(math.log(_SCALE), requires_grad=True)
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": list(self._trained.values()), "weight_decay": settings.weight_decay},
-                {"params": [self._log_scale], "weight_decay": 0.0},
+                {"params": list(self._trained.values()), "weight_decay": settings.weight_decay, "times": 1.0},
+                {"params": [self._log_scale], "weight_decay": 0.0, "times": _SCALE_TIMES},
             ],
             lr=settings.learning_rate,
         )
@@ -132,9 +136,8 @@ class _Training:
         loss = self._loss(found.float(), some)
         for group in self._optimiser.param_groups:
             # Up in the first tenth, then down to nothing by half a cosine.
-            group["lr"] = settings.learning_rate * min(
-                10 * share + 0.1, 0.5 + 0.5 * math.cos(math.pi * share)
-            )
+            now = min(10 * share + 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
+            group["lr"] = group["times"] * settings.learning_rate * now
         self._optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self._trained.values()), 1.0)
