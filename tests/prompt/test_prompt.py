@@ -70,3 +70,11 @@ def test_impressions_say_nothing_and_searches_are_words() -> None:
     )
     lines = [piece.text for piece in TEMPLATE.prefix(context, "heist")]
     assert lines[2:] == ["- searched for space opera\n", "Now they search for: heist\n", "?"]
+
+
+def test_titles_alone_tell_of_more_events_in_less_room() -> None:
+    item = Item("1", "Heat (1995)", tags=("Crime", "Drama"))
+    context = Context((Event("e", EventType.LIKE, 0.0, item),))
+    assert TEMPLATES["default"].lines(context) == [("e", "- liked Heat (1995) [Crime, Drama]\n")]
+    assert TEMPLATES["titles"].lines(context) == [("e", "- liked Heat\n")]
+    assert TEMPLATES["titles"].suffix(item) == TEMPLATES["default"].suffix(item)
