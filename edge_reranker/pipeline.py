@@ -84,6 +84,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._users: dict[str, User] = {}
         self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
+        self._fusion_pace = Pace()  # per candidate, after each result of a tier
         self._afterwards_pace = Pace()  # per candidate
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
@@ -295,14 +296,17 @@ class Pipeline:
         yield answer
         for number, scorer in due:
             before, reason = matrix, answer.reason
-            for result in scorer.score(user, query, answer.order.tolist(), deadline):
+            in_time = deadline.less_ms(self._fusion_pace.predict_ms(n))
+            for result in scorer.score(user, query, answer.order.tolist(), in_time):
                 watch.lap(f"tier{number}")
+                fused_ms = watch.spent_ms("fusion")
                 columns = {scorer.column: (result.scores, result.reached), **result.more}
                 matrix = with_columns(before, columns)
                 answer = self._fused(tiers, matrix, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
+                self._fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
                 yield answer
 
     def _fused(

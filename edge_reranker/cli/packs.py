@@ -11,6 +11,7 @@ import msgspec
 
 from edge_reranker.cli import options
 from edge_reranker.config import Config
+from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import ModelCache, load_pack
 from edge_reranker.models.cache import made_of
 from edge_reranker.models.pack import MANIFEST_FILE
@@ -19,12 +20,21 @@ DEFAULT_PACK = "movielens-minilm"
 
 
 def pack_folder(config: Config) -> Path:
-    """The folder of the pack in use: the configured one, or one that ships, by its name."""
+    """The folder of the pack in use: the configured one, or one that ships, by its name.
+
+    Raises InvalidArgument where there is neither: a name mistyped is no broken pack, to be served without.
+    """
     if not config.pack:
         return _shipped() / DEFAULT_PACK
     chosen = Path(config.pack).expanduser()
     if len(chosen.parts) == 1 and not chosen.exists() and (_shipped() / chosen / MANIFEST_FILE).is_file():
         return _shipped() / chosen
+    if not chosen.is_dir():
+        raise InvalidArgument(
+            "pack",
+            f"{config.pack!r} is neither a folder nor the name of one that ships; "
+            "see `edge-reranker pack list`",
+        )
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -103,6 +104,7 @@ def train(
             "--minutes", "goes with --finetune or --cross: the towers take a fixed number of steps"
         )
     config = options.load_config(flags if model == AUTO else {**flags, "model": model})
+    _require_room(out)
     pool = ray_pool(on_ray, ray_workers)
     if generic:
         _train_generic(
@@ -157,6 +159,7 @@ def train(
         choice=choice,
         probes=hidden_states(config, encoder, recipe.PROBES, adapter),
         name=name or default_name,
+        say=lambda line: click.echo(line, err=True),
     )
     click.echo(trained.report.as_text())
     pack = trained.pack
@@ -167,6 +170,15 @@ def train(
         pack, found = crossed(config, data, pack, hidden, out, Until(60 * minutes), cross=cross, seed=seed)
         click.echo(found)
     click.echo(f"pack {pack.id} written to {out}")
+
+
+def _require_room(out: Path) -> None:
+    """Found out now, not after minutes of training."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InvalidArgument("--out", f"{there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidArgument("--out", f"{there} cannot be written to; name another folder")
 
 
 def _train_generic(

@@ -19,8 +19,8 @@ from edge_reranker.types import DegradedReason, RerankQuery
 
 # Encoding a few at a time lets a stream answer in between and costs nothing: one item is one decode.
 _ENCODE_CHUNK = 8
-# What the dot products and the fusion after the last encoding take, with room to spare.
-_AFTERWARDS_MS = 2.0
+# Room to spare beside what the columns after the last encoding are predicted to take.
+_ROOM_MS = 1.0
 
 
 class VectorScorer:
@@ -41,6 +41,7 @@ class VectorScorer:
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, Likes]] = {}
         self._look_up_pace = Pace()
+        self._columns_pace = Pace()  # per candidate
 
     @property
     def reads_queries(self) -> bool:
@@ -51,8 +52,8 @@ class VectorScorer:
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
     ) -> Iterator[TierScores]:
         """Vectors that are known first; then new items from the top of ``order`` while time remains."""
-        deadline = deadline.less_ms(_AFTERWARDS_MS)
         candidates = query.candidates
+        deadline = deadline.less_ms(_ROOM_MS + self._columns_pace.predict_ms(len(candidates)))
         work = query.work
         if deadline.remaining_ms() < self._look_up_pace.predict_ms(work):
             self._look_up_pace.refused()
@@ -143,7 +144,9 @@ class VectorScorer:
         reason: DegradedReason,
         asked: npt.NDArray[np.float32] | None,
     ) -> TierScores:
+        start = time.perf_counter()
         more = self._affinity.columns(likes, [item.hash for item in keyed], found, asked)
         scores, reached = more.pop(self.column)
         due = reached | np.array([self._vectors.encodable(item) for item in keyed], dtype=np.bool_)
+        self._columns_pace.measured(len(keyed), (time.perf_counter() - start) * 1000.0)
         return TierScores(scores, reached, reason, due, more)

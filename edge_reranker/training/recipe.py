@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def train(
     about: card.About = card.MOVIELENS,
     choice: str = "",
     probes: NDArray[np.floating] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train a pack, measure it on the later users, and write it with its card into ``out_dir``.
 
@@ -90,14 +91,19 @@ def train(
     items learns by; None leaves it out. ``seed`` makes the pack; ``more_seeds`` are trained only to report
     how much chance there is in the figures, and two packs without the map, one of them on random numbers, to
     report what each part gives. ``choice`` is what the card says of how the encoder was chosen. ``probes``
-    are the hidden states of ``PROBES``, for other devices to try their encoder by. Deterministic on one
-    machine. Raises ``Missing`` without torch.
+    are the hidden states of ``PROBES``, for other devices to try their encoder by. ``say`` is told what is
+    being done. Deterministic on one machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
+    n_done, n_all = 0, 3 + len(more_seeds)
 
     def made(
         states: NDArray[np.floating], seed: int, items: item_to_item.Settings | None
     ) -> tuple[Pack, run.Report]:
+        nonlocal n_done
+        n_done += 1
+        what = "the pack" if n_done == 1 else "another, for the card's figures"
+        say(f"training and measuring {n_done} of {n_all}: {what}")
         pack = make_pack(
             data,
             states,

@@ -25,6 +25,8 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ..
     folder = tmp_path / "pack"
     trained = run("train", *log, "--out", str(folder), "--name", "shop", "--encoder", "auto")
     assert trained.returncode == 0, trained.stderr
+    assert "training and measuring 1 of 5: the pack\n" in trained.stderr
+    assert "training and measuring 5 of 5: another" in trained.stderr
     pack = packs.load(folder)
     assert pack.id.startswith("shop-")
     card = (folder / packs.CARD_FILE).read_text()
@@ -97,3 +99,13 @@ def test_a_log_can_be_made_up(run: Run, tmp_path: Path) -> None:
         "interactions.jsonl",
         "items.jsonl",
     ]
+
+
+def test_a_place_where_no_pack_can_be_written_is_named_before_any_training(
+    run: Run, log: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/pack"):
+        found = run("train", *log, "--out", str(tmp_path / out))
+        assert found.returncode == 2
+        assert found.stderr == f"Error: --out: {tmp_path / 'file'} is a file; name a folder\n"

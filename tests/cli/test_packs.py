@@ -39,7 +39,14 @@ def test_packs_are_listed_with_the_encoder_that_each_needs(run: Run, cache_dir: 
     assert [line.rpartition("; ")[2] for line in elsewhere] == ["run `edge-reranker model pull minilm`"] * 2
 
 
-def test_a_pack_that_is_nowhere_is_named(data_dir: Path, run: Run) -> None:
-    found = run("evaluate", "--pack", "generic-nobody")
-    assert found.returncode != 0
-    assert "generic-nobody" in found.stderr
+@pytest.mark.parametrize("command", ["evaluate", "serve"])
+def test_a_pack_that_is_nowhere_is_refused_by_its_name(data_dir: Path, run: Run, command: str) -> None:
+    found = run(command, "--pack", "generic-nobody")
+    assert found.returncode == 2
+    assert "pack: 'generic-nobody' is neither a folder nor the name of one that ships" in found.stderr
+
+
+def test_doctor_says_what_packs_there_are_when_told_of_none(data_dir: Path, run: Run) -> None:
+    found = run("doctor", "--pack", "generic-nobody")
+    assert found.returncode == 4
+    assert "!!  pack         pack: 'generic-nobody' is neither a folder" in found.stdout
