@@ -103,12 +103,14 @@ def crossed(
             raise EngineDied(engine.problem or f"{model} does not load")
         reader = CrossScorer(engine, TEMPLATES[TEMPLATE])
         by_id = {item.id: item for item in data.items}
+        # One thread, unless asked: two beside a busy program wait for each other most of the time.
+        settings = settings or Settings(n_threads=config.n_threads or 1)
         towers = towers or Recipe()
         shown = cross_lists.unseen_lists(
             *(data, hidden, parted.head), seed=seed, recipe=towers, items=recipe.ITEMS, taste=taste
         )
         found = list(cross_lists.examples(reader, shown, weights, by_id, taste, seed=seed))
-        adapter = _trained(config, path, found, out, until, seed=seed, settings=settings or Settings())
+        adapter = _trained(config, path, found, out, until, seed=seed, settings=settings)
         lister = run.lister(data, parted, pack, hidden)
 
         def read(cuts: Sequence[Cut]) -> tuple[list[Listed], ...]:

@@ -54,7 +54,7 @@ class Settings:
     weight_decay: float = 1e-2
     n_lists: int = 8
     half: bool = True
-    n_threads: int = 2
+    n_threads: int = 1
 
 
 def train(
