@@ -193,6 +193,11 @@ class Pipeline:
             for model, engine in self._current.value.models
         ]
 
+    @property
+    def pack_id(self) -> str:
+        """The pack in use; empty when none can be used."""
+        return self._current.value.tiers.pack_id
+
     def load_model(self, name: str, deadline: Deadline) -> Model:
         """Swaps the model behind a self-test; returns it once the one before is closed.
 

@@ -18,7 +18,7 @@ from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.errors import AlreadyRunning, EdgeRerankerError, Missing, ModelInvalid
 from edge_reranker.models import ModelCache, Pack, load_pack
-from edge_reranker_client import EdgeReranker
+from edge_reranker_client import EdgeReranker, messages
 from edge_reranker_client import errors as client_errors
 
 _TRY_MS = 30_000.0
@@ -213,12 +213,14 @@ def _service(config: Config) -> Finding:
                 "service", False, f"nothing answers at {config.socket}", "run `edge-reranker serve`"
             )
         try:
-            models = client.models()
-            states = ", ".join(f"{model.name} {model.role} {model.state}" for model in models)
-            if any(model.state == "FAILED" for model in models):
-                return Finding(
-                    "service", False, states, "run `edge-reranker model verify`, then start it again"
-                )
+            found = client.models_message()
         except client_errors.EdgeRerankerError as error:
             return Finding("service", False, str(error), "give the --data-dir that the service uses")
-    return Finding("service", True, f"answers at {config.socket}" + (f"; {states}" if states else ""))
+    models = [messages.model_of(each) for each in found.models]
+    states = ", ".join(f"{model.name} {model.role} {model.state}" for model in models)
+    if any(model.state == "FAILED" for model in models):
+        return Finding("service", False, states, "run `edge-reranker model verify`, then start it again")
+    if not found.pack:
+        return Finding("service", False, "its pack cannot be used", "start it again with a good --pack")
+    said = (f"answers at {config.socket}", f"pack {found.pack}", states)
+    return Finding("service", True, "; ".join(filter(None, said)))

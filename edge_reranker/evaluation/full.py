@@ -26,6 +26,7 @@ POOLS = (20, 50, 100, 300)
 FEW_USERS = (25, 50, 100)
 CURVE = (25, 50, 100, 200)
 SEEDS = (0, 1, 2)
+KNOWN = (1, 2, 3, 5, 8)
 POPULARITY, KNN, EASE = SERVERS = ("popularity", "ItemKNN", "EASE")
 
 
@@ -49,6 +50,7 @@ def evaluate(
     world = World(data, hidden, split, pack, trainer, say, items, taste, learned)
     sections = [
         *behind_servers(world, pools, few),
+        newcomers(world),
         placebos(world),
         among(world, "99 popularity-sampled negatives", 99, popular=True),
         among(world, "19 uniform negatives", 19, popular=False),
@@ -121,6 +123,29 @@ def _pool_rows(
     if n_users is not None:
         columns["n_users"] = n_users
     return [table.row(order, [found], users, [before], **columns) for order, found in places.items()]
+
+
+def newcomers(world: World, known: Sequence[int] = KNOWN) -> Section:
+    """The same users and targets when the device knows no more than their newest few events."""
+    world.say("newcomers")
+    lister, pack = world.lister(world.popularity(), FIT_POOL), world.pack.manifest
+    weights = {
+        "ours without the model": fusion.Weights.of(pack.without_model),
+        "ours": fusion.Weights.of(pack.fusion),
+    }
+    rows = []
+    for n in known:
+        listed = [lister.listed(cut, known=list(cut.history)[-n:]) for cut in world.split.test]
+        before, users = lists.server_places(listed), lists.users(listed)
+        found = {"server": before} | {name: lists.places(listed, each) for name, each in weights.items()}
+        rows += [table.row(name, [places], users, [before], known=n) for name, places in found.items()]
+    return {
+        "title": "Newcomers",
+        "note": f"Popularity server, top {FIT_POOL}; changes are against its order. The device knows so many "
+        "of the newest events, and nothing before them.",
+        "rows": rows,
+        "plot": {"x": "known", "y": "ndcg10", "by": "order"},
+    }
 
 
 def placebos(world: World) -> Section:

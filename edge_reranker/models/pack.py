@@ -30,7 +30,7 @@ from edge_reranker.models import item_to_item as maps
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.types import EventType, Pooling
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_FILE = "pack.json"
 WEIGHTS_FILE = "weights.npz"
 CARD_FILE = "CARD.md"

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reranker.ranking.features import evidence
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Float32, Towers
 
@@ -83,6 +84,7 @@ class Affinity:
         The learned part speaks of items that the pack's people knew, the content part of the others: of these
         nothing was learned, and of those it says nothing that the learned part does not know better. Which
         are known is in the map; a pack without one takes all as known, unless it has learned nothing at all.
+        What the history says grows with its length (``features.evidence``).
         """
         n = len(candidates)
         reached = np.array([name in vectors for name in candidates], np.bool_)
@@ -98,17 +100,17 @@ class Affinity:
                 found[:, reached] = self.towers.cosines(known.user, rows)
             return found
 
-        (towers, content), (towers_recent, content_recent) = cosines(whole), cosines(recent)
-        none = np.zeros(n)
-        together = none if self.items is None else self.items.scores(likes.together, candidates)
+        much = evidence(likes.n_items)
+        (towers, content), (towers_recent, content_recent) = much * cosines(whole), much * cosines(recent)
+        together = np.zeros(n) if self.items is None else self.items.scores(likes.together, candidates)
         return {
             "towers": (towers, reached & seen),
             "towers_recent": (towers_recent, reached & seen),
             "content": (content, reached & ~seen),
             "content_recent": (content_recent, reached & ~seen),
             "query_content": (cosines(asked)[1], reached),
-            "unseen": (np.where(seen, 0.0, 1.0) if likes.n_items else none, np.ones(n, np.bool_)),
-            "item_to_item": (together, seen),
+            "unseen": (np.where(seen, 0.0, much), np.ones(n, np.bool_)),
+            "item_to_item": (much * together, seen),
         }
 
     def _seen(self, candidates: Sequence[str]) -> NDArray[np.bool_]:

@@ -42,6 +42,11 @@ class Core(Protocol):
         """The models on this device."""
         ...
 
+    @property
+    def pack_id(self) -> str:
+        """The pack in use; empty when none can be used."""
+        ...
+
     def load_model(self, name: str, deadline: Deadline) -> Model:
         """Swaps the model behind a self-test, which ends by the deadline; calls under way go on."""
         ...

@@ -26,7 +26,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self._budget = budget
 
     async def ListModels(self, request: pb.ListModelsRequest, context: _Context) -> pb.ListModelsResponse:
-        """All models on this device."""
+        """All models on this device, and the pack in use."""
         return await self._workers.run(self._list)
 
     async def GetModel(self, request: pb.GetModelRequest, context: _Context) -> pb.GetModelResponse:
@@ -44,7 +44,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return await self._workers.run(lambda: self._warmup(call))
 
     def _list(self) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[respond.model(each) for each in self._core.models()])
+        models = [respond.model(each) for each in self._core.models()]
+        return pb.ListModelsResponse(models=models, pack=self._core.pack_id)
 
     def _get(self, request: pb.GetModelRequest) -> pb.GetModelResponse:
         for each in self._core.models():

@@ -24,33 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$edge_reranker/v1/model_service.proto\x12\x10\x65\x64ge_reranker.v1\"\x9b\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04role\x18\x04 \x01(\t\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.edge_reranker.v1.ModelState\x12\x0f\n\x07license\x18\x06 \x01(\t\x12\x14\n\x0ctokens_per_s\x18\x07 \x01(\x01\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.edge_reranker.v1.Model\" \n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x11LoadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.edge_reranker.v1.Model\"\x0f\n\rWarmupRequest\"\x1f\n\x0eWarmupResponse\x12\r\n\x05ready\x18\x01 \x01(\x08*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_STATE_AVAILABLE\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xdd\x02\n\x0cModelService\x12W\n\nListModels\x12#.edge_reranker.v1.ListModelsRequest\x1a$.edge_reranker.v1.ListModelsResponse\x12Q\n\x08GetModel\x12!.edge_reranker.v1.GetModelRequest\x1a\".edge_reranker.v1.GetModelResponse\x12T\n\tLoadModel\x12\".edge_reranker.v1.LoadModelRequest\x1a#.edge_reranker.v1.LoadModelResponse\x12K\n\x06Warmup\x12\x1f.edge_reranker.v1.WarmupRequest\x1a .edge_reranker.v1.WarmupResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$edge_reranker/v1/model_service.proto\x12\x10\x65\x64ge_reranker.v1\"\x9b\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04role\x18\x04 \x01(\t\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.edge_reranker.v1.ModelState\x12\x0f\n\x07license\x18\x06 \x01(\t\x12\x14\n\x0ctokens_per_s\x18\x07 \x01(\x01\"\x13\n\x11ListModelsRequest\"K\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Model\x12\x0c\n\x04pack\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.edge_reranker.v1.Model\" \n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x11LoadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.edge_reranker.v1.Model\"\x0f\n\rWarmupRequest\"\x1f\n\x0eWarmupResponse\x12\r\n\x05ready\x18\x01 \x01(\x08*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_STATE_AVAILABLE\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xdd\x02\n\x0cModelService\x12W\n\nListModels\x12#.edge_reranker.v1.ListModelsRequest\x1a$.edge_reranker.v1.ListModelsResponse\x12Q\n\x08GetModel\x12!.edge_reranker.v1.GetModelRequest\x1a\".edge_reranker.v1.GetModelResponse\x12T\n\tLoadModel\x12\".edge_reranker.v1.LoadModelRequest\x1a#.edge_reranker.v1.LoadModelResponse\x12K\n\x06Warmup\x12\x1f.edge_reranker.v1.WarmupRequest\x1a .edge_reranker.v1.WarmupResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edge_reranker.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=539
-  _globals['_MODELSTATE']._serialized_end=679
+  _globals['_MODELSTATE']._serialized_start=553
+  _globals['_MODELSTATE']._serialized_end=693
   _globals['_MODEL']._serialized_start=59
   _globals['_MODEL']._serialized_end=214
   _globals['_LISTMODELSREQUEST']._serialized_start=216
   _globals['_LISTMODELSREQUEST']._serialized_end=235
   _globals['_LISTMODELSRESPONSE']._serialized_start=237
-  _globals['_LISTMODELSRESPONSE']._serialized_end=298
-  _globals['_GETMODELREQUEST']._serialized_start=300
-  _globals['_GETMODELREQUEST']._serialized_end=331
-  _globals['_GETMODELRESPONSE']._serialized_start=333
-  _globals['_GETMODELRESPONSE']._serialized_end=391
-  _globals['_LOADMODELREQUEST']._serialized_start=393
-  _globals['_LOADMODELREQUEST']._serialized_end=425
-  _globals['_LOADMODELRESPONSE']._serialized_start=427
-  _globals['_LOADMODELRESPONSE']._serialized_end=486
-  _globals['_WARMUPREQUEST']._serialized_start=488
-  _globals['_WARMUPREQUEST']._serialized_end=503
-  _globals['_WARMUPRESPONSE']._serialized_start=505
-  _globals['_WARMUPRESPONSE']._serialized_end=536
-  _globals['_MODELSERVICE']._serialized_start=682
-  _globals['_MODELSERVICE']._serialized_end=1031
+  _globals['_LISTMODELSRESPONSE']._serialized_end=312
+  _globals['_GETMODELREQUEST']._serialized_start=314
+  _globals['_GETMODELREQUEST']._serialized_end=345
+  _globals['_GETMODELRESPONSE']._serialized_start=347
+  _globals['_GETMODELRESPONSE']._serialized_end=405
+  _globals['_LOADMODELREQUEST']._serialized_start=407
+  _globals['_LOADMODELREQUEST']._serialized_end=439
+  _globals['_LOADMODELRESPONSE']._serialized_start=441
+  _globals['_LOADMODELRESPONSE']._serialized_end=500
+  _globals['_WARMUPREQUEST']._serialized_start=502
+  _globals['_WARMUPREQUEST']._serialized_end=517
+  _globals['_WARMUPRESPONSE']._serialized_start=519
+  _globals['_WARMUPRESPONSE']._serialized_end=550
+  _globals['_MODELSERVICE']._serialized_start=696
+  _globals['_MODELSERVICE']._serialized_end=1045
 # @@protoc_insertion_point(module_scope)

@@ -200,7 +200,9 @@ def test_a_corrupt_pack_means_the_servers_order_and_a_reason(
     with serving(data_dir, cache_dir, "--model", "none", "--pack", str(tmp_path)):
         run("record", "-", stdin=LIKES)
         answer = json.loads(run("rank", "--json", "-", stdin=REQUEST).stdout)
+        looked = run("doctor", "--model", "none")
     assert answer["degradedReason"] == "DEGRADED_REASON_PACK_INVALID"
+    assert "!!  service      its pack cannot be used" in looked.stdout
     assert [result["id"] for result in answer["results"]] == ["a", "b"]
 
 
@@ -225,6 +227,7 @@ def test_doctor_says_what_to_do_next(run: Run, data_dir: Path, cache_dir: Path, 
     assert found.returncode == 0, found.stdout
     assert found.stdout.splitlines()[-1] == "Next: nothing; all is well"
     assert all(finding["ok"] for finding in report)
+    assert "; pack movielens-minilm-" in report[-1]["detail"]
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -58,6 +58,7 @@ def test_the_whole_protocol_runs_on_a_log_of_ones_own(run: Run, tmp_path: Path) 
     for title in (
         "Behind popularity",
         "Behind EASE of few users",
+        "Newcomers",
         "Placebos",
         "Cold items",
         "Learning curve",

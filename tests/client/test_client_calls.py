@@ -176,6 +176,10 @@ def test_models_are_records(owner: EdgeReranker) -> None:
     assert owner.models() == [Model("tiny", "ab" * 32, 1_234_567, "encoder", "READY", "Apache-2.0")]
 
 
+def test_the_pack_in_use_comes_with_the_models(owner: EdgeReranker) -> None:
+    assert owner.models_message().pack == "films-1"
+
+
 def test_a_model_is_loaded_by_name_and_an_unknown_one_is_an_error(owner: EdgeReranker) -> None:
     wanted = Model("tiny", "ab" * 32, 1_234_567, "encoder", "READY", "Apache-2.0", tokens_per_s=123.5)
     assert owner.load_model("tiny") == wanted

@@ -115,6 +115,13 @@ def test_in_every_plot_place_and_series_tell_the_rows_apart(tables: table.Tables
             assert len(set(points)) == len(points), section["title"]  # type: ignore[arg-type]
 
 
+def test_who_is_known_longer_is_served_better_and_the_server_is_as_good_to_all(tables: table.Tables) -> None:
+    found = rows(tables, "Newcomers")
+    first, last = min(full.KNOWN), max(full.KNOWN)
+    assert ndcg(found, order="server", known=first) == ndcg(found, order="server", known=last)
+    assert ndcg(found, order="ours", known=last) > ndcg(found, order="ours", known=first)
+
+
 def test_placebos_gain_nothing_and_ours_does(tables: table.Tables) -> None:
     found = {row["order"]: row["change"] for row in rows(tables, "Placebos")}
     assert found["ours"]["low"] > 0  # type: ignore[index]

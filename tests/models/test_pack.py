@@ -204,9 +204,10 @@ def test_settings_that_cannot_be_used_are_refused(changes: dict[str, Any], probl
         packs.make(replace(MANIFEST, **changes), head())
 
 
-def test_a_pack_of_a_later_format_says_so(saved: Path) -> None:
-    edit(saved, lambda manifest: manifest.update(format=2))
-    with pytest.raises(PackInvalid, match="format 2, this version reads 1"):
+@pytest.mark.parametrize("other", [packs.FORMAT - 1, packs.FORMAT + 1])
+def test_a_pack_of_another_format_says_so(saved: Path, other: int) -> None:
+    edit(saved, lambda manifest: manifest.update(format=other))
+    with pytest.raises(PackInvalid, match=f"format {other}, this version reads {packs.FORMAT}"):
         packs.load(saved)
 
 

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_reranker.ranking.affinity import Affinity, Likes
+from edge_reranker.ranking.features import evidence
 from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.ranking.towers import Towers
 
 NAMES = [f"{number:016x}" * 2 for number in range(4)]
 LEARNED, CONTENT = slice(0, 2), slice(2, 4)
+ONE = evidence(1)  # what the columns of a user with one item are multiplied by
 
 
 def towers(n_learned: int = 2) -> Towers:
@@ -47,11 +49,21 @@ def test_learned_and_content_parts_speak_of_different_items() -> None:
     found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)
     for name in ("towers", "towers_recent", "item_to_item"):
         assert found[name][1].tolist() == [True, False, False], name
-    assert found["towers"][0][0] == found["towers_recent"][0][0] == 1.0
+    assert found["towers"][0][0] == found["towers_recent"][0][0] == ONE
     for name in ("content", "content_recent"):
         assert found[name][1].tolist() == [False, True, True], name
-        assert found[name][0][1:].tolist() == [1.0, 0.0], name
-    assert found["unseen"][0].tolist() == [0.0, 1.0, 1.0]
+        assert found[name][0][1:].tolist() == [ONE, 0.0], name
+    assert found["unseen"][0].tolist() == [0.0, ONE, ONE]
+
+
+def test_a_long_history_is_believed_more_by_the_root_of_its_length() -> None:
+    known = vectors((0, 0), (0, 0), (1, 0), (0, 1))
+    affinity = Affinity(towers(), knows(NAMES[0], NAMES[1], "f" * 32))
+    one = affinity.columns(likes(affinity, known, NAMES[0]), NAMES, known)
+    four = affinity.columns(likes(affinity, known, *[NAMES[0]] * 4), NAMES, known)
+    for name in ("towers", "towers_recent", "content", "content_recent", "unseen"):
+        assert one[name][0].any(), name
+        assert four[name][0] == pytest.approx(2 * one[name][0]), name
 
 
 def test_a_pack_that_has_learned_nothing_speaks_of_all_by_their_content() -> None:
@@ -59,7 +71,7 @@ def test_a_pack_that_has_learned_nothing_speaks_of_all_by_their_content() -> Non
     affinity = Affinity(towers(0))
     found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[:2], known)
     assert found["content"][1].all()
-    assert found["content"][0].tolist() == pytest.approx([1.0, 0.5])
+    assert found["content"][0].tolist() == pytest.approx([ONE, ONE / 2])
     assert not found["towers"][1].any()
 
 
@@ -77,7 +89,7 @@ def test_a_candidate_without_a_vector_is_spoken_of_by_the_map_alone() -> None:
     found = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:3], known)
     for name in ("towers", "towers_recent", "content", "content_recent", "query_content"):
         assert not found[name][1].any(), name
-    assert found["item_to_item"][0].tolist() == [0.0, 0.5]
+    assert found["item_to_item"][0].tolist() == [0.0, ONE / 2]
 
 
 def test_the_query_is_compared_by_content_only() -> None:
@@ -107,7 +119,9 @@ def test_centred_on_the_list_what_all_texts_share_says_nothing() -> None:
     found = {}
     for centred in ("pack", "list"):
         affinity = Affinity(towers(0), None, centred)
-        found[centred] = affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)["content"][0]
+        found[centred] = (
+            affinity.columns(likes(affinity, known, NAMES[0]), NAMES[1:], known)["content"][0] / ONE
+        )
     assert (found["pack"] > 0.95).all()
     assert found["list"][0] > 0.9
     assert (found["list"][1:] < -0.9).all()

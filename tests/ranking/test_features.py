@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_reranker.ranking import features, lexical
-from edge_reranker.ranking.features import FEATURES, PERSONAL
+from edge_reranker.ranking.features import FEATURES, PERSONAL, evidence
 from edge_reranker.ranking.profile import Profile, Taste, profile
 from edge_reranker.types import Candidate, Context, Event, EventType, Item, Neighbour, RerankQuery
 
 NOW_S = 1.7e9
 DAY_S = 86_400.0
+ONE = evidence(1)  # what the columns of a user with one item are multiplied by
 
 
 def liked(*items: Item) -> Profile:
@@ -157,7 +158,25 @@ def test_tags_are_the_cosine_of_the_candidates_and_the_historys() -> None:
         Candidate(Item("none", tags=("Comedy",))),
         Candidate(Item("bare")),
     ]
-    assert column("tags", user, candidates) == pytest.approx([1.0, math.sqrt(0.5), 0.0, 0.0])
+    assert column("tags", user, candidates) == pytest.approx(ONE * np.array([1.0, math.sqrt(0.5), 0.0, 0.0]))
+
+
+def test_a_long_history_is_believed_more_by_the_root_of_its_length() -> None:
+    candidates = [Candidate(Item("a", "Solaris", tags=("War",))), Candidate(Item("b"))]
+    one = liked(Item("0", "Solaris", tags=("War",)))
+    many = liked(*(Item(str(at), "Solaris", tags=("War",)) for at in range(16)))
+    for name in ("tags", "history_text"):
+        found = [column(name, user, candidates, query="Solaris")[0] for user in (one, many)]
+        assert found[0] > 0
+        assert found[1] == pytest.approx(4 * found[0])
+    for name in ("server_rank", "query_text"):
+        found = [column(name, user, candidates, query="Solaris")[0] for user in (one, many)]
+        assert found[1] == found[0] > 0
+
+
+def test_somebody_who_only_searched_is_known_a_little() -> None:
+    searched = profile(Context((Event("e", EventType.SEARCH, NOW_S, query="solaris"),)))
+    assert column("history_text", searched, [Candidate(Item("a", "Solaris")), Candidate(Item("b"))])[0] > 0
 
 
 def test_attributes_are_the_share_of_the_history_with_the_same_value() -> None:
@@ -167,7 +186,8 @@ def test_attributes_are_the_share_of_the_history_with_the_same_value() -> None:
         Candidate(Item("b", attributes={"author": "Lem", "year": "1961"})),
         Candidate(Item("c", attributes={"editor": "Lem"})),
     ]
-    assert column("attributes", user, candidates) == pytest.approx([0.75, 0.125, 0.0])
+    found = column("attributes", user, candidates)
+    assert found == pytest.approx(evidence(4) * np.array([0.75, 0.125, 0.0]))
 
 
 def test_recency_halves_with_every_half_life_and_an_unknown_age_counts_neither_way() -> None:
@@ -191,7 +211,8 @@ def test_neighbours_add_up_the_liked_items_that_the_backend_calls_similar() -> N
         Candidate(Item("none")),
     ]
     half = math.sqrt(0.5)
-    assert column("neighbours", user, candidates) == pytest.approx([2 * half, half, half / 2, 0.0])
+    found = column("neighbours", user, candidates)
+    assert found == pytest.approx(evidence(2) * np.array([2 * half, half, half / 2, 0.0]))
 
 
 def test_public_vectors_compare_only_within_one_space() -> None:
@@ -204,7 +225,7 @@ def test_public_vectors_compare_only_within_one_space() -> None:
         Candidate(Item("none")),
     ]
     found = column("public_vector", user, candidates, history_vectors=vectors)
-    assert found == pytest.approx([0.5, -0.5, 0.0, 0.0])
+    assert found == pytest.approx(ONE * np.array([0.5, -0.5, 0.0, 0.0]))
 
 
 def test_named_features_are_standardised_and_a_missing_one_counts_neither_way() -> None:

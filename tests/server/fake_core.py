@@ -99,6 +99,8 @@ class FakeCore:
         self.stored[namespace] = [event for event in kept if event not in gone]
         return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
 
+    pack_id = "films-1"
+
     def models(self) -> Sequence[Model]:
         self.before(Deadline())
         return [MODEL]
