@@ -29,7 +29,7 @@ TOWERS = Recipe(n_steps=20)
 
 @pytest.fixture(scope="module")
 def log() -> Log:
-    return synthetic.make("shop", n_users=32, n_items=40, n_each=16)
+    return synthetic.make("shop", n_users=28, n_items=40, n_each=14)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_tier_2_is_trained_from_the_command_line_and_stays_off_unless_it_pays(
     synthetic.write(log, tmp_path)
     files = ("--items", str(tmp_path / "items.jsonl"), "--interactions", str(tmp_path / "interactions.jsonl"))
     out = tmp_path / "pack"
-    options = ("--cross", "cut", "--minutes", "0.05", "--cache-dir", str(config.cache_dir))
+    options = ("--cross", "cut", "--minutes", "0.02", "--cache-dir", str(config.cache_dir))
     trained = run("train", *files, "--out", str(out), *options)
     assert trained.returncode == 0, trained.stderr
     assert "tier 2, smollm2-135m-first-10, " in trained.stdout
@@ -114,7 +114,7 @@ def test_tier_2_is_trained_from_the_command_line_and_stays_off_unless_it_pays(
     pack = packs.load(out)
     assert (pack.manifest.scorer.weight != 0) == (out / cli.ADAPTER_FILE).exists() == on
     card = (out / packs.CARD_FILE).read_text()
-    assert "--cross cut --minutes 0.05\n" in card
+    assert "--cross cut --minutes 0.02\n" in card
     assert "## Tier 2\n" in card
 
 
