@@ -111,31 +111,23 @@ def plain(context: Context, query: str, max_events: int) -> list[Piece]:
     return [Piece(line) for line in lines]
 
 
+_DEFAULT = Template(
+    name="default",
+    start="<|im_start|>user\n",
+    question="What one person did, oldest first; after a question mark, if they would like it.\n",
+    before_candidate="?",
+    after_candidate=":",
+    positive=" Yes",
+    negative=" No",
+)
 _QWEN3_QUESTION = "<Instruct>: {instruction}\n<Query>: This person, oldest first:\n"
 
 TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
-        Template(
-            name="default",
-            start="<|im_start|>user\n",
-            question="What one person did, oldest first; after a question mark, if they would like it.\n",
-            before_candidate="?",
-            after_candidate=":",
-            positive=" Yes",
-            negative=" No",
-        ),
+        _DEFAULT,
         # The same with more events for the room; for a model that was trained on it.
-        Template(
-            name="titles",
-            start="<|im_start|>user\n",
-            question="What one person did, oldest first; after a question mark, if they would like it.\n",
-            before_candidate="?",
-            after_candidate=":",
-            positive=" Yes",
-            negative=" No",
-            line_tags=False,
-        ),
+        replace(_DEFAULT, name="titles", line_tags=False),
         # As Qwen3-Reranker was trained; only the instruction and the words of the query are ours.
         Template(
             name="qwen3-reranker",
