@@ -24,7 +24,7 @@ from edge_reranker.ranking.item_to_item import ItemToItem
 from edge_reranker.types import EventType, RerankQuery
 from tests.parts import film, films, liked, pipeline, prior, small_pack
 
-LONG = Deadline.after_ms(600_000)
+LONG = Deadline()
 
 
 def arrays(pairs: dict[tuple[int, int], int], n_items: int = 40) -> Arrays:

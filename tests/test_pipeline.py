@@ -32,7 +32,7 @@ from edge_reranker.types import (
 )
 from tests.parts import N_DIMS, film, films, liked, pipeline, small_pack
 
-LONG = Deadline.after_ms(600_000)
+LONG = Deadline()
 
 
 def ids(ranking: Ranking) -> list[str]:

@@ -15,7 +15,7 @@ from edge_reranker.pipeline import Pipeline
 from edge_reranker.types import Candidate, DegradedReason, Item, RerankQuery
 from tests.parts import films, liked, pipeline
 
-LONG = Deadline.after_ms(600_000)
+LONG = Deadline()
 
 
 def settled(engine: FakeEngine, n: int) -> bool:

@@ -24,7 +24,7 @@ from tests.parts import N_DIMS, small_pack
 from tests.service import Run
 
 TEXTS = ("one text", "another")
-LONG = Deadline.after_ms(600_000)
+LONG = Deadline()
 
 
 def vectors(towers: Towers, engine: FakeEngine, prefix: str = "") -> np.ndarray:

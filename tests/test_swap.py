@@ -22,7 +22,7 @@ from edge_reranker.store import Store
 from edge_reranker.types import DegradedReason, Model, ModelState, RerankQuery
 from tests.parts import films, liked, small_pack
 
-LONG = Deadline.after_ms(600_000)
+LONG = Deadline()
 
 
 class Engine(FakeEngine):
