@@ -145,3 +145,12 @@ def test_the_store_loads_no_pandas_where_it_is_installed() -> None:
         [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout == "False\n"
+
+
+def test_the_commands_load_no_bm25s_before_serve_forbids_it_a_thread() -> None:
+    """Where tqdm is installed, importing it starts what wakes an idle service up every ten seconds."""
+    told = "import sys, edge_reranker.cli.app; print({'bm25s', 'tqdm'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == "set()\n"

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_reranker.cli.wiring import encoder_engine
 from edge_reranker.config import Config
-from edge_reranker.engine import Adapter
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.models import ModelCache
 from edge_reranker.models.pack import Encoder
 
 if TYPE_CHECKING:
     from edge_reranker.backend.encoder import Encoders, ItemEncoder
+    from edge_reranker.engine import Adapter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ def encoders(
 def start_encoder(config: Config, encoder: Encoder, adapter: Adapter | None) -> ItemEncoder:
     """A worker that has loaded its model. Raises Missing, ModelInvalid, EngineError."""
     from edge_reranker.backend.encoder import ItemEncoder
+    from edge_reranker.cli.wiring import encoder_engine
 
     return ItemEncoder(encoder_engine(config, encoder), adapter)
 
