@@ -54,7 +54,6 @@ _AFTERWARDS_MS = 1.0
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
 
-
 Load = Callable[[str, Tiers, Deadline], Serving]
 """Starts the model of a name beside the tiers in use and tries it out; raises, and leaves nothing running."""
 

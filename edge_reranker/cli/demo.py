@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_reranker import interrupts
 from edge_reranker.cli import options
 from edge_reranker.cli.model import say
 from edge_reranker.config import Config
@@ -90,7 +90,7 @@ def service(config: Config, folder: Path, *, stderr: int | None = None) -> Itera
     ]
     process = None
     try:
-        with _signals_held_back():
+        with interrupts.held():  # else a service could run on, known to nobody
             process = subprocess.Popen(command, stderr=stderr)
         with EdgeReranker(socket=folder / "s.sock", data_dir=folder, owner=True) as client:
             until = time.monotonic() + _START_S
@@ -103,26 +103,6 @@ def service(config: Config, folder: Path, *, stderr: int | None = None) -> Itera
         if process is not None:
             process.terminate()
             process.wait(timeout=30)
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A signal that would end `Popen` half-way comes after it: the service would run on, known to nobody."""
-    came: list[int] = []
-    handlers = {
-        each: handler
-        for each in (signal.SIGINT, signal.SIGTERM)
-        if callable(handler := signal.getsignal(each))
-    }
-    for each in handlers:
-        signal.signal(each, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _show(client: EdgeReranker, data: Log, cut: Cut, candidates: Sequence[Candidate]) -> None:

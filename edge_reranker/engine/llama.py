@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import signal
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
+from edge_reranker import interrupts
 from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
 from edge_reranker.engine.ranker import Ranker, configure, frame
@@ -57,33 +56,14 @@ def derive(source: Path, target: Path, *, quantisation: str, n_blocks: int | Non
         dropped = [*range(n_blocks, _n_layer(source)), -1]  # -1 ends the list
         array = (ctypes.c_int32 * len(dropped))(*dropped)
         parameters.prune_layers = ctypes.cast(array, ctypes.POINTER(ctypes.c_int32))
-    with _interrupts_held():
+    with interrupts.held():  # raised inside one of native code's callbacks, Ctrl-C would be lost
         result = llama.llama_model_quantize(str(source).encode(), str(target).encode(), parameters)
     if result != 0:
         raise ModelInvalid(f"{source}: llama.cpp could not requantise it to {quantisation}")
 
 
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until native code is done: raised inside one of its callbacks, it would be lost.
-
-    To block the signals in this thread is not enough: another one, such as NumPy's, would take them.
-    """
-    came: list[int] = []
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    for each in before:
-        signal.signal(each, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for number in came:
-            signal.raise_signal(number)
-
-
 def _n_layer(path: Path) -> int:
-    with _interrupts_held():
+    with interrupts.held():
         model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
     if not model:
         raise ModelInvalid(
