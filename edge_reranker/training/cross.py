@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.errors import FailedPrecondition
-from edge_reranker.models.pull import atomic
 from edge_reranker.scoring import Prompt
 from edge_reranker.training import loop
 from edge_reranker.training.encoders import Network, Packed
@@ -118,7 +117,7 @@ class _Training:
             for at, tensor in enumerate(pair)
         }
         self._log_scale = torch.tensor(math.log(_SCALE), requires_grad=True)
-        self._optimiser = torch.optim.AdamW(
+        self.optimiser = torch.optim.AdamW(
             [
                 {"params": list(self._trained.values()), "weight_decay": settings.weight_decay, "times": 1.0},
                 {"params": [self._log_scale], "weight_decay": 0.0, "times": _SCALE_TIMES},
@@ -134,14 +133,14 @@ class _Training:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.half):
             found = _answers(self._network, [each.prompt for each in some])
         loss = self._loss(found.float(), some)
-        for group in self._optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             # Up in the first tenth, then down to nothing by half a cosine.
             now = min(10 * share + 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
             group["lr"] = group["times"] * settings.learning_rate * now
-        self._optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self._trained.values()), 1.0)
-        self._optimiser.step()
+        self.optimiser.step()
         self.step += 1
         return float(loss.detach())
 
@@ -172,25 +171,7 @@ class _Training:
         for tensor in self._trained.values():
             tensor.requires_grad_(False)
 
-    def save(self, path: Path) -> None:
-        """Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "trained": {name: tensor.detach() for name, tensor in self._trained.items()},
-            "log_scale": self._log_scale.detach(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-        with atomic(path) as part:
-            self._torch.save(state, part)
-
-    def restore(self, path: Path) -> None:
-        """Puts back what ``save`` wrote."""
-        state = self._torch.load(path, weights_only=True)
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        with self._torch.no_grad():
-            self._log_scale.copy_(state["log_scale"])
-            for name, tensor in self._trained.items():
-                tensor.copy_(state["trained"][name])
-        self._optimiser.load_state_dict(state["optimiser"])
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """All that a step changes beside the optimiser's own."""
+        return {**self._trained, "log_scale": self._log_scale}

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.models.pull import atomic
 from edge_reranker.training import loop
 from edge_reranker.training.encoders import Network
 from edge_reranker.training.head import History, Recipe, batch, popularity_offset, require_torch, usable
@@ -107,7 +106,7 @@ class _Training:
             trained = {n: t for n, t in network.weights.items() if n.startswith("blk.")}
         self._trained = {name: tensor.requires_grad_() for name, tensor in trained.items()}
         self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
-        self._optimiser = torch.optim.AdamW(
+        self.optimiser = torch.optim.AdamW(
             [
                 {"params": list(self._trained.values()), "weight_decay": settings.weight_decay},
                 {"params": [self._log_temperature], "weight_decay": 0.0},
@@ -132,15 +131,15 @@ class _Training:
         liked = -(self._torch.tensor(wanted) * logits.log_softmax(dim=1)).sum() / len(known)
         away = 1 - functional.cosine_similarity(fresh, self._frozen[at], dim=1).mean()
         loss = liked + settings.pull * away
-        for group in self._optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             # Up in the first tenth, then down to nothing by half a cosine.
             group["lr"] = settings.learning_rate * min(
                 10 * share + 0.1, 0.5 + 0.5 * math.cos(math.pi * share)
             )
-        self._optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
         self._torch.nn.utils.clip_grad_norm_(list(self._trained.values()), 1.0)
-        self._optimiser.step()
+        self.optimiser.step()
         self._bank[at] = fresh.detach()
         self.step += 1
         return float(loss.detach())
@@ -158,27 +157,7 @@ class _Training:
         for tensor in self._trained.values():
             tensor.requires_grad_(False)
 
-    def save(self, path: Path) -> None:
-        """Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "bank": self._bank,
-            "trained": {name: tensor.detach() for name, tensor in self._trained.items()},
-            "log_temperature": self._log_temperature.detach(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-        with atomic(path) as part:
-            self._torch.save(state, part)
-
-    def restore(self, path: Path) -> None:
-        """Puts back what ``save`` wrote."""
-        state = self._torch.load(path, weights_only=True)
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        with self._torch.no_grad():
-            self._bank.copy_(state["bank"])
-            self._log_temperature.copy_(state["log_temperature"])
-            for name, tensor in self._trained.items():
-                tensor.copy_(state["trained"][name])
-        self._optimiser.load_state_dict(state["optimiser"])
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """All that a step changes beside the optimiser's own."""
+        return {**self._trained, "bank": self._bank, "log_temperature": self._log_temperature}
