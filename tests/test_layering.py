@@ -19,11 +19,13 @@ LAYERS = {
     "store": 1, "prompt": 1, "engine": 1, "ranking": 1, "models": 1,
     "scoring": 2,
     "pipeline": 3,
-    "server": 4, "evaluation": 4, "training": 4, "backend": 4,
+    "server": 4, "evaluation": 4, "training": 4, "backend": 4, "quantize": 4,
     "cli": 5,
 }  # fmt: skip
-# Training measures what it made; it is the one neighbour that may look at another on layer 4.
-NEIGHBOURS = {("training", "evaluation")}
+# These two measure what they made, so they may look at a neighbour.
+NEIGHBOURS = {("training", "evaluation"), ("quantize", "evaluation")}
+# Rooms that are packages of their own.
+ELSEWHERE = {"edge_reranker_quantize": "quantize"}
 
 OWNERS = {
     "llama_cpp": {"engine"},
@@ -37,8 +39,8 @@ OWNERS = {
     "click": {"cli"},
     "platformdirs": {"cli", "clients"},
     "torch": {"training"},
-    "gguf": {"models"},
-    "safetensors": {"models"},
+    "gguf": {"models", "quantize"},
+    "safetensors": {"models", "quantize"},
     "bm25s": {"ranking"},
     "ir_measures": {"evaluation"},
     "pyarrow": {"evaluation", "backend"},
@@ -55,6 +57,8 @@ def rooms() -> Iterator[tuple[str, Path]]:
             yield (inside[0] if len(inside) > 1 else path.stem), path
     for path in sorted((ROOT / "clients" / "python").rglob("*.py")):
         yield "clients", path
+    for path in sorted((ROOT / "quantize").rglob("*.py")):
+        yield "quantize", path
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -76,7 +80,9 @@ def problems(room: str, path: Path, module: str) -> Iterator[str]:
     where = path.relative_to(ROOT)
     if top in OWNERS and room not in OWNERS[top]:
         yield f"{where} imports {module}, which belongs to {sorted(OWNERS[top])}"
-    if top != "edge_reranker" or not rest:
+    if top in ELSEWHERE:
+        rest = [ELSEWHERE[top]]
+    elif top != "edge_reranker" or not rest:
         return
     target = rest[0]
     if room == "clients":

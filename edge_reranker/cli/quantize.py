@@ -1,0 +1,15 @@
+"""``quantize``: the commands that make model files and measure them."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def quantize() -> None:
+    """Make the model file that this device should run, and prove that it ranks the same.
+
+    \b
+    Example:
+      edge-reranker quantize pick smollm2-135m --dry-run
+    """

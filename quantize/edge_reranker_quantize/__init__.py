@@ -1,0 +1,1 @@
+"""Makes the GGUF that this device should run, and measures that it ranks the same."""
