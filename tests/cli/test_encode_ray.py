@@ -1,4 +1,4 @@
-"""`encode --ray` on a local Ray of two workers, with the real model; one test, for Ray takes ten seconds."""
+"""`--ray` on a local Ray of two workers, with the real model; one test a command, for Ray takes seconds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_reranker.evaluation import movielens
+from edge_reranker.cli.hidden import kept_hidden_states
+from edge_reranker.config import Config
+from edge_reranker.evaluation import movielens, synthetic
+from edge_reranker.training import recipe
 from tests.service import Run
 
 N_ITEMS = 200  # two batches, one for each worker
+WITH_RAY = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
+)
 
 
 def processes_of_ray() -> set[int]:
@@ -28,7 +34,7 @@ def processes_of_ray() -> set[int]:
 
 
 @pytest.mark.model
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
+@WITH_RAY
 def test_ray_makes_the_same_bytes_and_leaves_nothing_behind(
     run: Run, movielens_dir: Path, tmp_path: Path
 ) -> None:
@@ -47,3 +53,25 @@ def test_ray_makes_the_same_bytes_and_leaves_nothing_behind(
     assert {path.name for path in tmp_path.iterdir()} == {"items.jsonl", "here.parquet", "ray.parquet"}
     assert not list(Path("/tmp").glob("er-ray-*"))
     assert processes_of_ray() == before
+
+
+@pytest.mark.model
+@WITH_RAY
+def test_ray_makes_the_hidden_states_that_a_training_reads(run: Run, cache_dir: Path, tmp_path: Path) -> None:
+    """Of equal states every training makes an equal pack, so one training is enough to see it."""
+    pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+    log = synthetic.make("shop", n_users=30, n_items=N_ITEMS, n_each=20)
+    synthetic.write(log, tmp_path)
+    files = ("--items", tmp_path / "items.jsonl", "--interactions", tmp_path / "interactions.jsonl")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "models").symlink_to(cache_dir / "models")
+    more = ("--out", str(tmp_path / "pack"), "--ray", "--ray-workers", "2", "--cache-dir", str(cache))
+    found = run("train", *map(str, files), *more, HOME=str(tmp_path / "home"), TMPDIR=str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "pack" / "pack.json").is_file()
+    (kept,) = (cache / "hidden").iterdir()
+    with_ray = kept.read_bytes()
+    kept.unlink()
+    kept_hidden_states(Config(cache, cache / "socket", cache, "minilm"), recipe.MINILM, log.items)
+    assert kept.read_bytes() == with_ray, "the same name, made here, and the same bytes"
