@@ -67,7 +67,7 @@ def measure(
       edge-reranker quantize measure smollm2-135m --out report
       edge-reranker quantize measure minilm --role encoder --types Q8_0,Q4_0
     """
-    from edge_reranker.engine.llama import QUANTISATIONS, derive
+    from edge_reranker.engine.quantiser import QUANTISATIONS, derive
     from edge_reranker.evaluation import metrics
     from edge_reranker_quantize import measure as measuring
     from edge_reranker_quantize import plot, variants
@@ -131,7 +131,7 @@ def pick(
       edge-reranker quantize pick minilm --role encoder --memory-mb 120
     """
     from edge_reranker.deadline import Deadline
-    from edge_reranker.engine.llama import QUANTISATIONS, derive
+    from edge_reranker.engine.quantiser import QUANTISATIONS, derive
     from edge_reranker.evaluation import metrics
     from edge_reranker.models.device_types import Picked
     from edge_reranker_quantize import pick as picking
