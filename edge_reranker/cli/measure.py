@@ -157,8 +157,6 @@ def pick(
     chosen = choice.of_picked
     if chosen is None or chosen.rankings is None:
         raise click.exceptions.Exit(4)
-    if chosen.type == variants.PUBLISHED:
-        raise FailedPrecondition(f"the published file is the fastest; `model pull` makes no copy of {model}")
     if not dry_run:
         cache = ModelCache(config.cache_dir)
         picked = Picked(

@@ -87,7 +87,7 @@ def derive(
     n_threads: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Writes ``target``: ``source`` requantised, of its first ``n_blocks`` blocks alone or without ``blocks``.
+    """Writes ``target``: ``source`` requantised, its first ``n_blocks`` blocks alone or without ``blocks``.
 
     The final norm stays, so the cut model loads like any other. ``importance`` is the mean square of what
     each column of a tensor is multiplied with, float32 [n_columns], by the tensor's name in ``source``;

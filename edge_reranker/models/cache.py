@@ -64,7 +64,10 @@ class ModelCache:
                 made = made_of(variant.n_blocks, variant.quantisation)
                 say(f"{name}: making the {variant.role} ({made})")
                 with atomic(target) as part:
-                    derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
+                    if variant.quantisation == device_types.PUBLISHED:
+                        shutil.copyfile(original, part)
+                    else:
+                        derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
                 known[variant.role] = _describe(name, variant.role, target, source.license, made)
         self._write(name, list(known.values()))
         return list(known.values())

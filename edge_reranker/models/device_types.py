@@ -11,6 +11,8 @@ from edge_reranker.errors import FailedPrecondition
 from edge_reranker.models.pull import atomic
 
 FILE = "device.toml"
+PUBLISHED = "published"
+"""In place of a type: the file as it came."""
 _HEAD = """\
 # Written by `edge-reranker quantize pick`: the types that `model pull` makes and `serve` runs here.
 # Delete it, and pull again, to go back to the catalogue's.

@@ -12,6 +12,7 @@ from edge_reranker.engine import EngineSpec, WorkerEngine
 from edge_reranker.engine.types import Role
 from edge_reranker.errors import EngineDied, FailedPrecondition
 from edge_reranker.evaluation.log import Log
+from edge_reranker.models.device_types import PUBLISHED
 from edge_reranker.models.pack import Encoder, Pack
 from edge_reranker.models.pull import sha256_of
 from edge_reranker_quantize import of_encoder, of_scorer, workload
@@ -27,7 +28,7 @@ from edge_reranker_quantize.agreement import (
 )
 from edge_reranker_quantize.of_scorer import Noise
 from edge_reranker_quantize.speed import Clock, Speed
-from edge_reranker_quantize.variants import PUBLISHED, REFERENCE, Source
+from edge_reranker_quantize.variants import REFERENCE, Source
 
 N_REQUESTS = 200
 N_ROUNDS = 5
@@ -141,6 +142,11 @@ def _start(path: Path, subject: Subject) -> WorkerEngine:
         engine.close()
         raise EngineDied(problem or f"{path} does not load")
     return engine
+
+
+def n_asked(subject: Subject, most: int) -> int:
+    """How many requests the log has for a scorer, at the ``most``; an encoder ranks all its lists at once."""
+    return len(workload.requests(subject.data, most)) if subject.role == "scorer" else most
 
 
 def ranker(variants: Mapping[str, Path], subject: Subject, n_requests: int) -> OfScorer | OfEncoder:

@@ -9,12 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.errors import FailedPrecondition
 from edge_reranker.evaluation import metrics
+from edge_reranker.models.device_types import PUBLISHED
 from edge_reranker_quantize.agreement import Float, Likeness, likeness, tau
-from edge_reranker_quantize.measure import Machine, OfEncoder, OfScorer, Subject, clocked, ranker
+from edge_reranker_quantize.measure import (
+    Machine,
+    OfEncoder,
+    OfScorer,
+    Subject,
+    clocked,
+    n_asked,
+    ranker,
+)
 from edge_reranker_quantize.of_scorer import Enough
 from edge_reranker_quantize.speed import Speed
-from edge_reranker_quantize.variants import PUBLISHED, REFERENCE, Source
+from edge_reranker_quantize.variants import REFERENCE, Source
 
 MIN_TAU = 0.98
 MOST_LOST = 0.002  # of NDCG@10: the 95 % interval of the change must lie above its negative
@@ -72,17 +82,21 @@ def pick(
     measured to its end. ``memory_bytes`` 0 means no bound; it is of the worker as it was measured. Raises
     EngineDied, FailedPrecondition for a log that asks too little.
     """
+    n_there = n_asked(subject, n_requests)
+    if n_there < n_requests:
+        raise FailedPrecondition(
+            f"the log asks {n_there} times, {n_requests} requests are needed; "
+            "take a log with more later users, or `quantize measure` to look for yourself"
+        )
     clock, machine = clocked(variants, subject)
     baseline = PUBLISHED if source.has_published else REFERENCE
     for at in range(_N_ROUNDS):
         say(f"speed, round {at + 1} of {_N_ROUNDS}")
         clock.round(variants)
     speeds = {name: clock.of(name, baseline) for name in variants}
-    order = sorted(speeds, key=lambda name: -speeds[name].to_baseline)
-    say(f"the reference, {REFERENCE}, ranks {n_requests} requests")
-    ranked = ranker(variants, subject, n_requests)
+    ranked: OfScorer | OfEncoder | None = None
     picked, tried = "", []
-    for name in order:
+    for name in sorted(speeds, key=lambda name: -speeds[name].to_baseline):
         speed, size_bytes = speeds[name], variants[name].stat().st_size
         found = None
         if picked:
@@ -92,11 +106,14 @@ def pick(
         elif deadline.passed:
             verdict = "no time was left for it"
         else:
+            if ranked is None:
+                say(f"rankings of the reference, {REFERENCE}")
+                ranked = ranker(variants, subject, n_requests)
             say(f"rankings of {name}, {speed.to_baseline:.2f} x as fast as {baseline}")
             found, verdict = _judged(ranked, name, variants[name], deadline)
             picked = "" if verdict else name
         tried.append(Tried(name, size_bytes, speed, verdict or "picked", found))
-    return Choice(source.name, subject.role, picked, baseline, machine, ranked.n_requests, tuple(tried))
+    return Choice(source.name, subject.role, picked, baseline, machine, n_there, tuple(tried))
 
 
 def _judged(ranked: OfScorer | OfEncoder, name: str, path: Path, deadline: Deadline) -> tuple[Likeness, str]:

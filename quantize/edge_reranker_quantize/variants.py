@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_reranker.errors import EngineError, InvalidArgument, ModelInvalid
+from edge_reranker.models.device_types import PUBLISHED
 from edge_reranker.models.gguf_header import check_header
 from edge_reranker.models.pull import atomic
 
 REFERENCE = "F16"
-PUBLISHED = "published"
-"""The file as it came, whatever type that is."""
 LADDER = (
     *("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0", "Q4_1", "IQ4_NL"),
     *("IQ4_XS", "Q3_K_M"),
