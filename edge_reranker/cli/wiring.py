@@ -61,9 +61,8 @@ def encoder_file(config: Config, encoder: Encoder) -> Path:
             f"the pack reads {encoder.model} with SHA-256 {encoder.sha256}, not {file.sha256}; "
             "add that file with `edge-reranker model add`, or use a pack made for this one"
         )
-    picked = cache.picked(encoder.model, "encoder")
-    also = made if picked is None else made_of(encoder.n_blocks, picked.type)
-    if not encoder.sha256 and file.made not in (made, also):
+    readable = cache.reads(encoder.model, encoder.n_blocks, encoder.gguf_type)
+    if not encoder.sha256 and file.made not in readable:
         raise ModelInvalid(
             f"the pack reads {encoder.model} ({made}), not ({file.made}); "
             f"run `edge-reranker model pull {encoder.model}`, or use a pack made for this file"

@@ -83,6 +83,12 @@ class ModelCache:
             found.append(variant if picked is None else replace(variant, quantisation=picked.type))
         return found
 
+    def reads(self, name: str, n_blocks: int | None, quantisation: str) -> set[str]:
+        """How an encoder's file may have been made: as its pack says, or of the type that was picked here."""
+        picked = self.picked(name, "encoder")
+        types = {quantisation} if picked is None else {quantisation, picked.type}
+        return {made_of(n_blocks, each) for each in types}
+
     def picked(self, name: str, role: str) -> device_types.Picked | None:
         """What `quantize pick` chose here; None: nothing. Raises FailedPrecondition for a damaged file."""
         return device_types.read(self._root).get((name, role))
