@@ -250,7 +250,7 @@ def _processor() -> str:
 def as_text(report: Report) -> str:
     """A table for people."""
     ours = report.role == "encoder"
-    head = f"{'type':<10} {'MB':>6} {'RSS MB':>7} {'load s':>7} {'t/s 64':>7} {'t/s 500':>8} {'speed':>6}  "
+    head = f"{'type':<10} {'MB':>6} {'RSS MB':>7} {'load s':>7} {'t/s 64':>7} {'t/s 512':>8} {'speed':>6}  "
     head += f"{'tau [95 % interval]':<23} {'top 5':>6}  {'change of NDCG@10':<27}"
     head += (
         f" {'error':>7} {'cosine':>8}"

@@ -15,10 +15,11 @@ from edge_reranker.engine import EngineSpec, Stop, WorkerEngine
 from edge_reranker.engine.types import Role
 from edge_reranker.errors import EngineDied
 
-LENGTHS = (64, 500)  # tokens; BERT's 512 positions less its own two, and some to spare
+# Tokens; an encoder puts two of its own around them, and BERT has 512 positions.
+LENGTHS: Mapping[Role, tuple[int, int]] = {"scorer": (64, 512), "ranker": (64, 508), "encoder": (64, 508)}
+_N_SHORT = 4  # texts a round
 _LOAD_MS = 600_000.0
-_N_READ = {64: 4, 500: 1}  # texts a round: about as many tokens of each
-_CONTEXT = 512
+_CONTEXT = 768  # a step of 256 more than is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,11 @@ class Clock:
     def of(self, name: str, baseline: str) -> Speed:
         """What the rounds found of a variant that was in all of them, as ``baseline`` was."""
         rounds, theirs = self._rounds[name], self._rounds[baseline]
-        longest = max(LENGTHS)
+        longest = max(LENGTHS[self._role])
         return Speed(
             statistics.median(each.load_s for each in rounds),
             int(statistics.median(each.resident_bytes for each in rounds)),
-            {n: statistics.median(each.prefill[n] for each in rounds) for n in LENGTHS},
+            {n: statistics.median(each.prefill[n] for each in rounds) for n in LENGTHS[self._role]},
             statistics.median(
                 a.prefill[longest] / b.prefill[longest] for a, b in zip(rounds, theirs, strict=True)
             ),
@@ -79,17 +80,21 @@ class Clock:
             if not engine.wait_ready(Deadline.after_ms(_LOAD_MS)):
                 raise EngineDied(engine.problem or f"{path} does not load")
             load_s = time.perf_counter() - start
-            self._read(engine, min(LENGTHS))  # the first decode reserves and rearranges
-            prefill = {n: self._tokens_per_s(engine, n) for n in LENGTHS}
+            short, long_ = LENGTHS[self._role]
+            self._read(engine, short)  # the first decode reserves and rearranges
+            prefill = {
+                short: self._tokens_per_s(engine, short, _N_SHORT),
+                long_: self._tokens_per_s(engine, long_, 1),
+            }
             return _Round(load_s, resident_bytes(engine.pid or 0), prefill)
         finally:
             engine.close()
 
-    def _tokens_per_s(self, engine: WorkerEngine, n: int) -> float:
+    def _tokens_per_s(self, engine: WorkerEngine, n: int, n_texts: int) -> float:
         start = time.perf_counter()
-        for _ in range(_N_READ[n]):
+        for _ in range(n_texts):
             self._read(engine, n)
-        return _N_READ[n] * n / (time.perf_counter() - start)
+        return n_texts * n / (time.perf_counter() - start)
 
     def _read(self, engine: WorkerEngine, n: int) -> None:
         self._n_read += 1
