@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from edge_reranker.cli.quantise import importance, prune, quantise
+
 
 @click.group()
 def quantize() -> None:
@@ -13,3 +15,7 @@ def quantize() -> None:
     Example:
       edge-reranker quantize pick smollm2-135m --dry-run
     """
+
+
+for command in (importance, prune, quantise):
+    quantize.add_command(command)
