@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def quantise(
     targets = quantising.targets_of(model, types, out)
 
     def progress(type_: str, at: Progress) -> None:
-        if click.get_text_stream("stderr").isatty():
+        if sys.stderr.isatty():
             click.echo(
                 f"\r{type_}: {at.n_done} of {at.n_tensors} tensors", nl=at.n_done == at.n_tensors, err=True
             )

@@ -264,6 +264,11 @@ def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
         failed = llama.llama_model_quantize(source, target, parameters) != 0
         if log.dry or failed:
             _check_room(target, log.size_mib)
+        if failed and "iostream" in log.why:  # all that C++ tells of a failed write
+            raise FailedPrecondition(
+                f"{os.fsdecode(target)}: could not be written to its end; see that there is room, and that "
+                "files may be that large"
+            )
         if failed:
             raise _Failed(log.why)
     log.say_done(log.n_tensors)

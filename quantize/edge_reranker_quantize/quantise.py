@@ -73,7 +73,9 @@ def quantise(
             say(f"{target}: already there, and whole")
             found.append(Made(target, type_, target.stat().st_size))
             continue
+        target.parent.mkdir(parents=True, exist_ok=True)
         outputs.check(target, source, force=force)
+        say(f"making {target}")
         seen = Progress(0, 0, 0)
 
         def heard(at: Progress, type_: str = type_) -> None:
@@ -108,7 +110,6 @@ def targets_of(source: Path, types: Sequence[str], out: Path) -> dict[str, Path]
         if len(types) > 1:
             raise InvalidArgument("--out", f"{out} is one file for {len(types)} types; name a folder")
         return {types[0]: out}
-    out.mkdir(parents=True, exist_ok=True)
     return {type_: out / f"{source.stem}-{type_}.gguf" for type_ in types}
 
 
