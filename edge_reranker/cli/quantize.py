@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edge_reranker.cli.measure import measure, pick
+from edge_reranker.cli.quantise import importance, prune, quantise
 
 
 @click.group()
@@ -17,5 +18,5 @@ def quantize() -> None:
     """
 
 
-for command in (measure, pick):
+for command in (importance, quantise, prune, measure, pick):
     quantize.add_command(command)
