@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from edge_reranker.cli.convert import convert
+
 
 @click.group()
 def quantize() -> None:
@@ -13,3 +15,6 @@ def quantize() -> None:
     Example:
       edge-reranker quantize pick smollm2-135m --dry-run
     """
+
+
+quantize.add_command(convert)
