@@ -11,7 +11,7 @@ from benchmarks.common import AFTER_MODEL_S, cache_dir, films, interleaved, rati
 from benchmarks.peers import OneDecode, Sequential
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
-from edge_reranker.engine.llama import derive
+from edge_reranker.engine.quantiser import derive
 from edge_reranker.models import ModelCache
 from edge_reranker.prompt import TEMPLATES
 from edge_reranker.types import Context, Event, EventType

@@ -11,12 +11,13 @@ from benchmarks.cross import prompt
 from benchmarks.peers import OneDecode
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, WorkerEngine
-from edge_reranker.engine.llama import QUANTISATIONS, derive
+from edge_reranker.engine.quantiser import derive
 from edge_reranker.types import Piece
 
 _LENGTHS = (4, 8, 16, 32)
 _CANDIDATES = (5, 20, 50)
 _ROUNDS = 5
+_TYPES = ("F16", "Q8_0", "Q4_0")
 
 
 def main() -> bool:
@@ -24,7 +25,7 @@ def main() -> bool:
     source = next(path for path in (cache_dir() / "models" / "smollm2-135m").glob("*Instruct*.gguf"))
     met = True
     with tempfile.TemporaryDirectory(prefix="er-bench-") as name:
-        for quantisation in QUANTISATIONS:
+        for quantisation in _TYPES:
             path = Path(name) / f"{quantisation}.gguf"
             derive(source, path, quantisation=quantisation)
             met &= _table(path, quantisation)

@@ -19,7 +19,7 @@ from edge_reranker.cli.wiring import n_threads, scorer_engine
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapted, Adapter, EngineSpec, WorkerEngine
-from edge_reranker.engine.llama import derive
+from edge_reranker.engine.quantiser import derive
 from edge_reranker.errors import EngineDied, EngineError, Missing
 from edge_reranker.evaluation import run
 from edge_reranker.evaluation.lists import Listed

@@ -45,7 +45,7 @@ def demo(user: str | None, **flags: Any) -> None:
     Example:
       edge-reranker demo
     """
-    from edge_reranker.engine.llama import derive
+    from edge_reranker.engine.quantiser import derive
     from edge_reranker.evaluation import movielens
 
     config = options.load_config(flags)

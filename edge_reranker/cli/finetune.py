@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edge_reranker.backend.encoder import BATCH, ItemEncoder, texts_of
 from edge_reranker.cli.wiring import encoder_engine, encoder_file
 from edge_reranker.config import Config
-from edge_reranker.engine.llama import derive
+from edge_reranker.engine.quantiser import derive
 from edge_reranker.errors import EngineError
 from edge_reranker.evaluation import protocol
 from edge_reranker.evaluation.log import Log

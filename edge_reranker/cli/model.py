@@ -43,7 +43,7 @@ def pull(name: str, as_json: bool, **flags: Any) -> None:
     Example:
       edge-reranker model pull minilm
     """
-    from edge_reranker.engine.llama import derive
+    from edge_reranker.engine.quantiser import derive
 
     files = ModelCache(options.load_config(flags).cache_dir).pull(name, derive, say)
     _print(files, as_json)

@@ -11,7 +11,6 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-from edge_reranker import interrupts
 from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
 from edge_reranker.engine.ranker import Ranker, configure, frame
@@ -26,12 +25,6 @@ _FORBIDDEN_IN_DATA = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_USE
 # without a line of Python.
 _STRLEN = ctypes.cast(ctypes.CDLL(None).strlen, llama.ggml_abort_callback)
 
-QUANTISATIONS = {
-    "F16": llama.LLAMA_FTYPE_MOSTLY_F16,
-    "Q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0,
-    "Q4_0": llama.LLAMA_FTYPE_MOSTLY_Q4_0,
-}
-
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _discard_log(_level: int, _text: bytes, _user_data: object) -> None:
@@ -41,37 +34,6 @@ def _discard_log(_level: int, _text: bytes, _user_data: object) -> None:
 def _start_backend() -> None:
     llama.llama_log_set(_discard_log, ctypes.c_void_p(0))
     llama.llama_backend_init()
-
-
-def derive(source: Path, target: Path, *, quantisation: str, n_blocks: int | None = None) -> None:
-    """Writes ``target``: ``source`` requantised, and cut to its first ``n_blocks`` blocks if given.
-
-    The final norm stays, so the cut model loads like any other. Raises ModelInvalid.
-    """
-    _start_backend()
-    parameters = llama.llama_model_quantize_default_params()
-    parameters.ftype = QUANTISATIONS[quantisation]
-    parameters.allow_requantize = True
-    if n_blocks is not None:
-        dropped = [*range(n_blocks, _n_layer(source)), -1]  # -1 ends the list
-        array = (ctypes.c_int32 * len(dropped))(*dropped)
-        parameters.prune_layers = ctypes.cast(array, ctypes.POINTER(ctypes.c_int32))
-    with interrupts.held():  # raised inside one of native code's callbacks, Ctrl-C would be lost
-        result = llama.llama_model_quantize(str(source).encode(), str(target).encode(), parameters)
-    if result != 0:
-        raise ModelInvalid(f"{source}: llama.cpp could not requantise it to {quantisation}")
-
-
-def _n_layer(path: Path) -> int:
-    with interrupts.held():
-        model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
-    if not model:
-        raise ModelInvalid(
-            f"{path}: llama.cpp cannot load it; fetch it again with `edge-reranker model pull`"
-        )
-    n_layer = int(llama.llama_model_n_layer(model))
-    llama.llama_model_free(model)
-    return n_layer
 
 
 class LlamaModel:

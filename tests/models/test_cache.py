@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,10 +171,18 @@ def test_a_package_client_that_fails_is_a_clear_error(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.whl"))
 
 
+class NoPip(subprocess.Popen[bytes]):
+    """Starts everything but the package client, which alone reaches the network."""
+
+    def __init__(self, command: list[str], **more: Any) -> None:
+        assert "pip" not in command, "the network was asked"
+        super().__init__(command, **more)
+
+
 @pytest.mark.model
 def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Path, cache_dir: Path) -> None:
     """The source file stays, so a damaged variant is made again without the network."""
-    from edge_reranker.engine.llama import derive
+    from edge_reranker.engine.quantiser import derive
 
     shutil.copytree(cache_dir / "models" / "smollm2-135m", tmp_path / "models" / "smollm2-135m")
     cache = ModelCache(tmp_path)
@@ -181,7 +190,7 @@ def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Pat
     _, encoder = cache.open("smollm2-135m", "encoder")
     encoder.write_bytes(encoder.read_bytes()[:1_000_000])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
+        patch.setattr(subprocess, "Popen", NoPip)
         cache.pull("smollm2-135m", derive, silent)
     assert {file.role: file.sha256 for file in cache.files()} == before
     assert all(not problem for _, problem in cache.verify("smollm2-135m"))
@@ -191,7 +200,7 @@ def test_pulling_again_downloads_nothing_and_mends_what_is_damaged(tmp_path: Pat
 def test_a_bert_is_made_a_gguf_without_the_network_and_half_precision_does_not_stay(
     tmp_path: Path, cache_dir: Path, minilm_path: Path
 ) -> None:
-    from edge_reranker.engine.llama import derive
+    from edge_reranker.engine.quantiser import derive
 
     folder = tmp_path / "models" / "minilm"
     folder.mkdir(parents=True)
@@ -199,7 +208,7 @@ def test_a_bert_is_made_a_gguf_without_the_network_and_half_precision_does_not_s
     for name in files:
         (folder / name).symlink_to(cache_dir / "models" / "minilm" / name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
+        patch.setattr(subprocess, "Popen", NoPip)
         (made,) = ModelCache(tmp_path).pull("minilm", derive, silent)
     assert (made.role, made.made) == ("encoder", "whole, Q8_0")
     assert made.sha256 == sha256_of(minilm_path)

@@ -16,7 +16,7 @@ import torch
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Adapter, EngineSpec, WorkerEngine
-from edge_reranker.engine.llama import derive
+from edge_reranker.engine.quantiser import derive
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.evaluation import movielens, protocol
 from edge_reranker.models import gguf_tensors
