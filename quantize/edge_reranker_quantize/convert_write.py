@@ -63,7 +63,8 @@ def checked_target(source: Path, target: Path, *, force: bool) -> Iterator[None]
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # NumPy gives no number for what it could only write a part of.
+        if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise FailedPrecondition(
                 f"{target}: no space left ({_free(target) / 1e6:.0f} MB free); nothing was kept. "
                 "Make room, or write to another disk"
