@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edge_reranker.cli.convert import convert
+from edge_reranker.cli.quantise import importance, prune, quantise
 
 
 @click.group()
@@ -17,4 +18,5 @@ def quantize() -> None:
     """
 
 
-quantize.add_command(convert)
+for command in (convert, importance, prune, quantise):
+    quantize.add_command(command)

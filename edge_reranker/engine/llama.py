@@ -14,7 +14,7 @@ import numpy as np
 from edge_reranker.engine.adapters import Adapters
 from edge_reranker.engine.kv import MAX_BATCH_TOKENS, Decoder, Isolated, Kv, Unified
 from edge_reranker.engine.ranker import Ranker, configure, frame
-from edge_reranker.engine.states import LastStates
+from edge_reranker.engine.states import LastStates, States
 from edge_reranker.engine.types import MAX_ENCODE_TOKENS, Adapter, EngineInfo, EngineSpec, FloatArray
 from edge_reranker.errors import ModelInvalid
 from edge_reranker.types import Piece
@@ -39,8 +39,11 @@ def _start_backend() -> None:
 class LlamaModel:
     """One GGUF file in memory with one context; not thread-safe, meant for a worker process."""
 
-    def __init__(self, spec: EngineSpec) -> None:
-        """Loads the file. Raises ModelInvalid if llama.cpp refuses it."""
+    def __init__(self, spec: EngineSpec, states: States | None = None) -> None:
+        """Loads the file. Raises ModelInvalid if llama.cpp refuses it.
+
+        ``states`` looks on while an encoder computes, in place of what stops it behind the hidden states.
+        """
         _start_backend()
         self._spec = spec
         of_model = llama.llama_model_default_params()
@@ -52,7 +55,7 @@ class LlamaModel:
                 f"{spec.path}: llama.cpp cannot load it; check it with `edge-reranker model verify`"
             )
         self._n_embd = int(llama.llama_model_n_embd(self._model))
-        self._states = LastStates(self._n_embd)
+        self._states = states or LastStates(self._n_embd)
         parameters = llama.llama_context_default_params()
         parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if spec.role == "encoder":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
@@ -27,6 +28,9 @@ from edge_reranker.engine.types import FloatArray
 from edge_reranker.errors import FailedPrecondition, InvalidArgument, ModelInvalid
 
 _FTYPE = re.compile(r"LLAMA_FTYPE_(?:ALL|MOSTLY)_(\w+)")
+VERSION: str = llama_cpp.__version__
+"""Of the binding, and so of llama.cpp."""
+
 PLAIN = ("F32", "F16", "BF16")
 """Types without blocks."""
 
@@ -49,6 +53,9 @@ def _tensor_types() -> dict[str, int]:
 TENSOR_TYPES: Mapping[str, int] = _tensor_types()
 """Every type of a tensor that llama.cpp writes into files."""
 
+COPY = "COPY"
+"""For ``derive``: every tensor as it is."""
+
 NEED_IMPORTANCE = frozenset(
     ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
 )
@@ -59,6 +66,8 @@ _AT = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _FALLS_BACK = "-> falling back to"
 _SIZE = re.compile(r"quant size +=+ *([\d.]+) MiB")
 _FAILED = "failed to quantize: "
+# Rows of a tensor that are in memory at once; llama.cpp would take 8 GB for a large tensor.
+_BUFFER_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +96,11 @@ def derive(
     n_threads: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Writes ``target``: ``source`` requantised, of its first ``n_blocks`` blocks alone or without ``blocks``.
+    """Writes ``target``: ``source`` requantised, of its first ``n_blocks`` only, or without ``blocks``.
 
-    The final norm stays, so the cut model loads like any other. ``importance`` is the mean square of what
-    each column of a tensor is multiplied with, float32 [n_columns], by the tensor's name in ``source``;
+    ``quantisation`` is one of ``QUANTISATIONS``, or ``COPY``. The final norm stays, so the cut model loads
+    like any other. ``importance`` is the mean square of what each column of a tensor is multiplied with,
+    float32 [n_columns], by the tensor's name in ``source``;
     ``overrides`` gives tensors whose name in ``target`` matches a regular expression a type of
     ``TENSOR_TYPES``, ``pure`` all of them the same one. ``n_threads`` 0 is one a processor; the bytes are the
     same whatever it is. ``progress`` is called at every tensor, and at the end.
@@ -101,7 +111,8 @@ def derive(
     job = {
         "source": os.fsencode(source).hex(),
         "target": os.fsencode(target).hex(),
-        "ftype": _known("quantisation", quantisation, QUANTISATIONS),
+        "copy": quantisation == COPY,
+        "ftype": _known("quantisation", quantisation, {**QUANTISATIONS, COPY: QUANTISATIONS["F32"]}),
         "n_blocks": n_blocks,
         "blocks": sorted(set(blocks)),
         "overrides": [
@@ -114,7 +125,7 @@ def derive(
     }
     if n_blocks is not None and blocks:
         raise InvalidArgument("blocks", "cannot be given with n_blocks; leave one out")
-    if overrides and quantisation in PLAIN:
+    if overrides and quantisation in (*PLAIN, COPY):
         raise InvalidArgument("overrides", f"llama.cpp has none for {quantisation}; leave them out")
     if target.exists() and target.samefile(source):
         raise InvalidArgument("target", f"{target} is the source, which stays as it is; name another file")
@@ -239,7 +250,8 @@ def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
     llama.llama_backend_init()
     parameters = llama.llama_model_quantize_default_params()
     parameters.ftype, parameters.nthread, parameters.pure = job["ftype"], job["n_threads"], job["pure"]
-    parameters.allow_requantize = True
+    parameters.allow_requantize, parameters.only_copy = True, job["copy"]
+    parameters.max_buf_size = _BUFFER_BYTES
     dropped = _dropped(job, source)
     kept: list[Any] = []  # until the end: what the parameters point to
     for name, found in (
@@ -255,6 +267,11 @@ def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
         failed = llama.llama_model_quantize(source, target, parameters) != 0
         if log.dry or failed:
             _check_room(target, log.size_mib)
+        if failed and "iostream" in log.why:  # all that C++ tells of a failed write
+            raise FailedPrecondition(
+                f"{os.fsdecode(target)}: could not be written to its end; see that there is room, and that "
+                "files may be that large"
+            )
         if failed:
             raise _Failed(log.why)
     log.say_done(log.n_tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, Protocol
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
@@ -12,6 +12,19 @@ from edge_reranker.engine.types import FloatArray
 
 # What llama.cpp calls the last hidden states in its graph; the output matrix comes behind them.
 _NAME = b"result_embd_pooled"
+
+
+class States(Protocol):
+    """Looks on while a context decodes, and hands out the last hidden states."""
+
+    def install(self, parameters: Any) -> None:
+        """Has a context that is made with these parameters call back; this object must outlive it."""
+
+    def expect(self, n_tokens: int) -> None:
+        """The next decode has ``n_tokens`` tokens."""
+
+    def take(self, context: Any) -> FloatArray:
+        """The states of the last decode, float32 [n_tokens, n_embd]."""
 
 
 class LastStates:
