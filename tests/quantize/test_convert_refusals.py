@@ -215,15 +215,15 @@ def test_the_target_must_not_be_there_nor_be_the_source(source: Path, folder: Pa
     refused = {
         source: "is the source",
         tmp_path / "link.gguf": "is the source",
-        tmp_path / "there.gguf": r"exists; .*--force",
+        tmp_path / "there.gguf": r"is there already; --force",
         tmp_path: "is a folder",
-        tmp_path / "nowhere" / "out.gguf": "there is no folder",
+        tmp_path / "nowhere" / "out.gguf": "is no folder",
     }
     before = state(source)
     for target, said in refused.items():
         with pytest.raises(InvalidArgument, match=rf"^--out: .*{said}"):
             convert(source, target, force=target.suffix != ".gguf" or "there" not in target.name)
-    with pytest.raises(InvalidArgument, match="in it"):
+    with pytest.raises(InvalidArgument, match="is in the source"):
         convert(folder, folder / "config.json", force=True)
     with pytest.raises(InvalidArgument, match="--pre: only the BPE tokenizer of a folder"):
         convert(source, tmp_path / "out.gguf", pre="gpt-2")
