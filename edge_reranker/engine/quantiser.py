@@ -66,6 +66,8 @@ _AT = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _FALLS_BACK = "-> falling back to"
 _SIZE = re.compile(r"quant size +=+ *([\d.]+) MiB")
 _FAILED = "failed to quantize: "
+# Rows of a tensor that are in memory at once; llama.cpp would take 8 GB for a large tensor.
+_BUFFER_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
     parameters = llama.llama_model_quantize_default_params()
     parameters.ftype, parameters.nthread, parameters.pure = job["ftype"], job["n_threads"], job["pure"]
     parameters.allow_requantize, parameters.only_copy = True, job["copy"]
+    parameters.max_buf_size = _BUFFER_BYTES
     dropped = _dropped(job, source)
     kept: list[Any] = []  # until the end: what the parameters point to
     for name, found in (

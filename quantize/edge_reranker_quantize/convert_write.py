@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_reranker.errors import FailedPrecondition, InvalidArgument, ModelInvalid
 from edge_reranker.models.gguf_tensors import require_gguf
 from edge_reranker.models.pull import atomic
+from edge_reranker_quantize import outputs
 
 TYPES = ("F16", "BF16", "F32")
 _BYTES = {"F16": 2, "BF16": 2, "F32": 4}
@@ -52,14 +53,9 @@ def checked_target(source: Path, target: Path, *, force: bool) -> Iterator[None]
     Raises InvalidArgument for a target that exists (without ``force``) or is the source, FailedPrecondition
     for one that cannot be written or has no room.
     """
-    if target.exists() and (target.samefile(source) or source.resolve() in target.resolve().parents):
-        raise InvalidArgument("--out", f"{target} is the source, or in it; name another file")
-    if target.is_dir():
-        raise InvalidArgument("--out", f"{target} is a folder; name a file in it, such as model.gguf")
-    if target.exists() and not force:
-        raise InvalidArgument("--out", f"{target} exists; name another file, or replace it with --force")
-    if not target.parent.is_dir():
-        raise InvalidArgument("--out", f"there is no folder {target.parent}; make it first")
+    if source.resolve() in target.resolve().parents:
+        raise InvalidArgument("--out", f"{target} is in the source, which stays as it is; name another file")
+    outputs.check(target, source, force=force)
     try:
         yield
     except OSError as error:

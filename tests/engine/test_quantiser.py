@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
-from edge_reranker.engine import quantiser
 from edge_reranker.engine.quantiser import COPY, NEED_IMPORTANCE, QUANTISATIONS, Progress, derive
 from edge_reranker.errors import FailedPrecondition, InvalidArgument, ModelInvalid
 from tests import gguf_files
@@ -181,20 +182,44 @@ def test_bad_requests_are_told_apart_and_leave_the_source(narrow: Path, tmp_path
     assert before == (narrow.read_bytes(), narrow.stat().st_mtime_ns)
 
 
-def test_a_file_too_large_for_its_place_is_told(wide: Path, tmp_path: Path) -> None:
-    """First by what is free, then where writing fails all the same."""
-    target = tmp_path / "b.gguf"
-    target.touch()
-    quantiser._check_room(os.fsencode(target), 0.001)
-    with pytest.raises(FailedPrecondition, match=r"b\.gguf: 1,048,576,000,000 MB are needed"):
-        quantiser._check_room(os.fsencode(target), 1e12)
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file gets larger than 1 MB, of ours and of what we start."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(FailedPrecondition, match=r"b\.gguf: could not be written to its end"):
-            derive(wide, target, quantisation="F16")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_will_not_fit_is_told_before_anything_is_written(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The source is sparse: it says that it has four times what is free here."""
+    source, target = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    n_rows = shutil.disk_usage(tmp_path).free // 64
+    gguf_files.write_llama(source, gguf_files.llama_weights())
+    writer = gguf.GGUFWriter(tmp_path / "large.gguf", "llama")
+    for name, field in gguf.GGUFReader(source).fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            kinds = field.types
+            writer.add_key_value(name, field.contents(), kinds[0], kinds[-1] if len(kinds) > 1 else None)
+    writer.add_tensor_info("blk.0.ffn_up.weight", (n_rows, 64), np.dtype(np.float32), n_rows * 256)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(tmp_path / "large.gguf", (tmp_path / "large.gguf").stat().st_size + n_rows * 256 + 64)
+    with pytest.raises(
+        FailedPrecondition, match=r"b\.gguf: [\d,]+ MB are needed and [\d,]+ MB free; make room"
+    ):
+        derive(tmp_path / "large.gguf", target, quantisation="F16")
+    assert target.stat().st_size == 0
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_file_that_cannot_be_written_to_its_end_is_told(wide: Path, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match=r"b\.gguf: could not be written to its end"):
+        derive(wide, tmp_path / "b.gguf", quantisation="F16")
 
 
 def test_a_crash_of_llama_cpp_is_an_error(wide: Path, tmp_path: Path) -> None:
@@ -212,9 +237,11 @@ def test_ctrl_c_ends_it_at_once(wide: Path, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     before = children()
+    target = tmp_path / "b.gguf"
     with pytest.raises(KeyboardInterrupt):
-        derive(wide, tmp_path / "b.gguf", quantisation="IQ3_S", n_threads=1, progress=ctrl_c)
+        derive(wide, target, quantisation="IQ3_S", n_threads=1, progress=ctrl_c)
     assert children() == before
+    assert target.read_bytes()[:4] != b"GGUF"  # the header comes last, so it was cut off
 
 
 def test_it_ends_with_the_process_that_asked(wide: Path, tmp_path: Path) -> None:
@@ -235,4 +262,4 @@ derive(Path(sys.argv[1]), Path(sys.argv[2]), quantisation="IQ3_S", n_threads=1, 
     (child,) = map(int, asked.stdout.split())
     while state(child) not in ("", "Z"):
         time.sleep(0.01)
-    assert Path(target).read_bytes()[:4] == bytes(4)  # the header comes last, so it was cut off
+    assert Path(target).read_bytes()[:4] != b"GGUF"  # the header comes last, so it was cut off

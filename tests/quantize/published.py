@@ -120,10 +120,7 @@ def write(
             save_file({n: arrays[n] for n in names if where[n] == file}, folder / file)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     first = len(TOKENS)
-    added = [
-        {"id": first + at, "content": token, "special": special, "normalized": False}
-        for at, (token, special) in enumerate(SPECIAL.items())
-    ]
+    added = [_added(first + at, *each) for at, each in enumerate(SPECIAL.items())]
     model = {"type": "BPE", "vocab": {t: at for at, t in enumerate(TOKENS)}, "merges": MERGES}
     tokenizer = {"normalizer": None, "pre_tokenizer": pre, "model": model, "added_tokens": added}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
@@ -134,7 +131,7 @@ def write(
 
 
 def of_llama(path: Path, folder: Path) -> Path:
-    """A Llama's GGUF back in its publisher's form: what conversion does to it is undone."""
+    """A Llama's GGUF back in its publisher's form, with tied embeddings: what conversion does is undone."""
     model = gguf_tensors.read(path)
     heads, kv_heads, layers, width = (
         int(model.setting(name))
@@ -171,9 +168,7 @@ def of_llama(path: Path, folder: Path) -> Path:
         stored = values.astype(np.float16) if values.ndim > 1 else values
         arrays[f"{at}{theirs[part]}.weight"] = np.ascontiguousarray(stored)
     write(folder, of, arrays)
-    special = [
-        {"id": at, "content": tokens[at], "special": True} for at, kind in enumerate(kinds) if kind == 3
-    ]
+    special = [_added(at, tokens[at], True) for at, kind in enumerate(kinds) if kind == 3]
     vocabulary = {token: at for at, token in enumerate(tokens)}
     bpe = {"type": "BPE", "vocab": vocabulary, "merges": [merge.split(" ") for merge in merges]}
     tokenizer = {"normalizer": None, "pre_tokenizer": SMOLLM, "model": bpe, "added_tokens": special}
@@ -184,6 +179,11 @@ def of_llama(path: Path, folder: Path) -> Path:
         settings[f"{name}_token"] = tokens[model.settings[f"tokenizer.ggml.{key}_token_id"]]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def _added(at: int, token: str, special: bool) -> dict[str, Any]:
+    exact = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": at, "content": token, "special": special, **exact}
 
 
 def logits(of: Config, arrays: Mapping[str, Any], ids: Sequence[int]) -> Array:

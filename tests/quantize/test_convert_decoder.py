@@ -190,12 +190,11 @@ def test_control_strings_become_their_tokens_only_as_structure(tmp_path: Path) -
     engine = WorkerEngine(EngineSpec(tmp_path / "out.gguf", "scorer"))
     try:
         assert engine.wait_ready(Deadline.after_ms(60_000)), engine.problem
-        structure, data = engine.tokenize(
-            [[Piece("<|im_end|>", structure=True)], [Piece("<|im_end|> the")]], Deadline()
-        )
+        structure = [Piece("<|im_end|>", structure=True), Piece("<think>", structure=True)]
+        found, data = engine.tokenize([structure, [Piece("<|im_end|><think> the")]], Deadline())
     finally:
         engine.close()
     first = len(published.TOKENS)
-    assert structure == [first + 2]
+    assert found == [first + 2, first + 3]
     assert not set(data) & set(range(first, published.N_ROWS))
     assert data[-1] == published.TOKENS.index("Ġthe")

@@ -27,6 +27,8 @@ from tests.quantize import published
 
 pytestmark = pytest.mark.model
 
+Contents = tuple[dict[str, tuple[str, list[int], bytes]], dict[str, Any]]
+
 PUBLISHED = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ODD = [
     "Amélie (2001)", "naïve café — “quoted” …", "東京物語 (1953)", "한국 영화", "Привет, мир!",
@@ -55,16 +57,25 @@ def few_blocks(q4_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
-    return {
-        tensor.name: (tensor.tensor_type.name, tensor.shape.tolist(), tensor.data.tobytes())
-        for tensor in gguf.GGUFReader(path).tensors
-    }
+@pytest.fixture(scope="module")
+def f16(few_blocks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What conversion makes of them."""
+    path = tmp_path_factory.mktemp("f16") / "F16.gguf"
+    convert(few_blocks, path)
+    return path
 
 
-def fields(path: Path) -> dict[str, Any]:
-    found = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
-    return {name: value for name, value in found.items() if not name.startswith("GGUF.")}
+@pytest.fixture(scope="module")
+def in_f16(f16: Path) -> Contents:
+    return contents(f16)
+
+
+def contents(path: Path) -> Contents:
+    """Every tensor's type, shape and bytes, and all metadata. Reading takes seconds: once a file."""
+    reader = gguf.GGUFReader(path)
+    tensors = {t.name: (t.tensor_type.name, t.shape.tolist(), t.data.tobytes()) for t in reader.tensors}
+    fields = {n: field.contents() for n, field in reader.fields.items() if not n.startswith("GGUF.")}
+    return tensors, fields
 
 
 @contextmanager
@@ -77,26 +88,25 @@ def running(path: Path, role: Role = "scorer", **spec: Any) -> Iterator[WorkerEn
         engine.close()
 
 
-def test_a_quantised_file_becomes_what_llama_cpp_makes_of_it(few_blocks: Path, tmp_path: Path) -> None:
-    convert(few_blocks, tmp_path / "ours.gguf")
+def test_a_quantised_file_becomes_what_llama_cpp_makes_of_it(
+    few_blocks: Path, in_f16: Contents, tmp_path: Path
+) -> None:
     derive(few_blocks, tmp_path / "theirs.gguf", quantisation="F16")
-    assert stored(tmp_path / "ours.gguf") == stored(tmp_path / "theirs.gguf")
-    assert fields(tmp_path / "ours.gguf") == fields(tmp_path / "theirs.gguf")
+    assert in_f16 == contents(tmp_path / "theirs.gguf")
 
 
 def test_smollm2_from_safetensors_is_the_published_model(
-    few_blocks: Path, items: Sequence[Item], tmp_path: Path
+    few_blocks: Path, f16: Path, in_f16: Contents, items: Sequence[Item], tmp_path: Path
 ) -> None:
-    convert(few_blocks, tmp_path / "F16.gguf")
     convert(published.of_llama(few_blocks, tmp_path / "SmolLM2"), tmp_path / "out.gguf")
-    assert stored(tmp_path / "out.gguf") == stored(tmp_path / "F16.gguf")
-    found, wanted = fields(tmp_path / "out.gguf"), fields(tmp_path / "F16.gguf")
+    (tensors, fields), (wanted_tensors, wanted) = contents(tmp_path / "out.gguf"), in_f16
+    assert tensors == wanted_tensors
     kept = [name for name in wanted if name.startswith(("llama.", "tokenizer."))]
-    assert {name: found[name] for name in kept} == {name: wanted[name] for name in kept}
+    assert {name: fields.get(name) for name in kept} == {name: wanted[name] for name in kept}
     texts = [*(item_text(item) for item in items[:200]), *ODD]
     pieces = [[Piece(text)] for text in texts] + [[Piece(text, structure=True)] for text in ODD]
     everything = range(len(wanted["tokenizer.ggml.tokens"]))
-    with running(tmp_path / "out.gguf") as ours, running(tmp_path / "F16.gguf") as theirs:
+    with running(tmp_path / "out.gguf") as ours, running(f16) as theirs:
         ids = ours.tokenize(pieces, Deadline())
         assert ids == theirs.tokenize(pieces, Deadline())
         logits = [engine.score(ids[0], ids[1:3], everything, Deadline()).logits for engine in (ours, theirs)]
