@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def derive(
         raise InvalidArgument("overrides", f"llama.cpp has none for {quantisation}; leave them out")
     if target.exists() and target.samefile(source):
         raise InvalidArgument("target", f"{target} is the source, which stays as it is; name another file")
+    target.open("ab").close()  # raises what C++ does not tell
     try:
         _run(job, list((importance or {}).values()), progress or (lambda _: None))
     except _Failed as error:
@@ -202,8 +204,6 @@ def _heard(lines: IO[bytes], progress: Callable[[Progress], None]) -> bool:
                 raise FailedPrecondition(why)
             case {"argument": [field, problem]}:
                 raise InvalidArgument(field, problem)
-            case {"os": [number, filename]}:
-                raise OSError(number, os.strerror(number), filename)
             case _:
                 return True
     return False
@@ -244,7 +244,6 @@ class _Log:
 
 def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
     source, target = bytes.fromhex(job["source"]), bytes.fromhex(job["target"])
-    open(target, "ab").close()  # raises what C++ does not tell
     log = _Log(say)
     llama.llama_log_set(log.callback, ctypes.c_void_p(0))
     llama.llama_backend_init()
@@ -332,6 +331,8 @@ def _check_room(target: bytes, size_mib: float) -> None:
 def _main() -> None:
     job = json.loads(sys.stdin.buffer.readline())
     arrays = [np.frombuffer(sys.stdin.buffer.read(4 * size), "<f4") for _, size in job["importance"]]
+    if select.select([sys.stdin], [], [], 0)[0]:  # nothing more comes: who asked has ended meanwhile
+        return
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def say(message: Mapping[str, Any]) -> None:
@@ -344,8 +345,6 @@ def _main() -> None:
         say({"argument": [error.field, error.problem]})
     except FailedPrecondition as error:
         say({"precondition": str(error)})
-    except OSError as error:
-        say({"os": [error.errno, os.fsdecode(error.filename or b"")]})
     except _Failed as error:
         say({"failed": str(error)})
     else:
