@@ -15,7 +15,7 @@ N_EMBD, N_HEAD, N_FF, N_LAYER = 64, 4, 128, 2
 RANK = 4
 
 
-def _byte_tokens() -> list[str]:
+def byte_tokens() -> list[str]:
     """The 256 byte tokens of a GPT-2 vocabulary: printable bytes stand for themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -65,7 +65,7 @@ def write_llama(path: Path, weights: Mapping[str, Array], *, heads: int = N_HEAD
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([*_byte_tokens(), "<end>"])
+    writer.add_token_list([*byte_tokens(), "<end>"])
     writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL])
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(256)

@@ -41,6 +41,7 @@ OWNERS = {
     "torch": {"training"},
     "gguf": {"models", "quantize"},
     "safetensors": {"models", "quantize"},
+    "scipy": {"quantize"},
     "bm25s": {"ranking"},
     "ir_measures": {"evaluation"},
     "pyarrow": {"evaluation", "backend"},

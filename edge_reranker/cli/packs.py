@@ -70,7 +70,9 @@ def list_(as_json: bool, **flags: Any) -> None:
         encoder = found.manifest.encoder
         made = made_of(encoder.n_blocks, encoder.gguf_type)
         size_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        is_here, is_default = (encoder.model, made) in here, folder.name == DEFAULT_PACK
+        readable = cache.reads(encoder.model, encoder.n_blocks, encoder.gguf_type)
+        is_here = any((encoder.model, each) in here for each in readable)
+        is_default = folder.name == DEFAULT_PACK
         rows.append(
             {
                 "name": folder.name,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from edge_reranker.cli.convert import convert
+from edge_reranker.cli.measure import measure, pick
 from edge_reranker.cli.quantise import importance, prune, quantise
 
 
@@ -17,5 +19,5 @@ def quantize() -> None:
     """
 
 
-for command in (importance, prune, quantise):
+for command in (convert, importance, quantise, prune, measure, pick):
     quantize.add_command(command)

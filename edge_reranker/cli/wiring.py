@@ -51,15 +51,18 @@ def n_threads(config: Config) -> int:
 
 def encoder_file(config: Config, encoder: Encoder) -> Path:
     """The file that makes the hidden states that a pack reads, verified. Raises Missing, ModelInvalid."""
-    file, path = ModelCache(config.cache_dir).open(encoder.model, "encoder")
+    cache = ModelCache(config.cache_dir)
+    file, path = cache.open(encoder.model, "encoder")
     made = made_of(encoder.n_blocks, encoder.gguf_type)
-    # Hidden states of another depth or type are another space: ranking by them would be noise.
+    # Hidden states of another depth or type are another space: ranking by them would be noise. What
+    # `quantize pick` chose was measured on this very device; `require_same_vectors` looks again.
     if encoder.sha256 and file.sha256 != encoder.sha256:
         raise ModelInvalid(
             f"the pack reads {encoder.model} with SHA-256 {encoder.sha256}, not {file.sha256}; "
             "add that file with `edge-reranker model add`, or use a pack made for this one"
         )
-    if not encoder.sha256 and file.made != made:
+    readable = cache.reads(encoder.model, encoder.n_blocks, encoder.gguf_type)
+    if not encoder.sha256 and file.made not in readable:
         raise ModelInvalid(
             f"the pack reads {encoder.model} ({made}), not ({file.made}); "
             f"run `edge-reranker model pull {encoder.model}`, or use a pack made for this file"

@@ -131,7 +131,11 @@ def ease_weights(users: Float64, ridge: float) -> Float64:
 
     With P the inverse of XᵀX + ridge I, the weight of item i for item j is -P[i, j] / P[j, j].
     """
-    gram = users.T @ users
+    return ease_of_gram(users.T @ users, ridge)
+
+
+def ease_of_gram(gram: Float64, ridge: float) -> Float64:
+    """The same from XᵀX, which is all that EASE needs to know of the users; ``gram`` is used up."""
     gram[np.diag_indices_from(gram)] += ridge
     inverse = np.linalg.inv(gram)
     weights = inverse / -np.diag(inverse)

@@ -6,12 +6,14 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from edge_reranker.errors import InvalidArgument, Missing, ModelInvalid, NotFound
+from edge_reranker.models import device_types
 from edge_reranker.models.catalogue import MODELS, Source, Variant, find
 from edge_reranker.models.convert import convert_bert
 from edge_reranker.models.gguf_header import check_header
@@ -51,7 +53,7 @@ class ModelCache:
         source = find(MODELS, name)
         folder = self._root / name
         known = {file.role: file for file in self._manifest(name)}
-        wanted = [v for v in source.variants if not self._whole(name, v, known)]
+        wanted = [v for v in self.variants(name) if not self._whole(name, v, known)]
         if not wanted:
             say(f"{name}: already here, verified")
             return list(known.values())
@@ -62,10 +64,45 @@ class ModelCache:
                 made = made_of(variant.n_blocks, variant.quantisation)
                 say(f"{name}: making the {variant.role} ({made})")
                 with atomic(target) as part:
-                    derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
+                    if variant.quantisation == device_types.PUBLISHED:
+                        shutil.copyfile(original, part)
+                    else:
+                        derive(original, part, quantisation=variant.quantisation, n_blocks=variant.n_blocks)
                 known[variant.role] = _describe(name, variant.role, target, source.license, made)
         self._write(name, list(known.values()))
         return list(known.values())
+
+    def variants(self, name: str) -> list[Variant]:
+        """What is made of a catalogue model here: each role's file, of the type that this device has chosen.
+
+        Raises NotFound, FailedPrecondition for a damaged choice.
+        """
+        found = []
+        for variant in find(MODELS, name).variants:
+            picked = self.picked(name, variant.role)
+            found.append(variant if picked is None else replace(variant, quantisation=picked.type))
+        return found
+
+    def reads(self, name: str, n_blocks: int | None, quantisation: str) -> set[str]:
+        """How an encoder's file may have been made: as its pack says, or of the type that was picked here."""
+        picked = self.picked(name, "encoder")
+        types = {quantisation} if picked is None else {quantisation, picked.type}
+        return {made_of(n_blocks, each) for each in types}
+
+    def picked(self, name: str, role: str) -> device_types.Picked | None:
+        """What `quantize pick` chose here; None: nothing. Raises FailedPrecondition for a damaged file."""
+        return device_types.read(self._root).get((name, role))
+
+    def pick(self, name: str, role: str, picked: device_types.Picked) -> Path:
+        """Notes which type ``pull`` makes here from now on, and ``serve`` runs; returns the file it is in."""
+        return device_types.write(self._root, name, role, picked)
+
+    @contextlib.contextmanager
+    def original(self, name: str, say: Say) -> Iterator[Path]:
+        """A catalogue model as it came, fetched if need be; what is no GGUF becomes one (F16)."""
+        source = find(MODELS, name)
+        with _as_gguf(source, fetch(source, self._root / name, say)) as original:
+            yield original
 
     def add(self, path: Path, *, sha256: str, name: str, role: str, license_: str, say: Say) -> ModelFile:
         """Takes in a GGUF of the user's own, if it has the SHA-256 they say.

@@ -1,4 +1,8 @@
-"""BERT in safetensors to a GGUF of half precision, as llama.cpp reads it: WordPiece, no classifier."""
+"""BERT in safetensors to a GGUF of half precision, as llama.cpp reads it: WordPiece, no classifier.
+
+``convert_bert`` makes what `model pull` needs; `quantize convert` makes any type, from any such folder, of
+the same parts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_reranker.errors import Missing, ModelInvalid
 
@@ -32,7 +35,7 @@ _LAYER = {
     "output.LayerNorm": "layer_output_norm",
 }
 # llama.cpp adds rows of these two to single precision, and takes them in no other.
-_SINGLE = ("position_embd.weight", "token_types.weight")
+SINGLE = ("position_embd.weight", "token_types.weight")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -53,13 +56,14 @@ def convert_bert(folder: Path, target: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         arrays = load_file(folder / "model.safetensors")
-        tensors = _tensors(arrays, int(config["num_hidden_layers"]))
-        _check(config, vocabulary, tensors)
+        names = bert_names(int(config["num_hidden_layers"]))
+        tensors = {ours: arrays[theirs] for ours, theirs in names.items()}
+        check_bert(config, vocabulary, len(tensors["token_embd.weight"]))
         writer = gguf.GGUFWriter(target, "bert")
-        _describe(writer, config)
-        _tokenizer(writer, gguf.TokenType, gguf.PoolingType.MEAN, vocabulary)
+        describe_bert(writer, config)
+        write_wordpiece(writer, vocabulary)
         for name, array in tensors.items():
-            half = array.ndim == 2 and name not in _SINGLE
+            half = array.ndim == 2 and name not in SINGLE
             writer.add_tensor(name, array.astype(np.float16 if half else np.float32))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelInvalid(f"{folder}: no BERT that can be converted: {error}; pull it again") from error
@@ -69,35 +73,36 @@ def convert_bert(folder: Path, target: Path) -> None:
     writer.close()
 
 
-def _tensors(arrays: Mapping[str, NDArray[Any]], n_layers: int) -> dict[str, NDArray[Any]]:
-    """The model's tensors under GGUF's names; the pooler, which only a classifier reads, is left out."""
+def bert_names(n_layers: int) -> dict[str, str]:
+    """Each tensor's name in a GGUF, and in safetensors; without the pooler, which only a classifier reads."""
     pairs: dict[str, str] = {}
     for theirs, ours in _WHOLE.items():
         pairs |= {theirs: ours} if theirs.endswith(".weight") else _both(theirs, ours)
     for layer in range(n_layers):
         for theirs, ours in _LAYER.items():
             pairs |= _both(f"encoder.layer.{layer}.{theirs}", f"blk.{layer}.{ours}")
-    return {ours: arrays[theirs] for theirs, ours in pairs.items()}
+    return {ours: theirs for theirs, ours in pairs.items()}
 
 
 def _both(theirs: str, ours: str) -> dict[str, str]:
     return {f"{theirs}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
 
 
-def _check(config: Mapping[str, Any], vocabulary: list[str], tensors: Mapping[str, NDArray[Any]]) -> None:
+def check_bert(config: Mapping[str, Any], vocabulary: list[str], rows: int) -> None:
+    """Raises ValueError or KeyError for a model that is no plain lower-case BERT with ``rows`` words."""
     for name, wanted in (("model_type", "bert"), ("hidden_act", "gelu")):
         if config[name] != wanted:
             raise ValueError(f"{name} is {config[name]!r}, not {wanted!r}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError("its positions are not absolute")
-    rows = len(tensors["token_embd.weight"])
     if len(vocabulary) != rows:
         raise ValueError(f"{len(vocabulary)} words in vocab.txt, {rows} rows of embeddings")
     if missing := [token for token in _SPECIAL if token not in vocabulary]:
         raise ValueError(f"vocab.txt has no {missing[0]}")
 
 
-def _describe(writer: Any, config: Mapping[str, Any]) -> None:
+def describe_bert(writer: Any, config: Mapping[str, Any]) -> None:
+    """The model's settings in a GGUFWriter."""
     settings: tuple[tuple[Callable[[Any], None], str], ...] = (
         (writer.add_block_count, "num_hidden_layers"),
         (writer.add_context_length, "max_position_embeddings"),
@@ -112,10 +117,16 @@ def _describe(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_causal_attention(False)
 
 
-def _tokenizer(writer: Any, kinds: Any, pooling: Any, vocabulary: list[str]) -> None:
-    """WordPiece as llama.cpp has it: what begins a word has "▁" in front, what goes on has nothing."""
+def write_wordpiece(writer: Any, vocabulary: list[str], *, pooling: str = "MEAN") -> None:
+    """WordPiece as llama.cpp has it: what begins a word has "▁" in front, what goes on has nothing.
+
+    ``pooling`` is MEAN or CLS.
+    """
+    from gguf import PoolingType
+    from gguf import TokenType as kinds
+
     kind_of = dict.fromkeys(_SPECIAL, kinds.CONTROL) | {"[UNK]": kinds.UNKNOWN}
-    writer.add_pooling_type(pooling)
+    writer.add_pooling_type(PoolingType[pooling])
     writer.add_tokenizer_model("bert")
     writer.add_token_list(
         [

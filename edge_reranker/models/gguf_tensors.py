@@ -59,15 +59,23 @@ def write_like(path: Path, like: Path, arrays: Mapping[str, NDArray[np.floating]
     gguf = require_gguf()
     reader = gguf.GGUFReader(like)
     writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
-            continue
-        part = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], sub_type=part)
+    copy_metadata(reader, writer)
     for tensor in reader.tensors:
         single = tensor.tensor_type == gguf.GGMLQuantizationType.F32
         writer.add_tensor(tensor.name, arrays[tensor.name].astype(np.float32 if single else np.float16))
     _finish(writer)
+
+
+def copy_metadata(reader: Any, writer: Any) -> None:
+    """All metadata of a GGUFReader's file in a GGUFWriter, but for the type of file, its own say."""
+    gguf = require_gguf()
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
+            continue
+        if name == "general.alignment":
+            writer.data_alignment = field.contents()
+        part = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=part)
 
 
 def write_lora(path: Path, architecture: str, pairs: Mapping[str, tuple[Float32, Float32]]) -> None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.evaluation.servers import ease_weights
+from edge_reranker.evaluation.servers import ease_of_gram
 from edge_reranker.models.item_to_item import ItemToItem
 from edge_reranker.training.head import History
 
 # The inverse of so many items takes 200 MB and some ten seconds; what fewer people know is left out.
 MAX_ITEMS = 5_000
+# Of so many users at a time their rows are in memory: 40 MB at the most, however many there are.
+_USERS_AT_ONCE = 1_000
 _LARGEST = 127
 
 
@@ -31,9 +33,8 @@ class Settings:
 
 def learn(histories: Sequence[History], hashes: Sequence[str], settings: Settings) -> ItemToItem:
     """The map for items by their content hashes (hexadecimal), aligned with the rows in ``histories``."""
-    users = _interactions(histories, len(hashes), settings.others)
-    kept = _best_known(users, hashes)
-    weights = ease_weights(users[:, kept], settings.ridge)
+    kept = _best_known(histories, hashes)
+    weights = ease_of_gram(_gram(histories, kept, len(hashes), settings.others), settings.ridge)
     names = np.array([int(hashes[row][:16], 16) for row in kept], np.uint64)
     # Rows and columns in the order of their names, so that the file says nothing of the catalogue's.
     order = np.argsort(names)
@@ -53,16 +54,28 @@ def learn(histories: Sequence[History], hashes: Sequence[str], settings: Setting
     )
 
 
-def _interactions(histories: Sequence[History], n_items: int, others: float) -> NDArray[np.float64]:
-    users = np.zeros((len(histories), n_items))
-    for row, history in zip(users, histories, strict=True):
-        row[history.rows] = np.where(history.liked, 1.0, others)
-    return users
+def _gram(
+    histories: Sequence[History], kept: NDArray[np.intp], n_items: int, others: float
+) -> NDArray[np.float64]:
+    """XᵀX of users by the items ``kept``."""
+    place = np.full(n_items, -1)
+    place[kept] = np.arange(len(kept))
+    gram = np.zeros((len(kept), len(kept)))
+    for first in range(0, len(histories), _USERS_AT_ONCE):
+        some = histories[first : first + _USERS_AT_ONCE]
+        users = np.zeros((len(some), len(kept)))
+        for row, history in zip(users, some, strict=True):
+            at = place[history.rows]
+            row[at[at >= 0]] = np.where(history.liked, 1.0, others)[at >= 0]
+        gram += users.T @ users
+    return gram
 
 
-def _best_known(users: NDArray[np.float64], hashes: Sequence[str]) -> NDArray[np.intp]:
+def _best_known(histories: Sequence[History], hashes: Sequence[str]) -> NDArray[np.intp]:
     """Rows of the items that anybody knows, each text once; the most known if they are too many."""
-    counts = (users > 0).sum(axis=0)
+    counts = np.zeros(len(hashes), np.int64)
+    for history in histories:  # of which no row is there twice
+        counts[history.rows] += 1
     first: dict[str, int] = {}
     for row in np.argsort(-counts, kind="stable"):
         if counts[row]:

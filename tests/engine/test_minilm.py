@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001  (odd characters are the point)
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from edge_reranker.models import ModelCache
 from edge_reranker.models.convert import convert_bert
 from edge_reranker.prompt import item_pieces, item_text
 from edge_reranker.types import Item, Piece
+from edge_reranker_quantize.convert import convert
 from tests import bert
 
 pytestmark = pytest.mark.model
@@ -77,10 +78,15 @@ def lowest_cosine(path: Path, titles: list[Item], wanted: npt.NDArray[np.float64
     return float(((vectors * wanted).sum(axis=1) / lengths).min())
 
 
+@pytest.mark.parametrize("make", [convert_bert, convert])
 def test_at_half_precision_the_embeddings_are_those_of_the_published_weights(
-    folder: Path, tmp_path: Path, titles: list[Item], wanted: npt.NDArray[np.float64]
+    make: Callable[[Path, Path], object],
+    folder: Path,
+    tmp_path: Path,
+    titles: list[Item],
+    wanted: npt.NDArray[np.float64],
 ) -> None:
-    convert_bert(folder, tmp_path / "F16.gguf")
+    make(folder, tmp_path / "F16.gguf")
     assert len(wanted) >= 200
     assert lowest_cosine(tmp_path / "F16.gguf", titles, wanted) > 0.9999
 
