@@ -129,6 +129,7 @@ def derive(
         raise InvalidArgument("overrides", f"llama.cpp has none for {quantisation}; leave them out")
     if target.exists() and target.samefile(source):
         raise InvalidArgument("target", f"{target} is the source, which stays as it is; name another file")
+    target.open("ab").close()  # raises what C++ does not tell
     try:
         _run(job, list((importance or {}).values()), progress or (lambda _: None))
     except _Failed as error:
@@ -202,8 +203,6 @@ def _heard(lines: IO[bytes], progress: Callable[[Progress], None]) -> bool:
                 raise FailedPrecondition(why)
             case {"argument": [field, problem]}:
                 raise InvalidArgument(field, problem)
-            case {"os": [number, filename]}:
-                raise OSError(number, os.strerror(number), filename)
             case _:
                 return True
     return False
@@ -244,7 +243,6 @@ class _Log:
 
 def _do(job: Mapping[str, Any], arrays: list[FloatArray], say: _Say) -> None:
     source, target = bytes.fromhex(job["source"]), bytes.fromhex(job["target"])
-    open(target, "ab").close()  # raises what C++ does not tell
     log = _Log(say)
     llama.llama_log_set(log.callback, ctypes.c_void_p(0))
     llama.llama_backend_init()
@@ -344,8 +342,6 @@ def _main() -> None:
         say({"argument": [error.field, error.problem]})
     except FailedPrecondition as error:
         say({"precondition": str(error)})
-    except OSError as error:
-        say({"os": [error.errno, os.fsdecode(error.filename or b"")]})
     except _Failed as error:
         say({"failed": str(error)})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -263,3 +264,15 @@ derive(Path(sys.argv[1]), Path(sys.argv[2]), quantisation="IQ3_S", n_threads=1, 
     while state(child) not in ("", "Z"):
         time.sleep(0.01)
     assert Path(target).read_bytes()[:4] != b"GGUF"  # the header comes last, so it was cut off
+
+
+def test_asked_by_a_process_that_is_gone_already_it_writes_nothing(narrow: Path, tmp_path: Path) -> None:
+    """The next one to make that file has cleaned up by then."""
+    target = tmp_path / "b.gguf"
+    job = {
+        "source": os.fsencode(narrow).hex(), "target": os.fsencode(target).hex(), "copy": True, "ftype": 0,
+        "n_blocks": None, "blocks": [], "overrides": [], "pure": False, "n_threads": 1, "importance": [],
+    }  # fmt: skip
+    command = [sys.executable, "-I", "-m", "edge_reranker.engine.quantiser"]
+    subprocess.run(command, input=json.dumps(job).encode() + b"\n", timeout=60, check=False)
+    assert not target.exists()
