@@ -195,7 +195,9 @@ def small_files() -> Iterator[None]:
 def test_what_will_not_fit_is_told_before_anything_is_written(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The source is sparse: it says that it has four times what is free here."""
+    """The source is sparse: it says that it has four times what is free here. What is begun all the same
+    meets a limit, rather than the end of the disk.
+    """
     source, target = tmp_path / "a.gguf", tmp_path / "b.gguf"
     n_rows = shutil.disk_usage(tmp_path).free // 64
     gguf_files.write_llama(source, gguf_files.llama_weights())
@@ -210,6 +212,7 @@ def test_what_will_not_fit_is_told_before_anything_is_written(
     writer.write_ti_data_to_file()
     writer.close()
     os.truncate(tmp_path / "large.gguf", (tmp_path / "large.gguf").stat().st_size + n_rows * 256 + 64)
+    request.getfixturevalue("small_files")
     with pytest.raises(
         FailedPrecondition, match=r"b\.gguf: [\d,]+ MB are needed and [\d,]+ MB free; make room"
     ):
