@@ -102,6 +102,9 @@ def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, st
 
     Raises InvalidArgument, or NotAvailableYet for the selectors of a later version.
     """
+    for name in ("namespace", "dry_run"):
+        if getattr(message, name):
+            raise NotAvailableYet(f"Forget with {name} is not available in this version")
     selector = message.WhichOneof("selector")
     if selector == "event_id":
         return checks.identifier("event_id", message.event_id), "", False

@@ -24,6 +24,7 @@ from edge_reranker.server.listen import (
     socket_inode,
 )
 from edge_reranker.server.models import ModelServicer
+from edge_reranker.server.namespaces import NamespaceServicer
 from edge_reranker.server.rerank import RerankServicer
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import (
@@ -31,6 +32,8 @@ from edge_reranker.v1 import (
     context_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    namespace_service_pb2,
+    namespace_service_pb2_grpc,
     rerank_service_pb2,
     rerank_service_pb2_grpc,
 )
@@ -39,6 +42,7 @@ SERVICES = (
     rerank_service_pb2.DESCRIPTOR.services_by_name["RerankService"].full_name,
     context_service_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    namespace_service_pb2.DESCRIPTOR.services_by_name["NamespaceService"].full_name,
 )
 
 _FLUSH_S = 0.2
@@ -134,7 +138,8 @@ class Server:
         rerank = Workers("rerank", self._max_rerank_calls)
         context = Workers("context", 64)
         models = Workers("models", 4)
-        self._workers = [rerank, context, models]
+        namespaces = Workers("namespaces", 4)
+        self._workers = [rerank, context, models, namespaces]
         self._gate = Gate(access)
         server = grpc.aio.server(interceptors=[self._gate], options=_OPTIONS)
         add = rerank_service_pb2_grpc.add_RerankServiceServicer_to_server
@@ -143,6 +148,8 @@ class Server:
         add(ContextServicer(self._core, context), server)  # type: ignore[no-untyped-call]
         add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
         add(ModelServicer(self._core, models, self._budget), server)  # type: ignore[no-untyped-call]
+        add = namespace_service_pb2_grpc.add_NamespaceServiceServicer_to_server
+        add(NamespaceServicer(self._core, namespaces), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             from grpc_reflection.v1alpha import reflection

@@ -48,34 +48,50 @@ class TimeRange(_message.Message):
     def __init__(self, to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
 
 class ForgetRequest(_message.Message):
-    __slots__ = ("event_id", "item_id", "type", "time_range", "all")
+    __slots__ = ("event_id", "item_id", "type", "time_range", "all", "tag", "all_namespaces", "namespace", "dry_run")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     TIME_RANGE_FIELD_NUMBER: _ClassVar[int]
     ALL_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    ALL_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     item_id: str
     type: _types_pb2.EventType
     time_range: TimeRange
     all: bool
-    def __init__(self, event_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., time_range: _Optional[_Union[TimeRange, _Mapping]] = ..., all: bool = ...) -> None: ...
+    tag: str
+    all_namespaces: bool
+    namespace: str
+    dry_run: bool
+    def __init__(self, event_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., time_range: _Optional[_Union[TimeRange, _Mapping]] = ..., all: bool = ..., tag: _Optional[str] = ..., all_namespaces: bool = ..., namespace: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
 
 class ForgetResponse(_message.Message):
-    __slots__ = ("events", "items", "vectors", "rankings")
+    __slots__ = ("events", "items", "vectors", "rankings", "prefixes", "backups", "remaining_digest")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     RANKINGS_FIELD_NUMBER: _ClassVar[int]
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    BACKUPS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_DIGEST_FIELD_NUMBER: _ClassVar[int]
     events: int
     items: int
     vectors: int
     rankings: int
-    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ...) -> None: ...
+    prefixes: int
+    backups: int
+    remaining_digest: str
+    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ..., prefixes: _Optional[int] = ..., backups: _Optional[int] = ..., remaining_digest: _Optional[str] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
     __slots__ = ("chunk",)
@@ -84,10 +100,12 @@ class ExportResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ...) -> None: ...
 
 class ImportRequest(_message.Message):
-    __slots__ = ("chunk",)
+    __slots__ = ("chunk", "namespace")
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     chunk: bytes
-    def __init__(self, chunk: _Optional[bytes] = ...) -> None: ...
+    namespace: str
+    def __init__(self, chunk: _Optional[bytes] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class ImportResponse(_message.Message):
     __slots__ = ("recorded", "duplicates")
@@ -98,8 +116,10 @@ class ImportResponse(_message.Message):
     def __init__(self, recorded: _Optional[int] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
 class GetProfileRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class Belief(_message.Message):
     __slots__ = ("topic", "weight", "event_ids")
@@ -137,17 +157,31 @@ class UnmuteTopicResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class Retention(_message.Message):
-    __slots__ = ("max_age_days", "max_events")
+class TypeRetention(_message.Message):
+    __slots__ = ("type", "max_age_days", "max_events")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
     MAX_AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
     MAX_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    type: _types_pb2.EventType
     max_age_days: int
     max_events: int
-    def __init__(self, max_age_days: _Optional[int] = ..., max_events: _Optional[int] = ...) -> None: ...
+    def __init__(self, type: _Optional[_Union[_types_pb2.EventType, str]] = ..., max_age_days: _Optional[int] = ..., max_events: _Optional[int] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("max_age_days", "max_events", "by_type")
+    MAX_AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    MAX_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    max_age_days: int
+    max_events: int
+    by_type: _containers.RepeatedCompositeFieldContainer[TypeRetention]
+    def __init__(self, max_age_days: _Optional[int] = ..., max_events: _Optional[int] = ..., by_type: _Optional[_Iterable[_Union[TypeRetention, _Mapping]]] = ...) -> None: ...
 
 class GetRetentionRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class GetRetentionResponse(_message.Message):
     __slots__ = ("retention",)
@@ -156,10 +190,12 @@ class GetRetentionResponse(_message.Message):
     def __init__(self, retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
 
 class SetRetentionRequest(_message.Message):
-    __slots__ = ("retention",)
+    __slots__ = ("retention", "namespace")
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     retention: Retention
-    def __init__(self, retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
+    namespace: str
+    def __init__(self, retention: _Optional[_Union[Retention, _Mapping]] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class SetRetentionResponse(_message.Message):
     __slots__ = ("retention",)

@@ -115,7 +115,7 @@ class ContextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Streams everything stored, as JSON lines. Owner scope. Comes with a later version.
+        """Streams everything stored of a namespace, as JSON lines. Owner scope. Comes with a later version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
