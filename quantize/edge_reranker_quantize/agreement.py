@@ -18,21 +18,34 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """One score per candidate and request, higher first, and the place of each case's target.
+    """Of each request its user, one score per candidate, higher first, and the places of what was liked.
 
-    ``users`` names each request's user, ``cases`` each place's; a request may have several cases.
+    A place is from 1, 0 for what is not among the candidates.
     """
 
-    scores: Sequence[Float]
-    places: metrics.Places
     users: Sequence[str]
-    cases: Sequence[str]
+    scores: Sequence[Float]
+    places: Sequence[Sequence[int]]
 
     def first(self, n: int) -> Rankings:
-        """Those of the first ``n`` requests; of fewer than all only where each has one case."""
-        if n == len(self.scores):
-            return self
-        return Rankings(self.scores[:n], self.places[:n], self.users[:n], self.cases[:n])
+        """Those of the first ``n`` requests."""
+        return Rankings(self.users[:n], self.scores[:n], self.places[:n])
+
+    def then(self, more: Rankings) -> Rankings:
+        """These, and ``more`` behind them."""
+        return Rankings(
+            [*self.users, *more.users], [*self.scores, *more.scores], [*self.places, *more.places]
+        )
+
+    @property
+    def cases(self) -> metrics.Places:
+        """All places, one behind another."""
+        return np.array([place for places in self.places for place in places], np.int64)
+
+    @property
+    def users_of_cases(self) -> list[str]:
+        """The user of each."""
+        return [user for user, places in zip(self.users, self.places, strict=True) for _ in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,12 @@ def likeness(found: Rankings, reference: Rankings) -> Likeness:
         len(set(_first(a)) & set(_first(b))) / min(TOP, len(a))
         for a, b in zip(found.scores, reference.scores, strict=True)
     ]
-    gains, before = metrics.ndcg(found.places), metrics.ndcg(reference.places)
+    gains, before = metrics.ndcg(found.cases), metrics.ndcg(reference.cases)
     return Likeness(
         metrics.bootstrap(taus, found.users),
         float(np.mean(shared)),
         float(gains.mean()),
-        metrics.bootstrap(gains - before, found.cases),
+        metrics.bootstrap(gains - before, found.users_of_cases),
     )
 
 

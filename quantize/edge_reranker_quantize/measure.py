@@ -149,53 +149,54 @@ def n_asked(subject: Subject, most: int) -> int:
     return len(workload.requests(subject.data, most)) if subject.role == "scorer" else most
 
 
-def ranker(variants: Mapping[str, Path], subject: Subject, n_requests: int) -> OfScorer | OfEncoder:
+def ranker(
+    variants: Mapping[str, Path], subject: Subject, n_requests: int, n_most: int = 0
+) -> OfScorer | OfEncoder:
     """What compares a variant's rankings with the reference's."""
     if subject.role == "encoder":
         return OfEncoder(variants[REFERENCE], subject)
-    return OfScorer(variants[REFERENCE], subject, n_requests)
+    return OfScorer(variants[REFERENCE], subject, n_requests, max(n_requests, n_most))
 
 
 class OfScorer:
-    """Requests read by the reference once, then by any variant."""
+    """Requests read by the reference once, as many as anybody needs, then by any variant."""
 
-    def __init__(self, reference: Path, subject: Subject, n_requests: int) -> None:
-        self._n_threads = subject.n_threads
-        self._asked = workload.requests(subject.data, n_requests)
+    def __init__(self, reference: Path, subject: Subject, n_requests: int, n_most: int) -> None:
+        """``n_requests`` to begin with, ``n_most`` for who has to look closer."""
+        self._path, self._n_threads = reference, subject.n_threads
+        self._asked = workload.requests(subject.data, n_most)
         if not self._asked:
             raise FailedPrecondition("the log has no later user who likes anything: nothing can be asked")
+        self.n_requests = min(n_requests, len(self._asked))
+        self.n_most = len(self._asked)
         engine = of_scorer.start(reference, self._n_threads)
         try:
             self._prompts = workload.prompts(engine, self._asked)
-            self.reference = of_scorer.rankings(engine, self._prompts, self._asked)
+            self.reference = self._read(engine, 0, self.n_requests)
         finally:
             engine.close()
-        unified = of_scorer.start(reference, self._n_threads, "unified")
-        try:
-            self._next = of_scorer.next_tokens(unified, self._prompts)
-        finally:
-            unified.close()
+        self._next: Float | None = None
 
-    @property
-    def n_requests(self) -> int:
-        """How many requests there are."""
-        return len(self._asked)
+    def extend(self, n: int, enough: of_scorer.Enough) -> None:
+        """Has the reference read the first ``n`` requests, until it is ``enough``."""
+        if n > len(self.reference.users):
+            self.reference = self._more(self._path, self.reference, n, enough)
 
-    def rankings(self, path: Path, enough: of_scorer.Enough | None = None) -> Rankings:
-        """A variant's own, of the first requests until it is ``enough``."""
-        engine = of_scorer.start(path, self._n_threads)
-        try:
-            return of_scorer.rankings(engine, self._prompts, self._asked, enough)
-        finally:
-            engine.close()
+    def rankings(
+        self, path: Path, enough: of_scorer.Enough | None = None, before: Rankings | None = None
+    ) -> Rankings:
+        """A variant's own, behind those that it has ``before``, until it is ``enough``."""
+        return self._more(path, before, len(self.reference.users), enough)
 
     def measured(self, name: str, path: Path, speed: Speed) -> Measured:
         """All there is to say of a variant."""
+        if self._next is None:
+            self._next = self._next_tokens(self._path)
         unified = of_scorer.start(path, self._n_threads, "unified")
         try:
             isolated = of_scorer.start(path, self._n_threads)
             try:
-                rankings = of_scorer.rankings(isolated, self._prompts, self._asked)
+                rankings = self._read(isolated, 0, self.n_requests)
                 noise = of_scorer.noise(isolated, unified, self._prompts)
             finally:
                 isolated.close()
@@ -203,6 +204,26 @@ class OfScorer:
         finally:
             unified.close()
         return Measured(name, path.stat().st_size, speed, likeness(rankings, self.reference), apart, noise)
+
+    def _next_tokens(self, path: Path) -> Float:
+        engine = of_scorer.start(path, self._n_threads, "unified")
+        try:
+            return of_scorer.next_tokens(engine, self._prompts)
+        finally:
+            engine.close()
+
+    def _more(self, path: Path, before: Rankings | None, n: int, enough: of_scorer.Enough | None) -> Rankings:
+        engine = of_scorer.start(path, self._n_threads)
+        try:
+            found = self._read(engine, len(before.users) if before else 0, n, enough)
+        finally:
+            engine.close()
+        return found if before is None else before.then(found)
+
+    def _read(
+        self, engine: WorkerEngine, first: int, n: int, enough: of_scorer.Enough | None = None
+    ) -> Rankings:
+        return of_scorer.rankings(engine, self._prompts[first:n], self._asked[first:n], enough)
 
 
 class OfEncoder:
@@ -217,12 +238,14 @@ class OfEncoder:
         self._states = self._read(reference)
         self.reference = self._lists.rankings(self._states)
 
-    @property
-    def n_requests(self) -> int:
-        """How many lists there are."""
-        return len(self.reference.scores)
+        self.n_requests = self.n_most = len(self.reference.users)
 
-    def rankings(self, path: Path, enough: of_scorer.Enough | None = None) -> Rankings:
+    def extend(self, n: int, enough: of_scorer.Enough) -> None:
+        """Nothing: there are all lists already."""
+
+    def rankings(
+        self, path: Path, enough: of_scorer.Enough | None = None, before: Rankings | None = None
+    ) -> Rankings:
         """A variant's own; ``enough`` is not asked, since lists cost nothing once the items are read."""
         return self._lists.rankings(self._read(path))
 

@@ -51,9 +51,9 @@ class Lists:
         weights = fusion.Weights.of(self.pack.manifest.fusion)
         listed = [make.listed(cut) for cut in parted.test]
         scores = [fusion.fuse(each.matrix, lists.NAMES, weights) for each in listed]
+        flat = iter(lists.places(listed, weights).tolist())
         return Rankings(
-            scores,
-            lists.places(listed, weights),
             [each.cut.user_id for each in listed],
-            lists.users(listed),
+            scores,
+            [[next(flat) for _ in each.targets] for each in listed],
         )

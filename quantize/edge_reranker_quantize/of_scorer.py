@@ -55,16 +55,15 @@ def start(path: Path, n_threads: int, mode: Mode = "isolated") -> WorkerEngine:
 def rankings(
     engine: WorkerEngine, prompts: Sequence[Prompt], asked: Sequence[Request], enough: Enough | None = None
 ) -> Rankings:
-    """By the model's answers alone. Raises EngineDied."""
+    """By the model's answers alone; of the first requests until it is ``enough``. Raises EngineDied."""
     scores: list[Float] = []
     for each in prompts:
         scores.append(_scores(engine, each.prefix, each.suffixes, each))
         if enough is not None and enough(scores):
             break
     done = asked[: len(scores)]
-    users = [each.user_id for each in done]
-    places = [place(found, each.target) for found, each in zip(scores, done, strict=True)]
-    return Rankings(scores, np.array(places, np.int64), users, users)
+    places = [[place(found, at) for at in each.targets] for found, each in zip(scores, done, strict=True)]
+    return Rankings([each.user_id for each in done], scores, places)
 
 
 def noise(isolated: WorkerEngine, unified: WorkerEngine, prompts: Sequence[Prompt]) -> Noise:

@@ -29,6 +29,7 @@ from edge_reranker_quantize.variants import REFERENCE, Source
 MIN_TAU = 0.98
 MOST_LOST = 0.002  # of NDCG@10: the 95 % interval of the change must lie above its negative
 MIN_REQUESTS = 200
+MOST_REQUESTS = 2_000
 TYPES = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0", "Q4_1", "IQ4_NL")
 _N_ROUNDS = 3
 _LOOK_AFTER, _LOOK_EVERY = 30, 10
@@ -79,7 +80,8 @@ def pick(
 
     A variant is indistinguishable when the mean of Kendall's tau over the requests is at least ``MIN_TAU``
     and the interval of the change of NDCG@10 lies above -``MOST_LOST``. One that has clearly failed is not
-    measured to its end. ``memory_bytes`` 0 means no bound; it is of the worker as it was measured. Raises
+    measured to its end; where only the interval is too wide, up to ``MOST_REQUESTS`` are asked.
+    ``memory_bytes`` 0 means no bound; it is of the worker as it was measured. Raises
     EngineDied, FailedPrecondition for a log that asks too little.
     """
     n_there = n_asked(subject, n_requests)
@@ -108,40 +110,49 @@ def pick(
         else:
             if ranked is None:
                 say(f"rankings of the reference, {REFERENCE}")
-                ranked = ranker(variants, subject, n_requests)
+                ranked = ranker(variants, subject, n_requests, MOST_REQUESTS)
             say(f"rankings of {name}, {speed.to_baseline:.2f} x as fast as {baseline}")
-            found, verdict = _judged(ranked, name, variants[name], deadline)
+            found, verdict = _judged(ranked, name, variants[name], deadline, say)
             picked = "" if verdict else name
         tried.append(Tried(name, size_bytes, speed, verdict or "picked", found))
     return Choice(source.name, subject.role, picked, baseline, machine, n_there, tuple(tried))
 
 
-def _judged(ranked: OfScorer | OfEncoder, name: str, path: Path, deadline: Deadline) -> tuple[Likeness, str]:
-    """How like the reference it ranks, and what speaks against it; "" for nothing."""
-    users = ranked.reference.users
-    # The reference against itself: nothing that is measured twice could differ but for a defect.
-    found = ranked.reference if name == REFERENCE else ranked.rankings(path, _enough(ranked, deadline))
-    n = len(found.scores)
-    like = likeness(found, ranked.reference.first(n))
-    if like.tau.mean < MIN_TAU:
-        seen = "" if n == len(users) else f", after {n} of {len(users)} requests"
-        return like, f"tau {like.tau.mean:.3f}, less than {MIN_TAU}{seen}"
-    if n < len(users):
-        return like, "no time was left for all requests"
-    if not like.change.low > -MOST_LOST:
-        return like, f"NDCG@10 may fall by {-like.change.low:.4f}, {MOST_LOST} is the most"
-    return like, ""
+def _judged(
+    ranked: OfScorer | OfEncoder, name: str, path: Path, deadline: Deadline, say: Say
+) -> tuple[Likeness, str]:
+    """How like the reference it ranks, and what speaks against it; "" for nothing.
+
+    While only the number of requests speaks against it, more are asked, if there are more and there is time.
+    """
+    found = ranked.reference if name == REFERENCE else ranked.rankings(path, _enough(ranked, 0, deadline))
+    while True:
+        n, n_reference = len(found.users), len(ranked.reference.users)
+        like = likeness(found, ranked.reference.first(n))
+        if like.tau.mean < MIN_TAU:
+            return like, f"tau {like.tau.mean:.3f}, less than {MIN_TAU}, in {n} requests"
+        if n < n_reference:
+            return like, f"no time was left for more than {n} requests"
+        if like.change.low > -MOST_LOST:
+            return like, ""
+        unsure = f"NDCG@10 may fall by {-like.change.low:.4f}, {MOST_LOST} is the most, in {n} requests"
+        if like.change.mean <= -MOST_LOST or n >= ranked.n_most or deadline.passed:
+            return like, unsure
+        say(f"{name}: {unsure}; asking more")
+        ranked.extend(min(2 * n, ranked.n_most), lambda _: deadline.passed)
+        found = ranked.rankings(path, _enough(ranked, n, deadline), before=found)
 
 
-def _enough(ranked: OfScorer | OfEncoder, deadline: Deadline) -> Enough:
-    """Whether it has clearly failed, or time is up."""
+def _enough(ranked: OfScorer | OfEncoder, n_before: int, deadline: Deadline) -> Enough:
+    """Whether it has clearly failed, or time is up; ``n_before`` requests were ranked already."""
     taus: list[float] = []
 
     def enough(scores: Sequence[Float]) -> bool:
-        taus.append(tau(scores[-1], ranked.reference.scores[len(scores) - 1]))
+        at = n_before + len(scores) - 1
+        taus.append(tau(scores[-1], ranked.reference.scores[at]))
         if deadline.passed:
             return True
-        if len(taus) < _LOOK_AFTER or len(taus) % _LOOK_EVERY:
+        if n_before or len(taus) < _LOOK_AFTER or len(taus) % _LOOK_EVERY:
             return False
         return metrics.bootstrap(np.array(taus), ranked.reference.users[: len(taus)]).high < MIN_TAU
 
@@ -151,8 +162,8 @@ def _enough(ranked: OfScorer | OfEncoder, deadline: Deadline) -> Enough:
 def as_text(choice: Choice) -> str:
     """A table for people, and the choice in one line."""
     lines = [
-        f"{choice.model}, {choice.role}; {choice.n_requests} requests, {choice.machine.n_threads} threads, "
-        f"{choice.machine.processor}",
+        f"{choice.model}, {choice.role}; {choice.n_requests} requests or more, "
+        f"{choice.machine.n_threads} threads, {choice.machine.processor}",
         "",
         f"{'type':<10} {'MB':>6} {'RSS MB':>7} {'speed':>6}  {'tau [95 % interval]':<23}  "
         f"{'change of NDCG@10':<27}  verdict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,36 +32,35 @@ class Request:
     user_id: str
     context: Context
     candidates: tuple[Item, ...]
-    target: int
+    targets: tuple[int, ...]
 
 
 def requests(data: Log, n: int) -> list[Request]:
-    """``n`` requests of later users, fewer where the log has no more; the same ones every time.
+    """``n`` requests of later users at a moment each, fewer where the log has no more; always the same ones.
 
-    A request's candidates are what was liked and ``N_CANDIDATES`` - 1 others, drawn by popularity. Every
-    user at every moment is asked about one liked item first, about a second only when there is need.
+    A request's candidates are what was liked next, and others drawn by popularity up to ``N_CANDIDATES``.
     Raises ``FailedPrecondition`` as ``protocol.split``.
     """
     parted = protocol.split(data)
     counts = Counter(each.item_id for past in parted.head.values() for each in past)
     chances = np.array([counts[item.id] for item in data.items], np.float64)
-    negatives = sampled.Negatives(N_CANDIDATES - 1, data.items, chances, sampled.met(data))
+    negatives = sampled.Negatives(N_CANDIDATES, data.items, chances, sampled.met(data))
     by_id = {item.id: item for item in data.items}
     found = []
-    for cut, at in list(_asked(parted.test))[:n]:
-        target = cut.targets[at]
-        ids = sorted([target, *negatives.drawn(cut, at)], key=lambda item_id: (-counts[item_id], item_id))
+    for at in np.random.default_rng(_SEED).permutation(len(parted.test))[:n]:
+        cut = parted.test[at]
+        ids = [*cut.targets, *negatives.drawn(cut, 0)][:N_CANDIDATES]
+        ids.sort(key=lambda item_id: (-counts[item_id], item_id))
         events = log.events(list(cut.history)[-N_EVENTS:], by_id)
-        found.append(Request(cut.user_id, Context(events), tuple(by_id[i] for i in ids), ids.index(target)))
+        found.append(
+            Request(
+                cut.user_id,
+                Context(events),
+                tuple(by_id[item_id] for item_id in ids),
+                tuple(ids.index(target) for target in cut.targets),
+            )
+        )
     return found
-
-
-def _asked(cuts: Sequence[protocol.Cut]) -> Iterator[tuple[protocol.Cut, int]]:
-    order = np.random.default_rng(_SEED).permutation(len(cuts))
-    for at in range(max((len(cut.targets) for cut in cuts), default=0)):
-        for place in order:
-            if at < len(cuts[place].targets):
-                yield cuts[place], at
 
 
 def prompts(engine: Engine, asked: Sequence[Request]) -> list[Prompt]:

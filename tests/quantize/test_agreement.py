@@ -45,8 +45,7 @@ def test_of_equals_the_first_given_comes_first() -> None:
 
 def rankings(scores: list[np.ndarray], targets: list[int]) -> Rankings:
     users = [f"u{at}" for at in range(len(scores))]
-    places = [place(each, at) for each, at in zip(scores, targets, strict=True)]
-    return Rankings(scores, np.array(places), users, users)
+    return Rankings(users, scores, [[place(each, at)] for each, at in zip(scores, targets, strict=True)])
 
 
 def test_likeness_tells_what_changed_for_the_better_and_the_worse() -> None:

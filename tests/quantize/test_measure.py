@@ -20,7 +20,7 @@ TYPES = ("published", "F16", "Q8_0", "Q4_0")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantize")
-    synthetic.write(synthetic.make("shop", n_users=200, n_items=60, n_each=16), folder)
+    synthetic.write(synthetic.make("shop", n_users=800, n_items=60, n_each=16), folder)
     write_qwen3(folder / "tiny.gguf")
     return folder
 
