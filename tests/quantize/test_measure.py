@@ -54,8 +54,9 @@ def test_a_report_has_every_variant_and_a_plot(run: Run, folder: Path, asked: tu
     assert coarse.divergence.mean > 10 * fine.divergence.mean > 0
     for each in report.variants:
         assert each.noise is not None
-        exact = each.type != "published"  # which is in single precision, and rounds by its batches
-        assert each.noise.isolated <= (0 if exact else 1e-5), "the same bits alone and beside others"
+        # Single and half precision round by what is beside: 11 of 480 scores moved here, none of Q8_0 or Q4_0.
+        exact = each.type in ("Q8_0", "Q4_0")
+        assert each.noise.isolated <= (0 if exact else 1e-4), "the same bits alone and beside others"
         assert each.speed.load_s > 0
         assert each.speed.resident_bytes > 10_000_000
         assert all(speed > 0 for speed in each.speed.prefill.values())
