@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 V = TypeVar("V")
 
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# Their token files are those of "default" and of the owner.
+_RESERVED = frozenset({"app", "owner"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 _MIN_TIMESTAMP_S = -62_135_596_800  # 0001-01-01T00:00:00Z
 _MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -42,6 +45,21 @@ def name(path: str, value: str) -> str:
     if len(value) > limits.MAX_NAME:
         problem = f'"{echo(value)}" has {len(value):,} characters; at most {limits.MAX_NAME} are allowed'
         raise InvalidArgument(path, problem)
+    return value
+
+
+def namespace(path: str, value: str, own: str = "") -> str:
+    """Whose part of the store a request is about: ``own`` if it says nothing.
+
+    Only says whether there can be one of this name; NOT_FOUND is up to the core.
+    """
+    if not value and own:
+        return own
+    if not _NAMESPACE.fullmatch(value):
+        problem = f'"{echo(value)}" is not a name; 1 to 64 of a-z, 0-9, - and _ are, beginning with a letter'
+        raise InvalidArgument(path, problem)
+    if value in _RESERVED:
+        raise InvalidArgument(path, f'"{value}" is reserved; choose another name')
     return value
 
 
