@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, vectors
+from edge_reranker.store import export, faults, files, forget, imports, keys, prefixes, rankings, vectors
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
@@ -21,7 +21,16 @@ from edge_reranker.store.open import inspect, make_database, make_private, open_
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
+from edge_reranker.types import (
+    Context,
+    Event,
+    EventType,
+    Forgotten,
+    LoggedRanking,
+    PrefixState,
+    Ranking,
+    Recorded,
+)
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -63,6 +72,7 @@ class Store:
             if not exists:
                 make_database(path, key)
             make_private(path)
+            imports.remove_leftovers(data_dir)
             db = open_database(path, key)
             try:
                 migrate(db, path)
@@ -146,6 +156,20 @@ class Store:
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
         return erasure.run(self._writer, self._reserve)
+
+    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+        """All of a namespace that cannot be made again, page by page, as it was at the first one.
+
+        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
+        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        """
+        return export.pages(self._read, namespace)
+
+    def importing(self, namespace: str) -> imports.Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is."""
+        return imports.Import(
+            self.path, self._writer, namespace, lambda result: self._changed(namespace, result.recorded)
+        )
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
