@@ -68,13 +68,19 @@ class Import:
     """
 
     def __init__(
-        self, store_path: Path, writer: Writer, namespace: str, imported: Callable[[Recorded], None]
+        self,
+        store_path: Path,
+        writer: Writer,
+        namespace: str,
+        committed: Callable[[Recorded], None],
+        done: Callable[[], None],
     ) -> None:
-        """``imported`` hears of what was committed, before anybody else writes."""
+        """``committed`` hears of it before anybody else writes, ``done`` right before ``finish`` returns."""
         self._store_path = store_path
         self._writer = writer
         self._namespace = namespace
-        self._imported = imported
+        self._committed = committed
+        self._done = done
         self._n_rankings = 0
         self._db: Database | None = None
         self._path = store_path.with_name(f"{secrets.token_hex(8)}{_SUFFIX}")
@@ -109,7 +115,9 @@ class Import:
             db = self._opened()
             db.conn.execute("COMMIT")
             db.close()
-        return self._writer.alone(self._move)
+        recorded = self._writer.alone(self._move)
+        self._done()
+        return recorded
 
     def close(self) -> None:
         """Leave nothing behind. Idempotent."""
@@ -177,7 +185,7 @@ class Import:
             with transaction(db):
                 recorded = _move_events(db, self._namespace)
                 _move_rankings(db, self._namespace)
-            self._imported(recorded)
+            self._committed(recorded)
         return recorded
 
 

@@ -16,6 +16,7 @@ from edge_reranker.store import events as event_rows
 from edge_reranker.store import export, faults, files, forget, imports, keys, prefixes, rankings, vectors
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
+from edge_reranker.store.imports import Import
 from edge_reranker.store.migrations import migrate
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
 from edge_reranker.store.readers import Readers
@@ -165,11 +166,16 @@ class Store:
         """
         return export.pages(self._read, namespace)
 
-    def importing(self, namespace: str) -> imports.Import:
-        """Begin an import: nothing of it is in the store before it is finished, then all of it is."""
-        return imports.Import(
-            self.path, self._writer, namespace, lambda result: self._changed(namespace, result.recorded)
-        )
+    def importing(self, namespace: str, done: Callable[[], None] = lambda: None) -> Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is.
+
+        ``done`` is called in between the commit and the return of ``finish``. Raises StoreError.
+        """
+
+        def committed(result: Recorded) -> None:
+            self._changed(namespace, result.recorded)
+
+        return Import(self.path, self._writer, namespace, committed, done)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
