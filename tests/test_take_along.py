@@ -7,10 +7,12 @@ import gc
 import hashlib
 import json
 import random
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +30,8 @@ from tests.server.test_server_lines import CHANGES, changed
 
 OWN = access.DEFAULT_NAMESPACE
 
+Device = tuple[Pipeline, EdgeReranker, Running]
+
 
 @contextlib.contextmanager
 def device(folder: Path) -> Iterator[tuple[Pipeline, EdgeReranker, Running]]:
@@ -41,23 +45,31 @@ def device(folder: Path) -> Iterator[tuple[Pipeline, EdgeReranker, Running]]:
 
 
 @pytest.fixture
-def device_a(tmp_path: Path) -> Iterator[tuple[Pipeline, EdgeReranker, Running]]:
-    with device(tmp_path / "a") as it:
-        yield it
-
-
-@pytest.fixture
-def device_b(tmp_path: Path) -> Iterator[tuple[Pipeline, EdgeReranker, Running]]:
+def empty(tmp_path: Path) -> Iterator[Device]:
+    """A device that knows nobody yet."""
     with device(tmp_path / "b") as it:
         yield it
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    import tempfile
+class Taken(NamedTuple):
+    data: bytes
+    lines: list[bytes]
+    order: list[str]
 
-    with tempfile.TemporaryDirectory(prefix="er-") as folder:
-        yield Path(folder).resolve()
+
+@pytest.fixture(scope="module")
+def taken() -> Taken:
+    """What was taken along from a device before, and the order that it gave.
+
+    One server at a time: gRPC for asyncio serves one event loop in a process.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="er-") as folder,
+        device(Path(folder).resolve() / "a") as (pipeline, owner, _),
+    ):
+        live(pipeline)
+        data = b"".join(owner.export())
+        return Taken(data, data.splitlines(keepends=True), shown(pipeline))
 
 
 def live(pipeline: Pipeline, n: int = 40, seed: int = 0) -> None:
@@ -75,6 +87,17 @@ def live(pipeline: Pipeline, n: int = 40, seed: int = 0) -> None:
         shown(pipeline)
 
 
+def left_aside(served: Running) -> list[Path]:
+    return list((served.data_dir.parent / "store").glob("*.import"))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+
+
 def shown(pipeline: Pipeline) -> list[str]:
     query = RerankQuery(parts.films(20), surface="home", session_id="s1")
     ranking = pipeline.rerank(OWN, query, Deadline.after_ms(5_000))
@@ -82,150 +105,130 @@ def shown(pipeline: Pipeline) -> list[str]:
     return [result.id for result in ranking.results]
 
 
-Device = tuple[Pipeline, EdgeReranker, Running]
-
-
 def test_export_import_export_is_the_same_to_the_byte_and_so_is_the_ranking(
-    device_a: Device, device_b: Device
+    empty: Device, taken: Taken
 ) -> None:
-    live(device_a[0])
-    first = b"".join(device_a[1].export())
-    assert device_b[1].import_([first]) == api.Recorded(40, 0)
-    assert b"".join(device_b[1].export()) == first
-    assert device_b[1].import_([first]) == api.Recorded(0, 40)
-    assert b"".join(device_b[1].export()) == first
-    lines = [json.loads(line) for line in first.splitlines()]
+    pipeline, owner, _ = empty
+    assert owner.import_([taken.data]) == api.Recorded(40, 0)
+    assert b"".join(owner.export()) == taken.data
+    assert owner.import_([taken.data]) == api.Recorded(0, 40)
+    assert b"".join(owner.export()) == taken.data
+    lines = [json.loads(line) for line in taken.lines]
     assert [next(iter(line)) for line in lines] == ["format", *["event"] * 40, *["ranking"] * 3, "end"]
-    assert shown(device_b[0]) == shown(device_a[0])
+    assert shown(pipeline) == taken.order
 
 
-def test_an_empty_namespace_can_be_taken_along_too(device_a: Device, device_b: Device) -> None:
-    first = b"".join(device_a[1].export())
-    assert len(first.splitlines()) == 2
-    assert device_b[1].import_([first]) == api.Recorded(0, 0)
+def test_an_empty_namespace_can_be_taken_along_too(empty: Device) -> None:
+    data = b"".join(empty[1].export())
+    assert len(data.splitlines()) == 2
+    assert empty[1].import_([data]) == api.Recorded(0, 0)
 
 
-def test_two_devices_become_one_and_what_both_have_is_counted(device_a: Device, device_b: Device) -> None:
-    live(device_a[0], seed=0)
-    live(device_b[0], seed=1)
-    taken = b"".join(device_a[1].export())
-    device_b[1].import_([taken])
-    assert device_a[1].import_([b"".join(device_b[1].export())]) == api.Recorded(40, 40)
+def test_two_devices_become_one_and_what_both_have_is_counted(empty: Device, taken: Taken) -> None:
+    pipeline, owner, _ = empty
+    live(pipeline, seed=1)
+    assert owner.import_([taken.data]) == api.Recorded(40, 0)
+    pipeline.forget(OWN, event_id="e0-7")
+    assert owner.import_([taken.data]) == api.Recorded(1, 39)
+    assert b"".join(owner.export()).count(b'{"event"') == 80
 
 
-def test_another_namespace_gets_what_is_imported_into_it_alone(device_a: Device) -> None:
-    pipeline, owner, _ = device_a
-    live(pipeline)
-    taken = b"".join(owner.export())
-    assert owner.import_([taken], namespace="films") == api.Recorded(40, 0)
-    assert b"".join(owner.export(namespace="films")) == taken
-    pipeline.forget(OWN, everything=True)
+def test_another_namespace_gets_what_is_imported_into_it_alone(empty: Device, taken: Taken) -> None:
+    owner = empty[1]
+    assert owner.import_([taken.data], namespace="films") == api.Recorded(40, 0)
+    assert b"".join(owner.export(namespace="films")) == taken.data
     assert len(b"".join(owner.export()).splitlines()) == 2
-    assert b"".join(owner.export(namespace="films")) == taken
 
 
-def test_the_next_ranking_knows_what_was_imported(device_a: Device, device_b: Device) -> None:
+def test_the_next_ranking_knows_what_was_imported(empty: Device, taken: Taken) -> None:
     """Although the one before was made of what was known then."""
-    live(device_a[0])
-    before = shown(device_b[0])
-    device_b[1].import_(device_a[1].export())
-    assert shown(device_b[0]) != before
+    pipeline, owner, _ = empty
+    before = shown(pipeline)
+    owner.import_([taken.data])
+    assert shown(pipeline) == taken.order != before
 
 
-def test_a_bad_line_late_in_the_file_leaves_nothing(device_a: Device, device_b: Device) -> None:
-    live(device_a[0])
-    lines = b"".join(device_a[1].export()).splitlines(keepends=True)
+def test_a_bad_line_late_in_the_file_leaves_nothing(empty: Device, taken: Taken) -> None:
+    _, owner, served = empty
+    lines = list(taken.lines)
     lines[30] = lines[30].replace(b"EVENT_TYPE_", b"EVENT_TYPO_")
     with pytest.raises(api.InvalidArgument, match=r'^line 31, event\.type: "EVENT_TYPO_'):
-        device_b[1].import_(lines)
+        owner.import_(lines)
     lines[30] = lines[29]
-    with pytest.raises(api.InvalidArgument, match=r"^line 31, eventId: is the same as in line 30;"):
-        device_b[1].import_(lines)
-    assert len(b"".join(device_b[1].export()).splitlines()) == 2
-    assert not list((device_b[2].data_dir.parent / "store").glob("*.import"))
+    with pytest.raises(api.InvalidArgument, match=r"^line 31, event\.eventId: is the same as in line 30;"):
+        owner.import_(lines)
+    assert len(b"".join(owner.export()).splitlines()) == 2
+    assert left_aside(served) == []
 
 
-@given(st.lists(CHANGES, min_size=1, max_size=2), st.integers(1, 4000))
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@given(made=st.lists(CHANGES, min_size=1, max_size=2), piece=st.integers(20, 4000))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_changed_file_is_refused_or_imported_whole(
-    device_a: Device, device_b: Device, made: list[tuple[str, int, int]], piece: int
+    empty: Device, taken: Taken, made: list[tuple[str, int, int]], piece: int
 ) -> None:
-    if not b"".join(device_a[1].export()).count(b'"event"'):
-        live(device_a[0])
-    data = bad = b"".join(device_a[1].export())
+    pipeline, owner, _ = empty
+    bad = taken.data
     for each in made:
         bad = changed(bad, each) if bad else bad
-    with contextlib.suppress(api.InvalidArgument):
-        device_b[1].import_(bad[at : at + piece] for at in range(0, len(bad), piece))
-        assert b"".join(device_b[1].export()) == data
-        device_b[0].forget(OWN, everything=True)
-    assert len(b"".join(device_b[1].export()).splitlines()) == 2
+    try:
+        owner.import_(bad[at : at + piece] for at in range(0, len(bad), piece))
+    except api.InvalidArgument:
+        assert pipeline._store.counts(OWN) == {"events": 0, "items": 0, "vectors": 0, "rankings": 0}
+    else:
+        assert b"".join(owner.export()) == taken.data
+        pipeline.forget(OWN, everything=True)
 
 
-def test_an_error_of_the_source_is_the_callers_and_nothing_is_imported(device_a: Device) -> None:
+def test_an_error_of_the_source_is_the_callers_and_nothing_is_imported(empty: Device, taken: Taken) -> None:
     """It must not look like the end of the file."""
-    taken = b"".join(device_a[1].export())
 
     def broken() -> Iterator[bytes]:
-        yield taken
+        yield taken.data
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        device_a[1].import_(broken())
+        empty[1].import_(broken())
     for not_bytes in (b"bytes", "text", 5, ["text"]):
         with pytest.raises(api.InvalidArgument, match=r"^chunks: "):
-            device_a[1].import_(not_bytes)  # type: ignore[arg-type]
+            empty[1].import_(not_bytes)  # type: ignore[arg-type]
+    assert empty[0]._store.counts(OWN)["events"] == 0
 
 
-def test_an_import_that_stops_half_way_leaves_nothing_and_frees_its_place(
-    device_a: Device, device_b: Device
-) -> None:
-    live(device_a[0])
-    lines = b"".join(device_a[1].export()).splitlines(keepends=True)
-    folder = device_b[2].data_dir.parent / "store"
+def test_imports_that_stop_half_way_leave_nothing_and_free_their_place(empty: Device, taken: Taken) -> None:
+    _, owner, served = empty
     for _ in range(6):  # more than may be under way at once
 
         def half() -> Iterator[bytes]:
-            yield b"".join(lines[:20])
-            until_s = time.monotonic() + 5
-            while not list(folder.glob("*.import")):
-                assert time.monotonic() < until_s
-                time.sleep(0.005)
+            yield b"".join(taken.lines[:20])
+            wait_until(lambda: bool(left_aside(served)))
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            device_b[1].import_(half())
-    until_s = time.monotonic() + 5
-    while list(folder.glob("*.import")):
-        assert time.monotonic() < until_s
-        time.sleep(0.005)
-    assert len(b"".join(device_b[1].export()).splitlines()) == 2
-    assert device_b[1].import_(lines) == api.Recorded(40, 0)
+            owner.import_(half())
+        wait_until(lambda: not left_aside(served))
+    assert len(b"".join(owner.export()).splitlines()) == 2
+    assert owner.import_(taken.lines) == api.Recorded(40, 0)
 
 
-def test_others_record_while_an_import_waits_for_its_client(device_a: Device, device_b: Device) -> None:
-    live(device_a[0])
-    lines = b"".join(device_a[1].export()).splitlines(keepends=True)
+def test_others_record_while_an_import_waits_for_its_client(empty: Device, taken: Taken) -> None:
+    _, owner, served = empty
     recorded = []
 
     def slow() -> Iterator[bytes]:
-        yield b"".join(lines[:20])
-        with EdgeReranker(data_dir=device_b[2].data_dir) as app:
+        yield b"".join(taken.lines[:20])
+        wait_until(lambda: bool(left_aside(served)))
+        with EdgeReranker(data_dir=served.data_dir) as app:
             recorded.append(app.record([{"type": "LIKE", "item": {"id": "x"}, "event_id": "mine"}]))
-        yield b"".join(lines[20:])
+        yield b"".join(taken.lines[20:])
 
-    assert device_b[1].import_(slow()) == api.Recorded(40, 0)
+    assert owner.import_(slow()) == api.Recorded(40, 0)
     assert recorded == [api.Recorded(1, 0)]
-    assert b'"mine"' in b"".join(device_b[1].export()).splitlines()[1]
+    assert b'"mine"' in b"".join(owner.export()).splitlines()[1]
 
 
-def test_a_slow_reader_of_an_export_holds_nothing_up(device_a: Device) -> None:
+def test_a_slow_reader_of_an_export_holds_nothing_up(empty: Device) -> None:
     """Neither memory nor the log: what it does not take is not read."""
-    pipeline, owner, _ = device_a
+    pipeline, owner, _ = empty
     text = "x" * 4000
     for start in range(0, 3000, 500):
         pipeline.record(
@@ -248,17 +251,15 @@ def test_a_slow_reader_of_an_export_holds_nothing_up(device_a: Device) -> None:
     assert sum(chunk.count(b"\n") for chunk in stream) > 2500
 
 
-def test_one_transfer_too_many_is_told_so_and_the_place_comes_back(device_a: Device) -> None:
-    pipeline, owner, _ = device_a
-    live(pipeline)
-    taken = b"".join(owner.export())
+def test_one_transfer_too_many_is_told_so_and_the_place_comes_back(empty: Device, taken: Taken) -> None:
+    owner = empty[1]
     go, begun = threading.Event(), threading.Barrier(5)
 
     def waiting() -> Iterator[bytes]:
-        yield taken[:100]
+        yield taken.data[:100]
         begun.wait(5)
         go.wait(5)
-        yield taken[100:]
+        yield taken.data[100:]
 
     threads = [threading.Thread(target=owner.import_, args=(waiting(),)) for _ in range(4)]
     for thread in threads:
@@ -266,17 +267,17 @@ def test_one_transfer_too_many_is_told_so_and_the_place_comes_back(device_a: Dev
     begun.wait(5)
     time.sleep(0.2)
     with pytest.raises(api.Overloaded, match="4 exports and imports are under way already"):
-        owner.import_([taken])
+        owner.import_([taken.data])
     with pytest.raises(api.Overloaded):
         list(owner.export())
     go.set()
     for thread in threads:
         thread.join(10)
-    assert owner.import_([taken]) == api.Recorded(0, 40)
+    assert owner.import_([taken.data]) == api.Recorded(0, 40)
 
 
-def test_a_forget_during_an_export_makes_it_void(device_a: Device) -> None:
-    pipeline, owner, _ = device_a
+def test_a_forget_during_an_export_makes_it_void(empty: Device) -> None:
+    pipeline, owner, _ = empty
     text = "x" * 4000
     pipeline.record(
         OWN, [Event(f"e{n}", EventType.LIKE, 1.6e9, Item(f"i{n}", text=text + str(n))) for n in range(3000)]
@@ -293,7 +294,7 @@ def rss_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_memory_does_not_grow_with_what_is_taken_along(device_a: Device, device_b: Device) -> None:
+def test_memory_does_not_grow_with_what_is_taken_along(empty: Device, taken: Taken) -> None:
     """50,000 events, 15 MB of lines, made while they are sent; the service is in this process, too."""
     n = 50_000
 
@@ -334,10 +335,10 @@ def test_memory_does_not_grow_with_what_is_taken_along(device_a: Device, device_
             seen.append(rss_bytes())
             yield piece
 
-    live(device_b[0])
-    list(device_b[1].export())
-    device_b[1].import_(device_b[1].export())  # what is loaded once is loaded
+    owner = empty[1]
+    owner.import_([taken.data], namespace="another")  # what is loaded once is loaded
+    list(owner.export(namespace="another"))
     before, seen = rss_bytes(), [0]
-    assert device_a[1].import_(during_import()) == api.Recorded(n, 0)
+    assert owner.import_(during_import()) == api.Recorded(n, 0)
     assert max(seen) - before < 12e6
-    assert grown(device_a[1].export()) < 12e6
+    assert grown(owner.export()) < 12e6

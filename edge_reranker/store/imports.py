@@ -142,7 +142,7 @@ class Import:
             (line, *row.event, item),
         )
         if not done.rowcount:
-            self._refuse_twice("events", "event_id", event.event_id)
+            self._refuse_twice("event", "event_id", event.event_id)
 
     def _snapshot(self, item: tuple[Any, ...]) -> int:
         conn = self._opened().conn
@@ -172,12 +172,12 @@ class Import:
             ),
         )
         if not done.rowcount:
-            self._refuse_twice("rankings", "ranking_id", ranking.ranking_id)
+            self._refuse_twice("ranking", "ranking_id", ranking.ranking_id)
 
-    def _refuse_twice(self, table: str, name: str, value: str) -> None:
-        sql = f"SELECT line FROM {table} WHERE {name} = ?"  # noqa: S608 (constants only)
+    def _refuse_twice(self, kind: str, name: str, value: str) -> None:
+        sql = f"SELECT line FROM {kind}s WHERE {name} = ?"  # noqa: S608 (constants only)
         line = self._opened().conn.execute(sql, (value,)).fetchone()[0]
-        raise InvalidArgument(name, f"is the same as in line {line:,}; each must be there once")
+        raise InvalidArgument(f"{kind}.{name}", f"is the same as in line {line:,}; each must be there once")
 
     def _move(self, db: Database) -> Recorded:
         """In the writer's thread."""

@@ -114,10 +114,10 @@ def test_nothing_is_seen_before_the_end_and_others_write_meanwhile(
 
 
 def test_an_id_that_comes_twice_is_refused_with_both_lines(store: Store, make_event: MakeEvent) -> None:
-    with pytest.raises(InvalidArgument, match=r"^event_id: is the same as in line 2;"):
+    with pytest.raises(InvalidArgument, match=r"^event\.event_id: is the same as in line 2;"):
         imported(store, [make_event(1), make_event(1)])
     twice = LoggedRanking(ranking(1), "", "", 1e9)
-    with pytest.raises(InvalidArgument, match=r"^ranking_id: is the same as in line 3;"):
+    with pytest.raises(InvalidArgument, match=r"^ranking\.ranking_id: is the same as in line 3;"):
         imported(store, [make_event(1), twice, twice])
     assert exported(store) == []
 
