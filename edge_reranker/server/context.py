@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import NotAvailableYet
-from edge_reranker.server import convert, respond
+from edge_reranker.server import checks, convert, respond
 from edge_reranker.server.call import Call, current
 from edge_reranker.server.core import Core
 from edge_reranker.server.transfers import Transfers
@@ -47,7 +47,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
         """Everything of a namespace that cannot be made again, as JSON lines."""
-        async for chunk in self._transfers.export(request.namespace or current().namespace):
+        async for chunk in self._transfers.export(_whose(request.namespace)):
             yield pb.ExportResponse(chunk=chunk)
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: _Context) -> pb.ImportResponse:
@@ -60,7 +60,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             async for each in requests:
                 yield each.chunk
 
-        recorded = await self._transfers.import_(first.namespace or current().namespace, chunks())
+        recorded = await self._transfers.import_(_whose(first.namespace), chunks())
         return respond.imported(recorded)
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
@@ -99,6 +99,10 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         event_id, item_id, everything = convert.forget_selector(request)
         receipt = self._core.forget(call.namespace, event_id=event_id, item_id=item_id, everything=everything)
         return respond.forgotten(receipt)
+
+
+def _whose(namespace: str) -> str:
+    return checks.namespace("namespace", namespace, current().namespace)
 
 
 def _later(rpc: str) -> NotAvailableYet:

@@ -33,7 +33,7 @@ _Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 _ZERO: Final = 0.0
 
 
-class Line(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Line(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """What an object in a line has; a name that has its default is left out, as protos do."""
 
 
@@ -88,7 +88,7 @@ class RankingLine(Line):
     results: list[ResultLine] = []
     coverage: float = _ZERO
     degraded_reason: str = ""
-    timings: TimingsLine = TimingsLine()
+    timings: TimingsLine = msgspec.field(default_factory=TimingsLine)
     model: str = ""
     pack: str = ""
     final: bool = False
