@@ -92,7 +92,7 @@ def import_(
             with _plain(file, passphrase_file) as chunks:
                 recorded = client.import_(progress.watch(chunks), namespace=namespace)
         except client_errors.InvalidArgument as error:
-            raise client_errors.InvalidArgument(f"{file.name}, {error}") from None
+            raise client_errors.InvalidArgument(f"{_name(file)}, {error}") from None
     if as_json:
         from edge_reranker.cli import protojson
         from edge_reranker.v1 import context_service_pb2
@@ -114,7 +114,7 @@ def _plain(file: BinaryIO, passphrase_file: Path | None) -> Iterator[Iterable[by
     rest = iter(lambda: file.read(_PIECE_BYTES), b"")
     if head != secret.MAGIC:
         if passphrase_file is not None:
-            raise InvalidArgument("--passphrase-file", f"is not needed: {file.name} is not encrypted")
+            raise InvalidArgument("--passphrase-file", f"is not needed: {_name(file)} is not encrypted")
         yield _joined(head, rest)
         return
     passphrase = _passphrase(passphrase_file, new=False, data_on_stdin=file is _stdin())
@@ -138,7 +138,7 @@ def _plain(file: BinaryIO, passphrase_file: Path | None) -> Iterator[Iterable[by
         # Before the end: only now is it known that nothing was cut off.
         for error in failed:
             if isinstance(error, InvalidArgument):
-                field = "passphrase" if error.field == "passphrase" else file.name
+                field = "passphrase" if error.field == "passphrase" else _name(file)
                 raise InvalidArgument(field, error.problem) from None
             raise error
 
@@ -150,6 +150,10 @@ def _plain(file: BinaryIO, passphrase_file: Path | None) -> Iterator[Iterable[by
 def _joined(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield head
     yield from rest
+
+
+def _name(file: BinaryIO) -> str:
+    return getattr(file, "name", "<stdin>")
 
 
 def _stdin() -> object:
