@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edge_reranker.errors import InvalidArgument, StoreBusy
+from edge_reranker.errors import InvalidArgument, StoreBusy, StoreFull
 from edge_reranker.store import Store
 from edge_reranker.types import (
     DegradedReason,
@@ -195,3 +198,58 @@ def test_what_a_killed_import_left_goes_at_the_next_start(data_dir: Path, make_e
         assert exported(store) == []
         imported(store, [make_event(2)])
     taken.close()
+
+
+_DIES = """
+import sys
+from pathlib import Path
+from edge_reranker.store import Store
+from edge_reranker.types import Event, EventType, Item
+
+store = Store.open(Path(sys.argv[1]), key_source="file")
+taken = store.importing("app")
+for n in range(4000):
+    taken.add(n + 2, Event(f"e{n}", EventType.LIKE, 1e9, Item(f"i{n}", "canary " * 30)))
+print("staged", flush=True)
+taken.finish()
+print("finished", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.03, None])
+def test_an_import_that_is_killed_at_its_end_is_there_whole_or_not_at_all(
+    data_dir: Path, delay_s: float | None
+) -> None:
+    """Killed while it is moved; with no delay given, once it has said that it is done."""
+    command = [sys.executable, "-c", _DIES, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "staged\n"
+        if delay_s is None:
+            assert process.stdout.readline() == "finished\n"
+        else:
+            time.sleep(delay_s)
+        process.kill()
+        rest = process.stdout.read()
+    with Store.open(data_dir, key_source="file") as store:
+        kept = store.counts("app")["events"]
+        assert kept == 4000 if delay_s is None or "finished" in rest else kept in (0, 4000)
+        assert store.counts("app")["items"] == kept
+        assert not list(data_dir.glob("*.import"))
+        assert store.check() == []
+
+
+def test_an_import_that_the_disk_has_no_room_for_leaves_nothing(
+    small_disk: Path, make_event: MakeEvent
+) -> None:
+    with Store.open(small_disk / "data", key_source="file") as store:
+        store.record("app", [make_event(0)])
+        taken = store.importing("app")
+        with pytest.raises(StoreFull):  # noqa: PT012
+            for n in range(1, 20_000):
+                taken.add(n + 1, make_event(n, title="words " * 50))
+            taken.finish()
+        taken.close()
+        assert exported(store) == [make_event(0)]
+        store.record("app", [make_event(1)])
