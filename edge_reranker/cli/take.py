@@ -177,14 +177,14 @@ class _Progress:
     def __init__(self, done: str) -> None:
         self.n_lines = 0
         self._done = done
-        self._next_s = time.monotonic() + _FIRST_REPORT_S
 
     def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        size_bytes = 0
+        size_bytes, next_s = 0, 0.0
         for chunk in chunks:
+            next_s = next_s or time.monotonic() + _FIRST_REPORT_S
             yield chunk
             self.n_lines += chunk.count(b"\n")
             size_bytes += len(chunk)
-            if time.monotonic() > self._next_s:
+            if time.monotonic() > next_s:
                 click.echo(f"{self._done}: {self.n_lines:,} lines, {size_bytes / 1e6:,.0f} MB", err=True)
-                self._next_s = time.monotonic() + _REPORT_S
+                next_s = time.monotonic() + _REPORT_S

@@ -117,7 +117,7 @@ class ContextServiceServicer(object):
     def Export(self, request, context):
         """Streams all of a namespace that cannot be made again, as JSON lines, as it was at one moment: events with their
         items in the order in which they arrived, and logged rankings. UNAVAILABLE at the end if something was forgotten
-        meanwhile: then it is void. 4 exports and imports at once. Owner scope.
+        meanwhile: then it is void. Works on 4 exports and imports at once, besides the 64. Owner scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
