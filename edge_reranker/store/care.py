@@ -53,7 +53,7 @@ class Care:
     def begin(self) -> None:
         """Start the thread that makes backups, unless none are wanted. Idempotent."""
         if self._upkeep is None and self._backups.kept:
-            self._upkeep = Upkeep(self._due_in_s, self._back_up_slowly, self.suspect, self._quiet_s)
+            self._upkeep = Upkeep(self._due_in_s, self._back_up_slowly, self._quiet_s)
 
     def close(self) -> None:
         """End the thread. Idempotent."""
@@ -66,9 +66,13 @@ class Care:
         self._last_asked = time.monotonic()
 
     def back_up(self, pace: Callable[[], None] = lambda: None) -> Backup:
-        """A backup of what is stored now. Raises as ``Backups.make``."""
+        """A backup of what is stored now. Raises as ``Backups.make``; damage that it finds is seen to."""
         connect = partial(open_database, self._path, self._key)
-        made = self._backups.make(lambda: held_still(connect, self._path), pace=pace)
+        try:
+            made = self._backups.make(lambda: held_still(connect, self._path), pace=pace)
+        except StoreCorrupt:
+            self.suspect()
+            raise
         self._unclean = False
         return made
 

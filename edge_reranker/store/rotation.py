@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlcipher3 import dbapi2
 
-from edge_reranker.errors import FailedPrecondition, InvalidArgument, StoreCorrupt, StoreError
+from edge_reranker.errors import FailedPrecondition, InvalidArgument, StoreCorrupt, StoreError, StoreFull
 from edge_reranker.store import damage, faults, files, keycheck, keys, passphrase, recovery
 from edge_reranker.store.backups import Backups, copy, held_still
 from edge_reranker.store.keys import Key
@@ -102,9 +102,19 @@ def finish(data_dir: Path, *, source: str) -> Rotated | None:
         return None
     backups = Backups(data_dir, new)
     newest = next(reversed(backups.list()), None)
-    with contextlib.suppress(StoreError):  # no room: none under the new key is better than the old
+    try:
         if newest is None or backups.n_events(newest) is None:
             newest = backups.make(lambda: held_still(partial(open_database, path, new), path))
+    except StoreFull:
+        newest = None  # none under the new key is better than some under the old
+    except (StoreCorrupt, dbapi2.DatabaseError) as error:
+        if not (isinstance(error, StoreCorrupt) or faults.is_damage(error)):
+            raise
+        # What the old key opens is all that there is: both are left.
+        raise StoreCorrupt(
+            f"{path} was damaged while its key was being changed; move it and {data_dir / 'key.new'} (or "
+            "key-id.new) away, then run `edge-reranker backup restore`"
+        ) from None
     gone = Rotated(backups.remove(but=newest), recovery.remove_quarantined(data_dir))
     keys.promote_next(data_dir, new)
     with contextlib.closing(open_database(path, new)) as db:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlcipher3 import dbapi2
 
 from edge_reranker.errors import StoreCorrupt, StoreFull
-from edge_reranker.store import damage, faults, files, keycheck, keys, migrations, recovery, rotation
+from edge_reranker.store import damage, faults, keycheck, keys, migrations, recovery, rotation
 from edge_reranker.store.backups import Backups, held_still
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
@@ -106,7 +106,8 @@ def _has_log(path: Path) -> bool:
 
 
 def _remove_parts(path: Path) -> None:
-    """What a crash left of a copy that was to become the store."""
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        path.with_name(f"{path.name}.part{suffix}").unlink(missing_ok=True)
-    files.sync_dir(path.parent)
+    """What a crash left of a copy that was to become the store, or of a key."""
+    parts = [f"{path.name}.part{suffix}" for suffix in ("", "-journal", "-wal", "-shm")]
+    parts += [f"{name}.part" for name in ("key", "key-id", "key.new", "key-id.new", "key-check")]
+    for name in parts:
+        path.with_name(name).unlink(missing_ok=True)

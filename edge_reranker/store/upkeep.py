@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from edge_reranker.errors import StoreBusy, StoreCorrupt, StoreError
+from edge_reranker.errors import StoreBusy, StoreError
 
 DAILY_S = 24 * 3600.0
 # Between two looks at whether a backup is due: a device may have slept.
@@ -28,19 +28,17 @@ _REST = 1.0
 class Upkeep:
     """The thread. ``due_in_s`` says when the next backup is due, ``back_up`` makes one at the given pace.
 
-    ``damaged`` hears when a backup found the store damaged; ``quiet_s`` says for how long nothing was asked.
+    ``quiet_s`` says for how long nothing was asked of the store.
     """
 
     def __init__(
         self,
         due_in_s: Callable[[], float],
         back_up: Callable[[Callable[[], None]], object],
-        damaged: Callable[[], None],
         quiet_s: Callable[[], float],
     ) -> None:
         self._due_in_s = due_in_s
         self._back_up = back_up
-        self._damaged = damaged
         self._quiet_s = quiet_s
         self._stopping = threading.Event()
         self._step_began = 0.0
@@ -59,17 +57,11 @@ class Upkeep:
                 wait_s = _AGAIN_S
                 if self._wait_for_quiet():
                     with contextlib.suppress(StoreError, OSError):
-                        self._once()
+                        self._step_began = time.monotonic()
+                        self._back_up(self._rest)
                         wait_s = _LOOK_S
             if self._stopping.wait(min(wait_s, _LOOK_S)):
                 return
-
-    def _once(self) -> None:
-        self._step_began = time.monotonic()
-        try:
-            self._back_up(self._rest)
-        except StoreCorrupt:
-            self._damaged()
 
     def _rest(self) -> None:
         took_s = time.monotonic() - self._step_began

@@ -45,9 +45,13 @@ class MemoryKeyring(KeyringBackend):
         self._answer()
         self.entries[service, username] = password
 
+    def delete_password(self, service: str, username: str) -> None:
+        self._answer()
+        del self.entries[service, username]
 
-@pytest.fixture
-def ring() -> Iterator[MemoryKeyring]:
+
+@pytest.fixture(name="ring")
+def memory_keyring() -> Iterator[MemoryKeyring]:
     # A null keyring stands in for "before": asking for the real one would look for D-Bus.
     memory = MemoryKeyring()
     keyring.set_keyring(memory)
