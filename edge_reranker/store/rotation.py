@@ -117,7 +117,8 @@ def finish(data_dir: Path, *, source: str) -> Rotated | None:
         ) from None
     gone = Rotated(backups.remove(but=newest), recovery.remove_quarantined(data_dir))
     keys.promote_next(data_dir, new)
-    with contextlib.closing(open_database(path, new)) as db:
+    # One that was damaged meanwhile is seen to by whoever opens it next: the new backup is there.
+    with contextlib.suppress(dbapi2.DatabaseError), contextlib.closing(open_database(path, new)) as db:
         keycheck.renew(data_dir, new, db)
     return gone
 
