@@ -47,6 +47,11 @@ def is_full(error: BaseException) -> bool:
     return primary_code(error) == _FULL
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found something other than it wrote: damage, or the wrong key."""
+    return primary_code(error) in (_CORRUPT, _NOTADB)
+
+
 def translate(error: BaseException, path: Path) -> EdgeRerankerError:
     """The project's error for what happened to the database ``path``."""
     if isinstance(error, EdgeRerankerError):

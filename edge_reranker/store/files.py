@@ -73,6 +73,15 @@ def write_private(path: Path, data: bytes) -> None:
     sync_dir(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of ``path`` durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_dir(path: Path) -> None:
     """Make the names in directory ``path`` durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,19 +8,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreCorrupt, StoreError
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import export, faults, files, forget, imports, keys, prefixes, rankings, vectors
+from edge_reranker.store import export, faults, files, forget, prefixes, rankings, vectors
+from edge_reranker.store.backups import KEPT, Backups
+from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
-from edge_reranker.store.imports import Import
-from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.open import open_database
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.start import Started, start
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     Context,
@@ -44,48 +45,48 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key) -> None:
+    def __init__(self, path: Path, started: Started, *, kept: int = KEPT) -> None:
+        key = started.key
         self.path = path
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
-        self._writer = Writer(self._connect, path)
+        self._writer = Writer(self._connect, path, damaged=lambda: self._care.suspect())
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
+        self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
+        self.backups = Backups(path.parent, key, kept=kept)
+        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_restored)
 
     @classmethod
-    def open(cls, data_dir: Path, *, key_source: str = "auto") -> Store:
+    def open(cls, data_dir: Path, *, key_source: str = "auto", backups: int = KEPT) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
-        Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
-        it is), FailedPrecondition for a directory that cannot be private, StoreError.
+        ``backups`` is how many are kept; 0: none is made unasked. A damaged store is put aside for the newest
+        sound backup; see ``quarantined``. Raises StoreCorrupt for a file that is no store of this version or
+        whose key is gone or another (it is left as it is), FailedPrecondition for a directory that cannot be
+        private, StoreError.
         """
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
         with faults.translated(path):
-            exists = inspect(path)
-            key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
-            if not exists:
-                make_database(path, key)
-            make_private(path)
-            imports.remove_leftovers(data_dir)
-            db = open_database(path, key)
-            try:
-                migrate(db, path)
-                # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
-                checkpoint(db)
-            except dbapi2.Error as e:
-                # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
-                if not faults.is_full(e):
-                    raise
-            finally:
-                db.close()
-        return cls(path, key)
+            remove_leftovers(data_dir)
+            started = start(path, source=key_source, kept=backups)
+        return cls(path, started, kept=backups)
+
+    def keep_safe(self) -> None:
+        """From now on make a backup every day, at an idle moment, and check every page with it."""
+        self._care.begin()
+
+    def back_up(self) -> None:
+        """Make a backup now. Raises StoreFull, StoreCorrupt for a damaged store, StoreBusy, StoreError."""
+        with faults.translated(self.path):
+            self._care.back_up()
 
     @property
     def commits(self) -> int:
@@ -102,6 +103,7 @@ class Store:
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
         """
+        self._care.asked()
         rows = event_rows.encode(events)
         if not rows:
             return Recorded(0, 0)
@@ -121,7 +123,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the namespace's events do, after the commit. No I/O."""
-        return self._generations.get(namespace, 0)
+        return self._restored + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -156,7 +158,12 @@ class Store:
             self._changed(namespace, gone.events)
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
-        return erasure.run(self._writer, self._reserve)
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            gone = erasure.run(self._writer, self._reserve)
+        with faults.translated(self.path):
+            self._care.remove_copies()
+        return gone
 
     def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
@@ -244,6 +251,7 @@ class Store:
     def close(self) -> None:
         """Store what waits, fold the log into the database, close. Idempotent."""
         with self._close_lock:
+            self._care.close()
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
             with contextlib.suppress(StoreError):
                 self._writer.alone(checkpoint)
@@ -257,8 +265,18 @@ class Store:
         self.close()
 
     def _read(self, query: Callable[[Database], _T]) -> _T:
-        with faults.translated(self.path), self._readers.one() as db:
-            return query(db)
+        self._care.asked()
+        try:
+            with faults.translated(self.path), self._readers.one() as db:
+                return query(db)
+        except StoreCorrupt:
+            self._care.suspect()
+            raise
+
+    def _was_restored(self) -> None:
+        """Whatever anybody remembers of the events, it may be of others now."""
+        with self._lock:
+            self._restored += 1
 
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:

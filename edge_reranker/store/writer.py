@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import StoreBusy, StoreError
+from edge_reranker.errors import StoreBusy, StoreCorrupt, StoreError
 from edge_reranker.store import faults
 
 _T = TypeVar("_T")
@@ -30,10 +30,11 @@ _LINGER_S = 0.05
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    run: Callable[[Database], Any]
+    run: Callable[[Any], Any]
     after: Callable[[Any], None] | None = None
     waited_for: bool = True
     alone: bool = False
+    apart: bool = False
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     future: Future[Any] = field(default_factory=Future)
 
@@ -41,12 +42,21 @@ class _Job:
 class Writer:
     """Runs jobs on one connection in one thread. Thread-safe.
 
-    A job is a function of the connection that may be run again when a transaction is lost.
+    A job is a function of the connection that may be run again when a transaction is lost. ``damaged`` is
+    called when one failed because the file is damaged; it must not wait for the writer.
     """
 
-    def __init__(self, connect: Callable[[], Database], path: Path, *, queue_jobs: int = QUEUE_JOBS) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Database],
+        path: Path,
+        *,
+        queue_jobs: int = QUEUE_JOBS,
+        damaged: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connect = connect
         self._path = path
+        self._damaged = damaged
         self._db: Database | None = None
         self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=queue_jobs)
         self._lock = threading.Lock()
@@ -82,6 +92,10 @@ class Writer:
             self._put(_Job(run, waited_for=False))
         except StoreError:
             self._drop()
+
+    def apart(self, run: Callable[[], object]) -> None:
+        """Run after what waits now, with no connection open, and do not wait. Raises as ``submit``."""
+        self._put(_Job(lambda _: run(), waited_for=False, alone=True, apart=True))
 
     def close(self) -> None:
         """Finish everything that waits, then stop. Idempotent."""
@@ -185,6 +199,13 @@ class Writer:
         return []
 
     def _run_alone(self, job: _Job) -> None:
+        if job.apart:
+            self._disconnect()
+            try:
+                self._finish(job, job.run(None))
+            except Exception as e:
+                job.future.set_exception(faults.translate(e, self._path))
+            return
         try:
             with job.around():
                 result = job.run(self._connection())
@@ -216,7 +237,10 @@ class Writer:
         if not job.waited_for:
             self._drop()
         # ``translate`` makes a new error each time: one shared by threads would mix their tracebacks.
-        job.future.set_exception(faults.translate(error, self._path))
+        told = faults.translate(error, self._path)
+        job.future.set_exception(told)
+        if isinstance(told, StoreCorrupt):
+            self._damaged()
 
     def _connection(self) -> Database:
         if self._db is None:
