@@ -36,6 +36,7 @@ def main() -> bool:
             list(client.export(namespace="warm"))
             grown = transfer(client, n)
             measured |= {f"{name}_{n}": value for name, value in grown.items()}
+            print(f"# {n:,} events: {grown}", file=sys.stderr, flush=True)
     held_s, waited_s = moved(_MOVED)
     return report(
         "take_along",

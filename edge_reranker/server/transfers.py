@@ -6,10 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from edge_reranker.errors import Overloaded
 from edge_reranker.server import lines, read_lines
-from edge_reranker.server.core import Core
+from edge_reranker.server.core import Core, Import
 from edge_reranker.server.workers import Workers
 from edge_reranker.types import Recorded
 
@@ -38,7 +39,6 @@ class Transfers:
     async def import_(self, namespace: str, chunks: AsyncIterator[bytes]) -> Recorded:
         """Takes an export in, all of it or nothing. Raises InvalidArgument for the first bad line."""
         with self._place():
-            # Not in a thread: it makes one small file.
             taking = _Import(self._core, namespace)
             try:
                 async for chunk in chunks:
@@ -67,37 +67,42 @@ class _Import:
 
     def __init__(self, core: Core, namespace: str) -> None:
         self._lines = read_lines.Lines(time.time())
-        self._taken = core.importing(namespace)
+        # Begun in a thread, by the first piece: it makes a file.
+        self._begin = partial(core.importing, namespace)
+        self._taken: Import | None = None
         self._closed = False
         self._lock = threading.Lock()
 
     def feed(self, chunk: bytes) -> None:
-        with self._working():
+        with self._working() as taken:
             for line, record in self._lines.feed(chunk):
                 if self._closed:
                     return
                 with read_lines.in_line(line):
-                    self._taken.add(line, record)
+                    taken.add(line, record)
 
     def finish(self) -> Recorded:
-        with self._working():
+        with self._working() as taken:
             self._lines.finish()
-            return self._taken.finish()
+            return taken.finish()
 
     def close(self) -> None:
         """Leaves nothing behind, now or as soon as a thread is done. Never waits. Idempotent."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:
-                self._taken.close()
+                if self._taken is not None:
+                    self._taken.close()
             finally:
                 self._lock.release()
 
     @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
+    def _working(self) -> Iterator[Import]:
         try:
             with self._lock:
-                yield
+                if self._taken is None:
+                    self._taken = self._begin()
+                yield self._taken
         except BaseException:
             self._closed = True
             raise
