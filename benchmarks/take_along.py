@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,6 @@ from edge_reranker_client import EdgeReranker
 _MIB = 1024 * 1024
 _SIZES = (10_000, 50_000)
 _MOVED = 100_000
-_KINDS = ("import", "export")
 _PIECE_BYTES = 256 * 1024
 
 
@@ -41,37 +41,54 @@ def main() -> bool:
     return report(
         "take_along",
         measured | {f"writer_held_s_{_MOVED}": held_s, f"longest_record_s_{_MOVED}": waited_s},
-        {f"{kind}: the service grows by <= 24 MiB": bool(grown[f"{kind}_mib"] <= 24) for kind in _KINDS},
+        # An import has 32 MiB of pages in memory while it is moved into the store.
+        {
+            "export: the service grows by <= 16 MiB": bool(grown["export_mib"] <= 16),
+            "import: the service grows by <= 64 MiB": bool(grown["import_mib"] <= 64),
+        },
     )
 
 
 def transfer(client: EdgeReranker, n: int) -> dict[str, float]:
     """Events a second and how much the service grew while they came and went, in MiB."""
     pid = service_pid()
-    before = most = resident(pid)
-
-    def watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        nonlocal most
-        for chunk in chunks:
-            most = max(most, resident(pid))
-            yield chunk
-        most = max(most, resident(pid))
-
     start_s = time.perf_counter()
-    done = client.import_(watched(export(n)))
+    with growth(pid) as during_import:
+        assert client.import_(export(n)).recorded == n
     import_s = time.perf_counter() - start_s
-    assert done.recorded == n
-    grown = {"import_mib": (most - before) / _MIB}
-    most = before
     start_s = time.perf_counter()
-    size_bytes = sum(map(len, watched(client.export())))
+    with growth(pid) as during_export:
+        size_bytes = sum(map(len, client.export()))
     export_s = time.perf_counter() - start_s
-    grown["export_mib"] = (most - before) / _MIB
-    return grown | {
+    return {
+        "import_mib": during_import[0],
+        "export_mib": during_export[0],
         "import_events_per_s": n / import_s,
         "export_events_per_s": n / export_s,
         "bytes_per_event": size_bytes / n,
     }
+
+
+@contextlib.contextmanager
+def growth(pid: int) -> Iterator[list[float]]:
+    """In the list, once the block is done: by how many MiB at most a process was larger than before."""
+    before = most = resident(pid)
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            most = max(most, resident(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    found: list[float] = []
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+        found.append((max(most, resident(pid)) - before) / _MIB)
 
 
 def moved(n: int) -> tuple[float, float]:

@@ -151,9 +151,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
-        _refuse(f'has the name "{checks.echo(twice)}" twice in one object; once is allowed')
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                _refuse(f'has the name "{checks.echo(name)}" twice in one object; once is allowed')
+            seen.add(name)
     return value
 
 
@@ -184,7 +186,8 @@ def _shaped(kind: str, value: object, shape: type[Any]) -> Any:
         found = _WHERE.fullmatch(str(error))
         problem, path = found.groups() if found else (str(error), "")
         problem = checks.echo(problem.replace("`", '"'), 160)
-        raise InvalidArgument(".".join(filter(None, (kind, path))), problem) from None
+        path = checks.echo(".".join(filter(None, (kind, path))))
+        raise InvalidArgument(path, problem) from None
 
 
 def _event(shape: EventLine, now_s: float) -> Event:

@@ -20,7 +20,7 @@ from edge_reranker.types import Event, LoggedRanking, Recorded
 
 _SUFFIX = ".import"
 # For the time of the move: with SQLite's 2 MB, every insert into an index would decrypt its page anew.
-_CACHE_KIB = 64 * 1024
+_CACHE_KIB = 32 * 1024
 
 _TABLES = (
     """CREATE TABLE items (

@@ -266,6 +266,15 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
     "no kind": ("{}", "has 0 names; one is allowed"),
     "an unknown kind": ('{"vector":{}}', '"vector" is no kind of record; event, ranking and end are what'),
     "an unknown field": (event(score=1), 'event: Object contains unknown field "score"'),
+    "a field as long as a line": (
+        event(**{"x" * 1_000_000: 1}),
+        'event: Object contains unknown field "xxxxx',
+    ),
+    "a field that looks like a place": (event(**{" - at `$." + "x" * 1_000_000: 1}), "event.xxxx"),
+    "150,000 names, one twice": (
+        '{"event":{' + ",".join(f'"{n}":0' for n in (*range(150_000), 149_999)) + "}}",
+        'has the name "149999" twice',
+    ),
     "a snake_case field": (event(event_id="e"), 'event: Object contains unknown field "event_id"'),
     "a number for a text": (event(eventId=1), 'event.eventId: Expected "str", got "int"'),
     "null for a text": (GOOD.replace('"e1"', "null"), 'event.eventId: Expected "str", got "null"'),
