@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from click.testing import CliRunner, Result
 import edge_reranker_client as api
 from edge_reranker import errors
 from edge_reranker.cli.app import cli
+from edge_reranker.server import lines
+from edge_reranker.store import passphrase
+from edge_reranker.types import Event, EventType, Item
 from edge_reranker_client import EdgeReranker
 from tests.service import serving, surroundings
 
@@ -155,25 +159,43 @@ def test_a_passphrase_is_asked_for_twice_and_once(
     assert command("import", out, stdin=f"{PASSPHRASE}\n").stdout.endswith("3 recorded, 0 known already\n")
 
 
-@pytest.mark.parametrize("harm", ["another passphrase", "a byte changed", "cut off", "a chunk cut off"])
+@pytest.fixture(scope="module")
+def locked() -> bytes:
+    """An export of some chunks, under the passphrase."""
+    items = [Item(f"i{n}", text="word " * 700) for n in range(60)]
+    events = [Event(f"x{n}", EventType.LIKE, 1.6e9, item) for n, item in enumerate(items)]
+    made = io.BytesIO()
+    passphrase.encrypt(io.BytesIO(b"".join(lines.chunks([events]))), made, PASSPHRASE)
+    return made.getvalue()
+
+
+HARMS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a byte changed": (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "is damaged or cut"),
+    "cut off": (lambda data: data[:-10], "is damaged or cut off"),
+    # To where a chunk ends: each is 64 KiB with 16 bytes more, after a header and 16 bytes.
+    "a chunk cut off": (
+        lambda data: data[: data.index(b"\n--- ") + 49 + 16 + 2 * 65_552],
+        "is damaged or cut off",
+    ),
+    "another passphrase": (lambda data: data, "does not open this file"),
+}
+
+
+@pytest.mark.parametrize(("harm", "says"), HARMS.values(), ids=HARMS)
 def test_a_harmed_or_locked_file_gives_nothing(
-    command: Command, owner: EdgeReranker, tmp_path: Path, passphrase_file: Path, harm: str
+    command: Command,
+    owner: EdgeReranker,
+    tmp_path: Path,
+    passphrase_file: Path,
+    locked: bytes,
+    harm: Callable[[bytes], bytes],
+    says: str,
 ) -> None:
-    owner.record(
-        {"event_id": f"x{n}", "type": "LIKE", "item": {"id": "x", "text": "word " * 700}} for n in range(30)
-    )
-    out = tmp_path / "mine.age"
-    command("export", "--out", out, "--passphrase-file", passphrase_file)
     owner.forget(all=True)
-    data = out.read_bytes()
-    says = "is damaged or cut off"
-    if harm == "another passphrase":
+    out = tmp_path / "mine.age"
+    out.write_bytes(harm(locked))
+    if out.read_bytes() == locked:
         passphrase_file.write_text("another")
-        says = "does not open this file"
-    elif harm == "a byte changed":
-        out.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
-    else:
-        out.write_bytes(data[:-10] if harm == "cut off" else data[: -(len(data) % 65_552) - 0])
     refused = command("import", out, "--passphrase-file", passphrase_file)
     assert isinstance(refused.exception, errors.InvalidArgument), refused
     assert says in str(refused.exception)
@@ -207,13 +229,11 @@ def test_options_that_cannot_be_meant_are_refused(
 
 
 def test_a_passphrase_that_cannot_be_asked_for_is_not_read_from_the_data(
-    place: Path, cache_dir: Path, command: Command, tmp_path: Path, passphrase_file: Path
+    place: Path, cache_dir: Path, locked: bytes
 ) -> None:
-    out = tmp_path / "mine.age"
-    command("export", "--out", out, "--passphrase-file", passphrase_file)
     done = subprocess.run(
         [sys.executable, "-m", "edge_reranker.cli", "import", "-"],
-        input=out.read_bytes(),
+        input=locked,
         capture_output=True,
         timeout=120,
         start_new_session=True,  # no terminal
