@@ -54,7 +54,7 @@ def test_a_report_has_every_variant_and_a_plot(run: Run, folder: Path, asked: tu
     assert coarse.divergence.mean > 10 * fine.divergence.mean > 0
     for each in report.variants:
         assert each.noise is not None
-        # Single and half precision round by what is beside: 11 of 480 scores moved here, none of Q8_0 or Q4_0.
+        # Single and half precision round by what is beside: 11 of 480 scores moved, none of Q8_0 or Q4_0.
         exact = each.type in ("Q8_0", "Q4_0")
         assert each.noise.isolated <= (0 if exact else 1e-4), "the same bits alone and beside others"
         assert each.speed.load_s > 0
