@@ -250,9 +250,10 @@ def _move_events(db: Database, namespace: str) -> Recorded:
 def _move_rankings(db: Database, namespace: str) -> None:
     """Behind all that are there, so that those are kept longer; the newest come first."""
     first = db.conn.execute("SELECT coalesce(min(rowid), 1) FROM rankings").fetchone()[0]
+    room = rankings.KEPT - len(rankings.places(db, namespace))
     db.conn.execute(
         "INSERT INTO rankings (rowid, namespace, ranking_id, created_at, surface, session_id, body) "
         "SELECT ?1 - place, ?2, ranking_id, created_at, surface, session_id, body FROM staged.rankings "
-        "WHERE ?1 - place >= ?3 ORDER BY place ON CONFLICT DO NOTHING",
-        (first, namespace, rankings.kept_from(db)),
+        "WHERE place <= ?3 ORDER BY place ON CONFLICT DO NOTHING",
+        (first, namespace, room),
     )
