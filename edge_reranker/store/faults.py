@@ -23,6 +23,9 @@ from edge_reranker.errors import (
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
 _NO_ROOM_BYTES = 256 * 1024
 
+# Extended codes: a sync of a file, and of a directory.
+_UNSYNCED = frozenset({_IOERR | 4 << 8, _IOERR | 5 << 8})
+
 # After these a connection may stay in its error state (SQLCipher's codec does): it is replaced.
 _POISON = frozenset({_IOERR, _CORRUPT, _NOTADB, _CANTOPEN})
 
@@ -40,6 +43,11 @@ def error_name(error: BaseException) -> str:
 def poisons(error: BaseException) -> bool:
     """Whether the connection that raised ``error`` should be replaced."""
     return primary_code(error) in _POISON
+
+
+def unsynced(error: BaseException) -> bool:
+    """Whether ``error`` says that the disk did not take what had been written."""
+    return getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
 
 
 def is_full(error: BaseException) -> bool:

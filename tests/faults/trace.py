@@ -27,7 +27,7 @@ _CALLS = (
     "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,mkdirat,rmdir"
 )
 _LINE = re.compile(r"(\d+) +(.*)")
-_CALL = re.compile(r"(\w+)\((.*)\) += +(-?\w+)(.*)", re.DOTALL)
+_CALL = re.compile(r"(\w+)\((.*)\) += +(-?\w+|\?)(.*)")
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)")
 _UNFINISHED = " <unfinished ...>"
 _BLOCK = 1 << 24
@@ -116,7 +116,10 @@ def parse(lines: Iterator[str]) -> list[Call]:
             text = before + rest
         name, arguments, result, remark = _parts(_CALL, text)
         injected = "INJECTED" in remark
-        if result == "?" or (result.startswith("-") and not injected):
+        if result == "?":
+            begun[thread] = start, text
+            continue
+        if result.startswith("-") and not injected:
             continue
         calls.append(
             Call(name, tuple(arguments.split(", ")), int(result, 0), start, place, injected)
@@ -125,7 +128,8 @@ def parse(lines: Iterator[str]) -> list[Call]:
     for start, text in begun.values():
         name, _, arguments = text.partition("(")
         if name in ("write", "pwrite64"):
-            calls.append(Call(name, tuple(arguments.split(", ")), 0, start, sys.maxsize, False))
+            parts = tuple(arguments.partition(")")[0].split(", "))
+            calls.append(Call(name, parts, len(parts[1]) // 4, start, sys.maxsize, False))
     return sorted(calls, key=lambda call: call.begun)
 
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_reranker.errors import StoreError
-from edge_reranker.store import Store, open, store
+from edge_reranker.store import Store, open, store, writer
 from edge_reranker.types import Event, EventType, Item
 
 BATCH = 3
 NAMESPACES = ("app", "other")
 
-# Pages in the log that make SQLite fold it in: few, so that a short run has many checkpoints.
-_CHECKPOINT_PAGES = 24
+# Few, so that a short run has many checkpoints.
+_LOG_COMMITS = 4
 
 
 def batch(name: str, size: int = BATCH) -> list[Event]:
@@ -56,12 +56,12 @@ class Promises:
 
 
 def weaken(synchronous: str) -> None:
-    """Have every connection set up with checkpoints that come soon and, if given, another ``synchronous``."""
+    """Have the log folded in soon and, if given, every connection set up with another ``synchronous``."""
+    writer.LOG_COMMITS = _LOG_COMMITS
     real = store.open_database
 
     def weaker(*args: Any, **kwargs: Any) -> Any:
         db = real(*args, **kwargs)
-        db.conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         if synchronous:
             db.conn.execute(f"PRAGMA synchronous = {synchronous}")
         return db
@@ -79,7 +79,7 @@ def run(data_dir: Path, promises: Promises) -> None:
         promises.forget(opened, ["one3.1"], event_id="one3.1")
         promises.forget(opened, [e.event_id for e in batch("one5")], item_id="i-one5")
         opened.put_vectors("app", "space", [(f"h{n}", f"i-one{n}", b"v" * 500) for n in range(20)])
-        beside_a_reader(opened, promises)
+        beside_a_reader(opened, promises, "five")
         promises.forget(opened, [e.event_id for e in batch("elsewhere", 6)], "other", everything=True)
         promises.record(opened, batch("large", 40))
     # A second opening, which nothing closes.
@@ -103,35 +103,42 @@ def together(opened: Store, promises: Promises, name: str) -> None:
         thread.join()
 
 
-def beside_a_reader(opened: Store, promises: Promises) -> None:
+def beside_a_reader(opened: Store, promises: Promises, name: str) -> None:
     """Record while a reader keeps an old state in use, so that checkpoints stop half-way."""
     with opened._readers.one() as db:
         db.conn.execute("BEGIN")
         db.conn.execute("SELECT count(*) FROM events").fetchall()
-        for n in range(12):
-            promises.record(opened, batch(f"beside{n}"))
-        db.conn.execute("COMMIT")
+        try:
+            for n in range(7):
+                promises.record(opened, batch(f"{name}{n}"))
+        finally:
+            db.conn.execute("COMMIT")
 
 
-def persist(data_dir: Path, promises: Promises) -> None:
+def persist(data_dir: Path, promises: Promises, *, read: bool = True) -> None:
     """Record beside a reader and without, and again what a sync that failed has refused."""
     opened = Store.open(data_dir, key_source="file")
     for n in range(30):
         for _ in range(50):
             try:
-                if n == 10:
-                    beside_a_reader(opened, promises)
+                if n % 3 == 2 and read:
+                    beside_a_reader(opened, promises, f"beside{n}-")
                 promises.record(opened, batch(f"persist{n}"))
                 break
             except StoreError:
                 continue
 
 
+def alone(data_dir: Path, promises: Promises) -> None:
+    """As ``persist``, without a reader: then nothing but the writer holds the log's index."""
+    persist(data_dir, promises, read=False)
+
+
 def main() -> None:
     """One run, ended as a kill would end it."""
     data_dir, promises, work, *synchronous = sys.argv[1:]
     weaken(*synchronous or [""])
-    {"run": run, "persist": persist}[work](Path(data_dir), Promises(Path(promises)))
+    {"run": run, "persist": persist, "alone": alone}[work](Path(data_dir), Promises(Path(promises)))
     # Without the end of the interpreter: nothing is closed, nothing is folded in.
     os._exit(0)
 
