@@ -23,9 +23,6 @@ from edge_reranker.errors import (
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
 _NO_ROOM_BYTES = 256 * 1024
 
-# Extended codes: a sync of a file, and of a directory.
-_UNSYNCED = frozenset({_IOERR | 4 << 8, _IOERR | 5 << 8})
-
 # After these a connection may stay in its error state (SQLCipher's codec does): it is replaced.
 _POISON = frozenset({_IOERR, _CORRUPT, _NOTADB, _CANTOPEN})
 
@@ -46,8 +43,11 @@ def poisons(error: BaseException) -> bool:
 
 
 def unsynced(error: BaseException) -> bool:
-    """Whether ``error`` says that the disk did not take what had been written."""
-    return getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
+    """Whether ``error`` may mean that the disk did not take what had been written.
+
+    SQLite knows whether it was a sync that failed, but the driver hands on the primary code alone.
+    """
+    return primary_code(error) == _IOERR
 
 
 def is_full(error: BaseException) -> bool:
@@ -67,6 +67,10 @@ def translate(error: BaseException, path: Path) -> EdgeRerankerError:
     if isinstance(error, UnicodeEncodeError):
         # str(error) would quote the text.
         return InvalidArgument("text", "has a lone surrogate, which is not valid Unicode; send valid text")
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreFull(f"no space is left for {path}; free some, then try again")
+        return StoreError(f"{path}: {os.strerror(error.errno or 0)}; check the permissions and the disk")
     code = primary_code(error)
     if code == _FULL or (code in (_IOERR, _CANTOPEN) and _no_room(path)):
         return StoreFull(f"no space is left for {path}; free some, then try again: no restart is needed")
@@ -89,15 +93,9 @@ def translated(path: Path) -> Iterator[None]:
     """Turn database and file errors inside the block into the project's."""
     try:
         yield
-    except dbapi2.Error as e:
+    except (dbapi2.Error, UnicodeEncodeError, OSError) as e:
         # ``from None``: a chained database error must not carry a value into a log.
         raise translate(e, path) from None
-    except UnicodeEncodeError as e:
-        raise translate(e, path) from None
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"no space is left for {path}; free some, then try again") from None
-        raise StoreError(f"{path}: {os.strerror(e.errno or 0)}; check the permissions and the disk") from None
 
 
 def _no_room(path: Path) -> bool:

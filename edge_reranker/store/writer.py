@@ -290,7 +290,7 @@ class Writer:
         return self._db
 
     def _start_over(self) -> None:
-        """Forget what is believed of the disk after a sync that failed, and trust the log alone.
+        """Forget what is believed of the disk after a sync that may have failed, and trust the log alone.
 
         The system calls pages clean that it could not write, and the next sync says that all is well. A commit
         that failed may then be found in the log and be taken for durable when it comes again; and what a
@@ -343,16 +343,15 @@ def kept_log(path: Path) -> Iterator[None]:
 
     SQLite else folds it in then, by what it believes to be folded in already, and removes it.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if hasattr(fcntl, "F_OFD_SETLK"):
-            # Of the file handle, not of the process: so it stands in the way of SQLite's lock for closing.
-            lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    with contextlib.ExitStack() as stack:
+        # The last handle of all to be closed, or it would take SQLite's locks with it. A file that is gone needs none.
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("rb", buffering=0))
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                # Of the handle, not of the process: so it stands in the way of SQLite's lock for closing.
+                lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
         yield
-    finally:
-        # The last handle of all, or it would take SQLite's locks with it.
-        os.close(fd)
 
 
 @contextlib.contextmanager

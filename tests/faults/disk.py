@@ -92,7 +92,9 @@ class Disk:
                 assert not shared or self._file(call) is None, "a file that matters is written through a map"
             case _:
                 touched = [int(a) for a in call.arguments if a.isdigit() and int(a) in self._open]
-                named = any(str(self._root).encode().hex(",").replace(",", "\\x") in a for a in call.arguments)
+                named = any(
+                    str(self._root).encode().hex(",").replace(",", "\\x") in a for a in call.arguments
+                )
                 assert not touched and not named, f"{call.name} on a file, which is not modelled"
 
     def finish(self, call: Call) -> None:

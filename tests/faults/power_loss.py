@@ -67,6 +67,31 @@ class Recording:
     root: Path
     promises: Path
 
+    def sync_after_half_a_fold(self) -> int:
+        """Which of the writer's syncs is the first of the database after pages that no sync had covered.
+
+        Counted from 1, in the writer's thread, as strace's ``when=`` does.
+        """
+        names: dict[int, str] = {}
+        counts: Counter[str] = Counter()
+        half = False
+        folded = False
+        for call in self.calls:
+            if call.name == "openat":
+                names[call.result] = call.path(1).name
+            target = names.get(call.number(0)) if call.name in ("pwrite64", "fsync") else None
+            if call.name == "pwrite64" and target == "store.db":
+                folded = True
+            elif call.name == "fsync":
+                counts[call.thread] += 1
+                if target == "store.db":
+                    if half:
+                        return counts[call.thread]
+                    folded = False
+                # Synced by something else than the fold that wrote it: that one stopped half-way.
+                half = half or (folded and target == "store.db-wal")
+        raise AssertionError("no fold stopped half-way: the workload does not do what it is for")
+
     def moments(self) -> list[int]:
         """The places in the log at which something below the root changes."""
         first = next(c.begun for c in self.calls if c.name == "mkdir")
@@ -74,14 +99,14 @@ class Recording:
         return sorted({place for c in changes for place in (c.begun, c.done) if place < sys.maxsize})
 
 
-def record(folder: Path, work: str, *, synchronous: str = "", inject: Sequence[str] = ()) -> Recording:
+def record(folder: Path, work: str, *, control: str = "", inject: Sequence[str] = ()) -> Recording:
     """Run the workload in an empty folder, under strace."""
     root = folder / "disk"
     root.mkdir(parents=True)
     promises = folder / "promises"
     command = [sys.executable, "-m", "tests.faults.workload", str(root / "data"), str(promises), work]
     calls = trace.record(
-        [*command, *([synchronous] if synchronous else [])],
+        [*command, *([control] if control else [])],
         folder / "log",
         inject=inject,
         environment={"PYTHONPATH": ":".join([str(_ROOT), *sys.path[1:]]), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -89,7 +114,9 @@ def record(folder: Path, work: str, *, synchronous: str = "", inject: Sequence[s
     return Recording(calls, root, promises)
 
 
-def states(recording: Recording, n_states: int, seed: int) -> Iterator[tuple[str, dict[str, bytes], Promised]]:
+def states(
+    recording: Recording, n_states: int, seed: int
+) -> Iterator[tuple[str, dict[str, bytes], Promised]]:
     """Losses spread over the run, each with its name, what the disk holds, and what was promised by then."""
     moments = recording.moments()
     rng = random.Random(seed)

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Call:
     """
 
     name: str
+    thread: str
     arguments: tuple[str, ...]
     result: int
     begun: int
@@ -82,10 +83,9 @@ def record(
 ) -> list[Call]:
     """Run ``command`` to its end; what it did. ``inject`` is as strace's ``-e inject=``."""
     faults = [part for each in inject for part in ("-e", f"inject={each}")]
-    # Without the filter in the kernel every system call stops the process; it cannot be had with faults.
-    speed = [] if faults else ["--seccomp-bpf"]
+    # --seccomp-bpf: other system calls do not stop the process.
     run = subprocess.run(
-        [strace(), "-f", *speed, "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)]
+        [strace(), "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)]
         + ["-e", f"trace={_CALLS}", "-e", "signal=none", *faults, *command],
         capture_output=True,
         text=True,
@@ -121,15 +121,13 @@ def parse(lines: Iterator[str]) -> list[Call]:
             continue
         if result.startswith("-") and not injected:
             continue
-        calls.append(
-            Call(name, tuple(arguments.split(", ")), int(result, 0), start, place, injected)
-        )
+        calls.append(Call(name, thread, tuple(arguments.split(", ")), int(result, 0), start, place, injected))
     # A call that a kill cut off may have had its effect.
-    for start, text in begun.values():
+    for thread, (start, text) in begun.items():
         name, _, arguments = text.partition("(")
         if name in ("write", "pwrite64"):
             parts = tuple(arguments.partition(")")[0].split(", "))
-            calls.append(Call(name, parts, len(parts[1]) // 4, start, sys.maxsize, False))
+            calls.append(Call(name, thread, parts, len(parts[1]) // 4, start, sys.maxsize, False))
     return sorted(calls, key=lambda call: call.begun)
 
 
@@ -137,6 +135,3 @@ def _parts(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
     found = pattern.fullmatch(text)
     assert found is not None, f"a line of strace's that nobody understands: {text[:200]}"
     return found.groups()
-
-
-Applied = Callable[[Call], None]

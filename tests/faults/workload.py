@@ -1,10 +1,10 @@
 """A process that records, forgets and opens again, and notes down what the store has promised.
 
-    python -m tests.faults.workload DATA_DIR PROMISES [SYNCHRONOUS]
+    python -m tests.faults.workload DATA_DIR PROMISES WORK [CONTROL]
 
 A line of PROMISES is a mark and event ids: "+" these are recorded, "?" these are about to be forgotten, "-" these are
-forgotten. It is written after the store's call has returned, or before it for "?". ``SYNCHRONOUS`` weakens what the
-store sets up: that is the control.
+forgotten. It is written after the store's call has returned, or before it for "?". ``CONTROL`` weakens the store, so
+that a harness that finds nothing then is known to be blunt: a value of ``synchronous``, or "trusting".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_reranker.errors import StoreError
-from edge_reranker.store import Store, open, store, writer
+from edge_reranker.store import Store, faults, open, store, writer
 from edge_reranker.types import Event, EventType, Item
 
 BATCH = 3
@@ -55,15 +55,16 @@ class Promises:
         self.note("-", ids)
 
 
-def weaken(synchronous: str) -> None:
-    """Have the log folded in soon and, if given, every connection set up with another ``synchronous``."""
-    writer.LOG_COMMITS = _LOG_COMMITS
+def weaken(control: str) -> None:
+    """Have every connection set up with another ``synchronous``, or a sync that failed taken as any error."""
+    if control == "trusting":
+        faults.unsynced = lambda error: False
+        return
     real = store.open_database
 
     def weaker(*args: Any, **kwargs: Any) -> Any:
         db = real(*args, **kwargs)
-        if synchronous:
-            db.conn.execute(f"PRAGMA synchronous = {synchronous}")
+        db.conn.execute(f"PRAGMA synchronous = {control}")
         return db
 
     store.open_database = open.open_database = weaker  # type: ignore[assignment]
@@ -136,8 +137,10 @@ def alone(data_dir: Path, promises: Promises) -> None:
 
 def main() -> None:
     """One run, ended as a kill would end it."""
-    data_dir, promises, work, *synchronous = sys.argv[1:]
-    weaken(*synchronous or [""])
+    data_dir, promises, work, *control = sys.argv[1:]
+    writer.LOG_COMMITS = _LOG_COMMITS
+    if control:
+        weaken(*control)
     {"run": run, "persist": persist, "alone": alone}[work](Path(data_dir), Promises(Path(promises)))
     # Without the end of the interpreter: nothing is closed, nothing is folded in.
     os._exit(0)
