@@ -178,8 +178,8 @@ def _set_up(conn: dbapi2.Connection, path: Path, key: Key, *, read_only: bool) -
     pragma("foreign_keys = ON")
     # What is deleted is overwritten, even though it is encrypted: the key lives on.
     pragma("secure_delete = ON")
-    # The log is cut back to this once it was folded in, so that one big import does not hold the space for good.
-    # Half of what the writer lets it have: what lies in it already is written faster than what makes it longer.
+    # The log is cut back to this once it was folded in, so that one big import does not hold the space for
+    # good. Half of what the writer lets it have: to write over it is faster than to make it longer.
     pragma("journal_size_limit = 2097152")
     # The writer folds the log in: SQLite by itself would not tell of an error.
     pragma("wal_autocheckpoint = 0")

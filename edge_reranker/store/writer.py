@@ -19,7 +19,7 @@ from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.errors import StoreBusy, StoreCorrupt, StoreError
-from edge_reranker.store import faults
+from edge_reranker.store import faults, files
 
 _T = TypeVar("_T")
 
@@ -29,8 +29,8 @@ QUEUE_JOBS = 1024
 _GROUP_JOBS = 256
 # A job nobody waits for gives others this long to share its commit, and its fsync.
 _LINGER_S = 0.05
-# When the log is folded in. SQLite would do it by itself, but keep an error to itself, and to ask it for the pages
-# in the log costs a sync. So: the commits that make half of ``LOG_BYTES`` if each holds an event or two, or the size.
+# When the log is folded in. SQLite would do it by itself, but keep an error to itself, and to ask it for the
+# pages in the log costs a sync. So: as many commits as make half of LOG_BYTES, if small, or the file's size.
 LOG_COMMITS = 64
 LOG_BYTES = 4 * 1024 * 1024
 
@@ -292,11 +292,15 @@ class Writer:
     def _start_over(self) -> None:
         """Forget what is believed of the disk after a sync that may have failed, and trust the log alone.
 
-        The system calls pages clean that it could not write, and the next sync says that all is well. A commit
-        that failed may then be found in the log and be taken for durable when it comes again; and what a
-        checkpoint had folded in before the sync is not folded in again. So everything is closed, which has
-        SQLite read the log from its start, and all of it is folded in before anything else is acknowledged.
+        The system calls pages clean that it could not write, and the next sync says that all is well. A
+        commit that failed may then be found in the log and be taken for durable when it comes again; and
+        what was folded in before the sync is not folded in again. So everything is closed, which has SQLite
+        read the log from its start, and all of it is folded in before anything else is acknowledged.
         """
+        # Raises OSError while the disk takes nothing: until then, readers keep the connections that they have.
+        probe = self._path.with_name("probe")
+        files.write_private(probe, bytes(4096))
+        probe.unlink()
         with self._closed_others(), kept_log(self._path):
             self._disconnect()
         self._distrusted, self._unfolded = False, True
@@ -332,7 +336,7 @@ def checkpoint(db: Database) -> bool:
 
 
 def fold(db: Database) -> bool:
-    """Fold into the database what no reader keeps from it, without waiting; whether that was the whole log."""
+    """Fold in what no reader needs from the log, without waiting; whether that was all of it."""
     busy, n_pages, folded = db.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return bool(busy == 0 and n_pages == folded)
 
@@ -344,7 +348,7 @@ def kept_log(path: Path) -> Iterator[None]:
     SQLite else folds it in then, by what it believes to be folded in already, and removes it.
     """
     with contextlib.ExitStack() as stack:
-        # The last handle of all to be closed, or it would take SQLite's locks with it. A file that is gone needs none.
+        # Closed last of all, or it would take SQLite's locks with it. A file that is gone needs no lock.
         with contextlib.suppress(OSError):
             file = stack.enter_context(path.open("rb", buffering=0))
             if hasattr(fcntl, "F_OFD_SETLK"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
@@ -19,6 +20,8 @@ from tests.faults.trace import Call
 from tests.faults.workload import BATCH, NAMESPACES
 
 _ROOT = Path(__file__).parent.parent.parent
+# So that children find this package and load the code under test, and write no bytecode while they are watched.
+SURROUNDINGS = {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path]), "PYTHONDONTWRITEBYTECODE": "1"}
 _CHANGES = frozenset({"write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "mkdir"})
 
 
@@ -109,7 +112,7 @@ def record(folder: Path, work: str, *, control: str = "", inject: Sequence[str] 
         [*command, *([control] if control else [])],
         folder / "log",
         inject=inject,
-        environment={"PYTHONPATH": ":".join([str(_ROOT), *sys.path[1:]]), "PYTHONDONTWRITEBYTECODE": "1"},
+        environment=SURROUNDINGS,
     )
     return Recording(calls, root, promises)
 
