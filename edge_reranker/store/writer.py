@@ -297,7 +297,7 @@ class Writer:
         what was folded in before the sync is not folded in again. So everything is closed, which has SQLite
         read the log from its start, and all of it is folded in before anything else is acknowledged.
         """
-        # Raises OSError while the disk takes nothing: until then, readers keep the connections that they have.
+        # Raises OSError while the disk takes nothing: until then, readers keep the connections they have.
         probe = self._path.with_name("probe")
         files.write_private(probe, bytes(4096))
         probe.unlink()

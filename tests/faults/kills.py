@@ -1,9 +1,9 @@
-"""Processes that record until they are killed: forked from one that has loaded everything, so that 200 are quick.
+"""Processes that record until they are killed: forks of one that has loaded everything, so they are quick.
 
-    python -m tests.faults.kills
+    python -m tests.faults.kills [early]
 
-reads lines "DATA_DIR PROMISES NUMBER" from its standard input and forks a process for each, whose id it prints; a
-line "end PID" collects that process.
+reads lines "DATA_DIR PROMISES NUMBER" from its standard input and forks a process for each, whose id it
+prints; a line "end PID" collects that process. With "early" they promise before they record: the control.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from edge_reranker.store import Store, writer
 from tests.faults.power_loss import SURROUNDINGS, Promised
 from tests.faults.workload import Promises, batch
 
-# As a folder for what the processes record, and the longest that one lives, in s.
-_LIFE_S = 0.25
+# How long a process lives at most that is not waited for, and how many promises others make.
+_EARLY_S = 0.1
+_MOST_PROMISES = 25
+_GIVE_UP_S = 30.0
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ def kill(folder: Path, n_kills: int, seed: int, *, control: str = "") -> Killed:
             nursery.stdin.write(f"{data_dir} {promises} {number}\n")
             nursery.stdin.flush()
             pid = int(nursery.stdout.readline())
-            time.sleep(rng.uniform(0.0, _LIFE_S))
+            _wait(promises, rng)
             os.kill(pid, signal.SIGKILL)
             nursery.stdin.write(f"end {pid}\n")
             nursery.stdin.flush()
@@ -72,6 +74,16 @@ def kill(folder: Path, n_kills: int, seed: int, *, control: str = "") -> Killed:
             _look(data_dir, promised, found)
     found.acknowledged = len(promised.recorded)
     return found
+
+
+def _wait(promises: Path, rng: random.Random) -> None:
+    """Until some moment: soon for one in four, else once so many promises were made."""
+    n_promises = 0 if rng.random() < 0.25 else rng.randint(1, _MOST_PROMISES)
+    until = time.monotonic() + _GIVE_UP_S
+    while promises.read_bytes().count(b"\n") < n_promises:
+        assert time.monotonic() < until, "nothing was promised"
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0.0, 0.02 if n_promises else _EARLY_S))
 
 
 def _look(data_dir: Path, promised: Promised, found: Killed) -> None:

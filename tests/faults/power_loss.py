@@ -20,7 +20,7 @@ from tests.faults.trace import Call
 from tests.faults.workload import BATCH, NAMESPACES
 
 _ROOT = Path(__file__).parent.parent.parent
-# So that children find this package and load the code under test, and write no bytecode while they are watched.
+# So that children load this package and the code under test, and write no bytecode while they are watched.
 SURROUNDINGS = {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path]), "PYTHONDONTWRITEBYTECODE": "1"}
 _CHANGES = frozenset({"write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "mkdir"})
 

@@ -1,6 +1,7 @@
 """The power goes at any moment, and nothing that was acknowledged is lost.
 
-What a process writes is recorded with strace, and the states that a disk may then hold are made of that and opened.
+What a process writes is recorded with strace, and the states that a disk may then hold are made of that and
+opened.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def test_a_write_that_began_during_a_sync_is_not_covered_by_it(disk: Disk) -> No
     assert b"a" * 2 * SECTOR in _may_hold(disk)
 
 
-def test_a_sync_that_fails_drops_what_it_should_have_kept_and_the_next_knows_nothing_of_it(
+def test_a_sync_that_fails_drops_what_it_should_have_kept_and_the_next_is_no_help(
     disk: Disk,
 ) -> None:
     _write(disk, b"b", 0)

@@ -1,7 +1,7 @@
 """What a process did to its files, in order, as strace saw it.
 
-strace runs the process itself, so nothing in it knows that it is watched, and a system call that nobody thought of
-is an error here instead of a gap.
+strace runs the process itself, so nothing in it knows that it is watched, and a system call that nobody
+thought of is an error here instead of a gap.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _BLOCK = 1 << 24
 class Call:
     """One system call that succeeded, or failed on purpose.
 
-    ``begun`` and ``done`` are places in the log: from the first on, the call may have had its effect, from the
-    second on it has.
+    ``begun`` and ``done`` are places in the log: from the first on, the call may have had its effect, from
+    the second on it has.
     """
 
     name: str
@@ -85,8 +85,10 @@ def record(
     faults = [part for each in inject for part in ("-e", f"inject={each}")]
     # --seccomp-bpf: other system calls do not stop the process.
     run = subprocess.run(
-        [strace(), "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)]
-        + ["-e", f"trace={_CALLS}", "-e", "signal=none", *faults, *command],
+        [
+            *(strace(), "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)),
+            *("-e", f"trace={_CALLS}", "-e", "signal=none", *faults, *command),
+        ],
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -2,9 +2,10 @@
 
     python -m tests.faults.workload DATA_DIR PROMISES WORK [CONTROL]
 
-A line of PROMISES is a mark and event ids: "+" these are recorded, "?" these are about to be forgotten, "-" these are
-forgotten. It is written after the store's call has returned, or before it for "?". ``CONTROL`` weakens the store, so
-that a harness that finds nothing then is known to be blunt: a value of ``synchronous``, or "trusting".
+A line of PROMISES is a mark and event ids: "+" these are recorded, "?" these are about to be forgotten, "-"
+these are forgotten. It is written after the store's call has returned, or before it for "?". ``CONTROL``
+weakens the store, so that a harness that finds nothing then is known to be blunt: a value of ``synchronous``,
+or "trusting".
 """
 
 from __future__ import annotations
