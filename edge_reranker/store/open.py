@@ -100,6 +100,18 @@ def open_database(path: Path, key: Key, *, read_only: bool = False) -> Database:
         raise
 
 
+def open_staging(path: Path, key: Key) -> Database:
+    """A connection to a database at ``path`` that need not outlive a crash, for rows on their way.
+
+    Raises as ``open_database``.
+    """
+    db = open_database(path, key, read_only=True)
+    # The file is thrown away, so nothing has to survive, nor to be undone.
+    for pragma in ("query_only = OFF", "journal_mode = OFF", "synchronous = OFF"):
+        db.conn.execute(f"PRAGMA {pragma}").fetchone()
+    return db
+
+
 def open_still(path: Path, key: Key, *, salt: str = "") -> Database:
     """A connection that reads a file which nobody writes to, and makes no file beside it.
 

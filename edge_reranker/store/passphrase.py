@@ -21,7 +21,8 @@ from edge_reranker.errors import InvalidArgument
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-_VERSION = b"age-encryption.org/v1\n"
+MAGIC = b"age-encryption.org/v1\n"
+"""What every such file begins with."""
 _LABEL = b"age-encryption.org/v1/scrypt"
 _STANZA = re.compile(rb"-> scrypt ([A-Za-z0-9+/]{22}) ([1-9][0-9]?)\n")
 _FILE_KEY_BYTES = 16
@@ -44,7 +45,7 @@ def encrypt(source: BinaryIO, target: BinaryIO, passphrase: str) -> None:
         raise InvalidArgument("passphrase", "is empty; choose one of several words")
     file_key, salt, nonce = (secrets.token_bytes(16) for _ in range(3))
     wrapped = _aead(_wrap_key(passphrase, salt, _LOG_N)).encrypt(_ZERO_NONCE, file_key, None)
-    header = b"%s-> scrypt %s %d\n%s\n---" % (_VERSION, _base64(salt), _LOG_N, _base64(wrapped))
+    header = b"%s-> scrypt %s %d\n%s\n---" % (MAGIC, _base64(salt), _LOG_N, _base64(wrapped))
     target.write(b"%s %s\n" % (header, _base64(_header_mac(file_key, header))))
     target.write(nonce)
     content = _aead(_derive(file_key, nonce, b"payload"))
@@ -74,7 +75,7 @@ def _open_header(source: BinaryIO, passphrase: str) -> bytes:
     """The file key. Raises InvalidArgument."""
     lines = [source.readline(_MAX_LINE_BYTES) for _ in range(4)]
     stanza = _STANZA.fullmatch(lines[1])
-    if lines[0] != _VERSION or stanza is None or not lines[3].startswith(b"--- "):
+    if lines[0] != MAGIC or stanza is None or not lines[3].startswith(b"--- "):
         raise InvalidArgument("file", "is not a file under a passphrase; give the one that was exported")
     log_n = int(stanza[2])
     if log_n > _MAX_LOG_N:

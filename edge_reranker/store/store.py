@@ -12,17 +12,27 @@ from sqlite_utils import Database
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreCorrupt, StoreError
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, prefixes, rankings, vectors
+from edge_reranker.store import export, faults, files, forget, prefixes, rankings, vectors
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
+from edge_reranker.store.imports import Import, remove_leftovers
 from edge_reranker.store.open import open_database
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.start import Started, start
 from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
+from edge_reranker.types import (
+    Context,
+    Event,
+    EventType,
+    Forgotten,
+    LoggedRanking,
+    PrefixState,
+    Ranking,
+    Recorded,
+)
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -69,6 +79,7 @@ class Store:
         path = data_dir / "store.db"
         files.private_dir(data_dir)
         with faults.translated(path):
+            remove_leftovers(data_dir)
             started = start(path, source=key_source, kept=backups)
         return cls(path, started, kept=backups)
 
@@ -157,6 +168,25 @@ class Store:
         with faults.translated(self.path):
             self._care.remove_copies()
         return gone
+
+    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+        """All of a namespace that cannot be made again, page by page, as it was at the first one.
+
+        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
+        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        """
+        return export.pages(self._read, namespace)
+
+    def importing(self, namespace: str, done: Callable[[], None] = lambda: None) -> Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is.
+
+        ``done`` is called in between the commit and the return of ``finish``. Raises StoreError.
+        """
+
+        def committed(result: Recorded) -> None:
+            self._changed(namespace, result.recorded)
+
+        return Import(self.path, self._writer, namespace, committed, done)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
