@@ -17,7 +17,11 @@ def private_dir(path: Path) -> None:
     made.
     """
     try:
+        made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in made:
+            # Else a power loss takes the directory, with everything that was synced inside it.
+            sync_dir(each.parent)
         info = path.stat()
         if info.st_uid != os.geteuid():
             raise FailedPrecondition(

@@ -190,5 +190,10 @@ def _set_up(conn: dbapi2.Connection, path: Path, key: Key, *, read_only: bool) -
     pragma("foreign_keys = ON")
     # What is deleted is overwritten, even though it is encrypted: the key lives on.
     pragma("secure_delete = ON")
-    # A checkpoint cuts the log back to this, so that one big import does not hold the space for good.
-    pragma("journal_size_limit = 4194304")
+    # The log is cut back to this once it was folded in, so that one big import does not hold the space for
+    # good. Half of what the writer lets it have: to write over it is faster than to make it longer.
+    pragma("journal_size_limit = 2097152")
+    # The writer folds the log in: SQLite by itself would not tell of an error.
+    pragma("wal_autocheckpoint = 0")
+    # The name of the log. SQLite syncs it too, but says nothing when that fails.
+    files.sync_dir(path.parent)

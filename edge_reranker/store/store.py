@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreCorrupt, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreCorrupt, StoreError
 from edge_reranker.store import events as event_rows
 from edge_reranker.store import export, faults, files, forget, prefixes, rankings, vectors
 from edge_reranker.store.backups import KEPT, Backups
@@ -36,6 +36,8 @@ from edge_reranker.types import (
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
+# Reads take milliseconds; one that takes longer is not waited for.
+_READERS_S = 1.0
 
 
 class Store:
@@ -50,8 +52,10 @@ class Store:
         self.path = path
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
-        self._writer = Writer(self._connect, path, damaged=lambda: self._care.suspect())
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
+        self._writer = Writer(
+            self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
+        )
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
@@ -277,6 +281,15 @@ class Store:
         """Whatever anybody remembers of the events, it may be of others now."""
         with self._lock:
             self._restored += 1
+
+    @contextlib.contextmanager
+    def _log_read_anew(self) -> Iterator[None]:
+        with self.backups.held_off(), self._readers.kept_out(_READERS_S) as free:
+            if not free:
+                raise StoreBusy(f"{self.path} is being read while its log must be read anew; try again")
+            yield
+            # A batch that failed at the last moment may be there now.
+            self._was_restored()
 
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:
