@@ -9,8 +9,11 @@ import pytest
 
 from edge_reranker.errors import StoreError
 from edge_reranker.store import Store
+from tests.faults import trace
 from tests.faults.attended import attended
 from tests.faults.workload import batch
+
+pytestmark = pytest.mark.skipif(not trace.usable(), reason=trace.INSTALL)
 
 RECOVERY_S = 5.0
 
