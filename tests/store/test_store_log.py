@@ -101,7 +101,7 @@ def test_after_a_disk_error_all_of_the_log_is_folded_in_before_anything_is_ackno
         return bool(n_pages == n_folded)
 
     with pytest.raises(Exception, match="cannot be read or written"):
-        store._writer.submit(fail)
+        store._writer.alone(fail)
     assert store._writer.alone(folded)
     # A batch that failed may be there after all: whoever remembers the events has to ask again.
     assert store.generation("app") > before
@@ -121,7 +121,7 @@ def test_a_read_that_goes_on_keeps_the_log_from_being_read_anew_and_is_not_distu
         db.conn.execute("BEGIN")
         db.conn.execute("SELECT count(*) FROM events").fetchall()
         with pytest.raises(Exception, match="cannot be read or written"):
-            store._writer.submit(fail)
+            store._writer.alone(fail)
         with pytest.raises(StoreBusy, match="is being read"):
             store.record("app", [make_event(2)])
         assert db.conn.execute("SELECT count(*) FROM events").fetchone()[0] == 1
