@@ -21,6 +21,7 @@ NAMES = (
     "take_along",
     "idle",
     "survival",
+    "durability",
     "mutants",
     "busy",
     "client_import",
