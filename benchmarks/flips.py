@@ -2,7 +2,7 @@
 
 A small store (45 pages), so that pages of all kinds are hit, and its backup. Each flip is in a fresh copy of
 the closed store. Of three moments, the first that notices counts: the opening; a read of the newest 100
-events while the store is open; the daily check, which is also the daily backup. The time is from the beginning
+events while the store is open; the daily check, which is the daily backup. The time is from the beginning
 of that moment to a store that answers with the backup's events.
 """
 
