@@ -27,6 +27,8 @@ NAMES = (
     "client_import",
     "contention",
     "logs",
+    "flips",
+    "backup",
 )
 # Minutes each: only when named.
 LONG = ("modes",)
