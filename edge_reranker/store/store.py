@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,16 +14,29 @@ from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
+from edge_reranker.store import clock as store_clock
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, vectors
+from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, retention, vectors
 from edge_reranker.store.check import problems
+from edge_reranker.store.clock import Clock, Noted
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
-from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
+from edge_reranker.store.sweep import Sweep, Swept
+from edge_reranker.store.writer import Writer, checkpoint, transaction
+from edge_reranker.types import (
+    Context,
+    Event,
+    EventType,
+    Forgotten,
+    PrefixState,
+    Ranking,
+    Recorded,
+    Retention,
+)
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -34,8 +49,10 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key) -> None:
+    def __init__(self, path: Path, key: keys.Key, clock: Clock) -> None:
         self.path = path
+        self._clock = clock
+        self._reach = Reach()
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
         self._writer = Writer(self._connect, path)
@@ -47,10 +64,18 @@ class Store:
         self._close_lock = threading.Lock()
 
     @classmethod
-    def open(cls, data_dir: Path, *, key_source: str = "auto") -> Store:
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        key_source: str = "auto",
+        device_s: Callable[[], float] = time.time,
+        passed_s: Callable[[], float] = store_clock.passed_s,
+    ) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
+        ``device_s`` is the device's clock (s since 1970), ``passed_s`` one that nobody can set.
         Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
         it is), FailedPrecondition for a directory that cannot be private, StoreError.
         """
@@ -64,8 +89,11 @@ class Store:
                 make_database(path, key)
             make_private(path)
             db = open_database(path, key)
+            noted = Noted(device_s(), device_s())
             try:
                 migrate(db, path)
+                with transaction(db):
+                    noted = store_clock.begin(db, device_s())
                 # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
                 checkpoint(db)
             except dbapi2.Error as e:
@@ -74,7 +102,7 @@ class Store:
                     raise
             finally:
                 db.close()
-        return cls(path, key)
+        return cls(path, key, Clock(noted, device_s, passed_s))
 
     @property
     def commits(self) -> int:
@@ -91,13 +119,29 @@ class Store:
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
         """
-        rows = event_rows.encode(events)
+        now = self._clock.now()
+        rows = event_rows.encode(
+            [
+                event if at == event.occurred_at else dataclasses.replace(event, occurred_at=at)
+                for event in events
+                for at in (store_clock.dated(event.occurred_at, now),)
+            ]
+        )
         if not rows:
             return Recorded(0, 0)
-        return self._writer.submit(
-            lambda db: event_rows.insert(db, namespace, rows),
-            lambda result: self._changed(namespace, result.recorded),
-        )
+        note = self._clock.due(now)
+
+        def insert(db: Database) -> Recorded:
+            if note:
+                store_clock.put(db, now)
+            return event_rows.insert(db, namespace, rows)
+
+        def after(result: Recorded) -> None:
+            if note:
+                self._clock.kept(now)
+            self._changed(namespace, result.recorded)
+
+        return self._writer.submit(insert, after)
 
     def context(
         self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
@@ -105,8 +149,12 @@ class Store:
         """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then."""
         if limit <= 0:
             return Context()
+        before = self._reach.reading(namespace)
         found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
-        return Context(tuple(reversed(found)))
+        context = Context(tuple(reversed(found)))
+        if self._reach.read(namespace, before, context, types):
+            self._changed(namespace, 1)
+        return context
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the namespace's events do, after the commit. No I/O."""
@@ -147,6 +195,32 @@ class Store:
         erasure = Erasure(self.path, remove, some if everything else None, removed)
         return erasure.run(self._writer, self._reserve)
 
+    def now(self) -> float:
+        """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
+        return self._clock.now().store_s
+
+    def retention(self, namespace: str) -> Retention:
+        """How long the namespace's events are kept; everything, until a rule is set."""
+        return self._read(lambda db: retention.get(db, namespace))
+
+    def retentions(self) -> dict[str, Retention]:
+        """The rule of each namespace that has one."""
+        return self._read(retention.rules)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
+        self._writer.submit(lambda db: retention.put(db, namespace, rule))
+
+    def sweep(self, namespace: str) -> Iterator[Swept]:
+        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
+
+        At the end exactly those events are gone that were over the rule when it began, with what only they
+        needed. It may stop after any step, and be begun again. Raises StoreError.
+        """
+        sweep = Sweep(namespace, self._writer, self._read, self._clock, self._removed)
+        with faults.translated(self.path):
+            yield from sweep.run()
+
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
         if not hashes:
@@ -163,6 +237,7 @@ class Store:
         self, namespace: str, ranking: Ranking, *, surface: str, session_id: str, created_at: float
     ) -> None:
         """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted."""
+        at = store_clock.dated(created_at, self._clock.now())
 
         def run(db: Database) -> None:
             rankings.put(
@@ -172,7 +247,7 @@ class Store:
                 rankings.encode(ranking),
                 surface=surface,
                 session_id=session_id,
-                created_at=created_at,
+                created_at=at,
             )
 
         self._writer.post(run)
@@ -215,7 +290,9 @@ class Store:
         """Store what waits, fold the log into the database, close. Idempotent."""
         with self._close_lock:
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
+            now = self._clock.now()
             with contextlib.suppress(StoreError):
+                self._writer.submit(lambda db: store_clock.put(db, now))
                 self._writer.alone(checkpoint)
             self._readers.close()
             self._writer.close()
@@ -229,6 +306,11 @@ class Store:
     def _read(self, query: Callable[[Database], _T]) -> _T:
         with faults.translated(self.path), self._readers.one() as db:
             return query(db)
+
+    def _removed(self, namespace: str, latest: dict[int, float]) -> bool:
+        touched = self._reach.removed(namespace, latest)
+        self._changed(namespace, int(touched))
+        return touched
 
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:

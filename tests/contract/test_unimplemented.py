@@ -24,8 +24,6 @@ LATER = {
     "ContextService/GetProfile",
     "ContextService/MuteTopic",
     "ContextService/UnmuteTopic",
-    "ContextService/GetRetention",
-    "ContextService/SetRetention",
     "NamespaceService/ListNamespaces",
     "NamespaceService/CreateNamespace",
     "NamespaceService/DeleteNamespace",

@@ -19,6 +19,8 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Retention,
+    RetentionStatus,
     Timings,
 )
 
@@ -47,6 +49,7 @@ class FakeCore:
     seen: list[RerankQuery] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
+    rules: dict[str, Retention] = field(default_factory=dict)
     streams_closed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -98,6 +101,14 @@ class FakeCore:
         ]
         self.stored[namespace] = [event for event in kept if event not in gone]
         return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        self.before(Deadline())
+        return RetentionStatus(self.rules.get(namespace, Retention()), 1.7e9)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        self.before(Deadline())
+        self.rules[namespace] = rule
 
     pack_id = "films-1"
 
