@@ -40,8 +40,8 @@ class EdgeReranker:
     ``EDGE_RERANKER_TOKEN`` and ``EDGE_RERANKER_DATA_DIR``, then the platform's data directory. A given
     ``data_dir`` means its own socket and token, whatever the environment says. The socket is the one that
     ``config.toml`` in the data directory names, else the usual one; other settings files are not read.
-    ``owner=True`` reads the owner's token, which every call but ``rerank``, ``record`` and
-    ``events`` needs.
+    ``owner=True`` reads the owner's token, which all calls but ``rerank``, ``record``, ``events``
+    and ``healthy`` need.
     Every call ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like,
     and close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
     argument that cannot be right raises its kind ``InvalidArgument``, which names it.
