@@ -69,8 +69,8 @@ def show(namespace: str, as_json: bool, **flags: Any) -> None:
 @retention.command("set")
 @options.data_dir
 @_namespace
-@click.option("--max-age-days", type=click.IntRange(1, _MOST), default=0, help="Days after which events go.")
-@click.option("--max-events", type=click.IntRange(1, _MOST), default=0, help="Events kept, the newest.")
+@click.option("--max-age-days", type=click.IntRange(1, _MOST), help="Days after which events go.")
+@click.option("--max-events", type=click.IntRange(1, _MOST), help="Events kept, the newest.")
 @click.option(
     "--type",
     "types",
@@ -82,8 +82,8 @@ def show(namespace: str, as_json: bool, **flags: Any) -> None:
 @options.as_json
 def set_(
     namespace: str,
-    max_age_days: int,
-    max_events: int,
+    max_age_days: int | None,
+    max_events: int | None,
     types: tuple[str, ...],
     keep_all: bool,
     as_json: bool,
@@ -101,8 +101,8 @@ def set_(
         problem = "give --max-age-days, --max-events or --type, or --keep-all alone"
         raise InvalidArgument("retention set", problem)
     request = messages.request(context_service_pb2.SetRetentionRequest, namespace=namespace)
-    request.retention.max_age_days = max_age_days
-    request.retention.max_events = max_events
+    request.retention.max_age_days = max_age_days or 0
+    request.retention.max_events = max_events or 0
     request.retention.by_type.extend(_of_type(each) for each in types)
     with options.connect(flags, owner=True) as client:
         answer = client.set_retention_message(request)
