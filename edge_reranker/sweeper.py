@@ -40,6 +40,8 @@ class Sweeper:
         self._due = set(self._rules)
         self._recorded: dict[str, int] = {}
         self._sweeping = ""
+        self._setting = threading.Lock()
+        self._stopping = ""  # the namespace whose rule is being changed
         self._swept_at_s = time.monotonic()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -53,15 +55,34 @@ class Sweeper:
         return RetentionStatus(self._store.retention(namespace), self._store.now(), sweeping)
 
     def set(self, namespace: str, rule: Retention) -> None:
-        """Changes a rule, durably, and has the namespace swept. Raises StoreError."""
-        self._store.set_retention(namespace, rule)
+        """Changes a rule, durably, and has the namespace swept. Raises StoreError.
+
+        Once it returns, nothing more goes by the rule before.
+        """
+        with self._setting:
+            with self._changed:
+                self._stopping = namespace
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._sweeping != namespace)
+            try:
+                self._store.set_retention(namespace, rule)
+            except BaseException:
+                rule = self._rules.get(namespace, Retention())
+                raise
+            finally:
+                self._changed_to(namespace, rule)
+
+    def _changed_to(self, namespace: str, rule: Retention) -> None:
         with self._changed:
+            self._stopping = ""
             if rule:
                 self._rules[namespace] = rule
                 self._due.add(namespace)
                 self._start()
             else:
                 self._rules.pop(namespace, None)
+                self._due.discard(namespace)
+                self._recorded.pop(namespace, None)
             self._changed.notify_all()
 
     def recorded(self, namespace: str, n_events: int) -> None:
@@ -96,18 +117,21 @@ class Sweeper:
             with self._changed:
                 self._sweeping = ""
                 self._changed.notify_all()
-                while not (self._closed or self._due):
+                while not (self._closed or self._due - {self._stopping}):
                     if not self._changed.wait(self._until_next_s()):
                         self._due.update(self._rules)
                 if self._closed:
                     return
-                self._sweeping = self._due.pop()
+                self._sweeping = (self._due - {self._stopping}).pop()
+                self._due.discard(self._sweeping)
                 self._recorded.pop(self._sweeping, None)
                 self._swept_at_s = time.monotonic()
             self._sweep(self._sweeping)
 
     def _until_next_s(self) -> float | None:
         """How long nothing can come over a rule; None: until something is recorded."""
+        if self._due:  # its rule is being changed
+            return None
         by_age = any(
             rule.max_age_days or any(each.max_age_days for each in rule.by_type)
             for rule in self._rules.values()
@@ -125,7 +149,7 @@ class Sweeper:
                 if step.touched:
                     self._swept(namespace, True)
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._closed, timeout=max(step.took_s, _REST_S)):
+                    if self._changed.wait_for(self._must_stop, timeout=max(step.took_s, _REST_S)):
                         return
         except StoreError:
             # A full or damaged disk: everybody who uses the store is told, and the next hour tries again.
@@ -133,6 +157,9 @@ class Sweeper:
         finally:
             if removed:
                 self._swept(namespace, touched)
+
+    def _must_stop(self) -> bool:
+        return self._closed or self._stopping == self._sweeping
 
 
 def _margin(rule: Retention) -> int:

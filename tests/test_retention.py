@@ -81,6 +81,18 @@ def test_a_namespace_is_swept_when_it_has_a_tenth_more_than_it_keeps(tmp_path: P
         assert known(whole) == [f"e{n}" for n in range(1_199, 199, -1)]
 
 
+def test_once_everything_is_to_be_kept_nothing_more_goes_by_the_rule_before(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        for first in range(0, 3_000, 500):
+            whole.record("a", liked(*range(first, first + 500), at_s=1e9 + first))
+        whole.set_retention("a", Retention(max_events=1))
+        whole.set_retention("a", Retention())
+        left = len(known(whole))
+        assert not whole.retention("a").sweeping
+        time.sleep(0.05)
+        assert len(known(whole)) == left > 1
+
+
 def test_without_a_rule_no_thread_is_there_to_wake_up(tmp_path: Path) -> None:
     before = sweepers()
     with pipeline(tmp_path) as whole:
