@@ -25,6 +25,7 @@ NAMES = (
     "client_import",
     "contention",
     "logs",
+    "retention",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

@@ -67,7 +67,7 @@ def advance(noted: Noted, device_s: float, passed: float | None) -> Noted:
         more += far
         if more > 0:
             steps.append((since, more))
-    # From a time that cannot be right, no jump says how long it has been: `begin` knows what to do.
+    # From a time that cannot be right, no jump says how long it has been: see `set_right`.
     while steps and store_s >= _RELEASED_S and store_s - steps[0][0] >= _WAIT_S:
         _, far = steps.pop(0)
         store_s += far
@@ -97,22 +97,25 @@ def put(db: Database, noted: Noted) -> None:
 
 
 def begin(db: Database, device_s: float) -> Noted:
-    """The time at a start, noted, inside the caller's transaction.
-
-    A store without events believes the clock as it is. What was recorded by a clock from before this program
-    was there is as old as that clock said, counted back from the first that can be right.
-    """
+    """The time at a start. A store without events believes the clock as it is. Nothing is written."""
     noted = get(db)
     if noted is None or db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None:
-        now = Noted(device_s, device_s)
-    elif noted.store_s < _RELEASED_S <= device_s:
+        return Noted(device_s, device_s)
+    return advance(noted, device_s, None)
+
+
+def set_right(db: Database, now: Noted) -> Noted:
+    """The time from now on, once this clock has been set for the first time; noted.
+
+    Inside the caller's transaction. What was recorded by a clock from before this program was there is as old
+    as that clock said, counted back from the first that can be right.
+    """
+    if now.store_s < _RELEASED_S <= now.device_s:
         db.conn.execute(
             "UPDATE events SET occurred_at = occurred_at + ? WHERE occurred_at <= ?",
-            (device_s - noted.store_s, noted.store_s + _AHEAD_S),
+            (now.device_s - now.store_s, now.store_s + _AHEAD_S),
         )
-        now = Noted(device_s, device_s)
-    else:
-        now = advance(noted, device_s, None)
+        now = Noted(now.device_s, now.device_s)
     put(db, now)
     return now
 

@@ -92,8 +92,9 @@ class Store:
             noted = Noted(device_s(), device_s())
             try:
                 migrate(db, path)
+                noted = store_clock.begin(db, device_s())
                 with transaction(db):
-                    noted = store_clock.begin(db, device_s())
+                    noted = store_clock.set_right(db, noted)
                 # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
                 checkpoint(db)
             except dbapi2.Error as e:
