@@ -30,11 +30,17 @@ class Sweeper:
     """
 
     def __init__(
-        self, store: Store, swept: Callable[[str, bool], None], *, every_s: float = _EVERY_S
+        self,
+        store: Store,
+        swept: Callable[[str, bool], None],
+        *,
+        every_s: float = _EVERY_S,
+        rest_s: float = _REST_S,
     ) -> None:
         self._store = store
         self._swept = swept
         self._every_s = every_s
+        self._rest_s = rest_s
         self._changed = threading.Condition()
         self._rules = store.retentions()
         self._due = set(self._rules)
@@ -149,7 +155,7 @@ class Sweeper:
                 if step.touched:
                     self._swept(namespace, True)
                 with self._changed:
-                    if self._changed.wait_for(self._must_stop, timeout=max(step.took_s, _REST_S)):
+                    if self._changed.wait_for(self._must_stop, timeout=max(step.took_s, self._rest_s)):
                         return
         except StoreError:
             # A full or damaged disk: everybody who uses the store is told, and the next hour tries again.
