@@ -29,13 +29,14 @@ from edge_reranker.scoring import (
     TierScores,
     User,
 )
-from edge_reranker.store import Store
+from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
 from edge_reranker.types import (
     Context,
     DegradedReason,
     Event,
     Forgotten,
+    LoggedRanking,
     Model,
     Ranking,
     Recorded,
@@ -183,6 +184,23 @@ class Pipeline:
             self._prefill_soon(namespace)
         elif tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """Everything that cannot be made again, page by page."""
+        return self._store.export(namespace)
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import, whose end has the newest items encoded before they are needed."""
+        return self._store.importing(namespace, lambda: self._imported(namespace))
+
+    def _imported(self, namespace: str) -> None:
+        with self._current.use() as serving, contextlib.suppress(StoreError):  # the next request says so
+            tiers = serving.tiers
+            user = self._user(tiers, namespace)
+            if tiers.background is not None and tiers.vectors is not None:
+                items = [event.item for event in user.context.events if event.item is not None]
+                tiers.background.schedule(user.owner, tiers.vectors.keyed(items)[::-1], first=True)
+        self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
         background = self._current.value.tiers.background

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.server import checks, limits
+from edge_reranker.server import limits
 from edge_reranker.types import EventType, Retention, TypeRetention
 
 if TYPE_CHECKING:
     from edge_reranker.v1 import context_service_pb2
 
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
-
-
-def namespace(value: str) -> str:
-    """The name as it is, "" for the token's own; raises InvalidArgument for a long one."""
-    return checks.name("namespace", value)
 
 
 def rule(message: context_service_pb2.SetRetentionRequest) -> Retention:

@@ -9,6 +9,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.types import (
     Event,
     Forgotten,
+    LoggedRanking,
     Model,
     Ranking,
     Recorded,
@@ -16,6 +17,22 @@ from edge_reranker.types import (
     Retention,
     RetentionStatus,
 )
+
+
+class Import(Protocol):
+    """One import that is under way; for one thread at a time."""
+
+    def add(self, line: int, record: Event | LoggedRanking) -> None:
+        """Puts aside what stood in a line; raises InvalidArgument for an id that was there before."""
+        ...
+
+    def finish(self) -> Recorded:
+        """Takes in all of it, durably, or nothing."""
+        ...
+
+    def close(self) -> None:
+        """Leaves nothing behind. Idempotent."""
+        ...
 
 
 class Core(Protocol):
@@ -53,6 +70,14 @@ class Core(Protocol):
 
     def set_retention(self, namespace: str, rule: Retention) -> None:
         """Changes that, durably, and begins to remove what the rule does not keep. Idempotent."""
+        ...
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """All that cannot be made again, page by page; raises StoreBusy at its end when that is void."""
+        ...
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import; nothing of it is seen before it is finished."""
         ...
 
     def models(self) -> Sequence[Model]:

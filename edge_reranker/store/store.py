@@ -10,21 +10,23 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreCorrupt, StoreError
 from edge_reranker.store import clock as store_clock
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, retention, vectors
+from edge_reranker.store import export, faults, files, forget, prefixes, rankings, retention, vectors
+from edge_reranker.store.backups import KEPT, Backups
+from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.clock import Clock, Noted
 from edge_reranker.store.erasure import Erasure
-from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.open import open_database
 from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.start import Started, start
 from edge_reranker.store.sweep import Sweep, Swept
 from edge_reranker.store.writer import Writer, checkpoint, transaction
 from edge_reranker.types import (
@@ -32,6 +34,7 @@ from edge_reranker.types import (
     Event,
     EventType,
     Forgotten,
+    LoggedRanking,
     PrefixState,
     Ranking,
     Recorded,
@@ -40,6 +43,8 @@ from edge_reranker.types import (
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
+# Reads take milliseconds; one that takes longer is not waited for.
+_READERS_S = 1.0
 
 
 class Store:
@@ -49,19 +54,33 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        started: Started,
+        *,
+        kept: int = KEPT,
+        device_s: Callable[[], float] = time.time,
+        passed_s: Callable[[], float] = store_clock.passed_s,
+    ) -> None:
+        key = started.key
         self.path = path
-        self._clock = clock
         self._reach = Reach()
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
-        self._writer = Writer(self._connect, path)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
+        self._writer = Writer(
+            self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
+        )
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
+        self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
+        self.backups = Backups(path.parent, key, kept=kept)
+        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_restored)
+        self._clock = Clock(self._begin(device_s()), device_s, passed_s)
 
     @classmethod
     def open(
@@ -69,41 +88,35 @@ class Store:
         data_dir: Path,
         *,
         key_source: str = "auto",
+        backups: int = KEPT,
         device_s: Callable[[], float] = time.time,
         passed_s: Callable[[], float] = store_clock.passed_s,
     ) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
-        ``device_s`` is the device's clock (s since 1970), ``passed_s`` one that nobody can set.
-        Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
-        it is), FailedPrecondition for a directory that cannot be private, StoreError.
+        ``backups`` is how many are kept; 0: none is made unasked. A damaged store is put aside for the newest
+        sound backup; see ``quarantined``. ``device_s`` is the device's clock (s since 1970), ``passed_s`` one
+        that nobody can set. Raises StoreCorrupt for a file that is no store of this version or whose key is
+        gone or another (it is left as it is), FailedPrecondition for a directory that cannot be private,
+        StoreError.
         """
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
         with faults.translated(path):
-            exists = inspect(path)
-            key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
-            if not exists:
-                make_database(path, key)
-            make_private(path)
-            db = open_database(path, key)
-            noted = Noted(device_s(), device_s())
-            try:
-                migrate(db, path)
-                noted = store_clock.begin(db, device_s())
-                with transaction(db):
-                    noted = store_clock.set_right(db, noted)
-                # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
-                checkpoint(db)
-            except dbapi2.Error as e:
-                # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
-                if not faults.is_full(e):
-                    raise
-            finally:
-                db.close()
-        return cls(path, key, Clock(noted, device_s, passed_s))
+            remove_leftovers(data_dir)
+            started = start(path, source=key_source, kept=backups)
+        return cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
+
+    def keep_safe(self) -> None:
+        """From now on make a backup every day, at an idle moment, and check every page with it."""
+        self._care.begin()
+
+    def back_up(self) -> None:
+        """Make a backup now. Raises StoreFull, StoreCorrupt for a damaged store, StoreBusy, StoreError."""
+        with faults.translated(self.path):
+            self._care.back_up()
 
     @property
     def commits(self) -> int:
@@ -120,6 +133,7 @@ class Store:
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
         """
+        self._care.asked()
         now = self._clock.now()
         rows = event_rows.encode(
             [
@@ -159,7 +173,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the namespace's events do, after the commit. No I/O."""
-        return self._generations.get(namespace, 0)
+        return self._restored + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -194,7 +208,31 @@ class Store:
             self._changed(namespace, gone.events)
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
-        return erasure.run(self._writer, self._reserve)
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            gone = erasure.run(self._writer, self._reserve)
+        with faults.translated(self.path):
+            self._care.remove_copies()
+        return gone
+
+    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+        """All of a namespace that cannot be made again, page by page, as it was at the first one.
+
+        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
+        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        """
+        return export.pages(self._read, namespace)
+
+    def importing(self, namespace: str, done: Callable[[], None] = lambda: None) -> Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is.
+
+        ``done`` is called in between the commit and the return of ``finish``. Raises StoreError.
+        """
+
+        def committed(result: Recorded) -> None:
+            self._changed(namespace, result.recorded)
+
+        return Import(self.path, self._writer, namespace, committed, done)
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
@@ -290,6 +328,7 @@ class Store:
     def close(self) -> None:
         """Store what waits, fold the log into the database, close. Idempotent."""
         with self._close_lock:
+            self._care.close()
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
             now = self._clock.now()
             with contextlib.suppress(StoreError):
@@ -305,8 +344,41 @@ class Store:
         self.close()
 
     def _read(self, query: Callable[[Database], _T]) -> _T:
-        with faults.translated(self.path), self._readers.one() as db:
-            return query(db)
+        self._care.asked()
+        try:
+            with faults.translated(self.path), self._readers.one() as db:
+                return query(db)
+        except StoreCorrupt:
+            self._care.suspect()
+            raise
+
+    def _begin(self, device_s: float) -> Noted:
+        """The time at the start, noted where there is room."""
+
+        def begin(db: Database) -> Noted:
+            with transaction(db):
+                return store_clock.set_right(db, store_clock.begin(db, device_s))
+
+        # Whoever must forget to get room has to get in first, even into a store that could not be migrated.
+        with contextlib.suppress(StoreError):
+            return self._writer.alone(begin)
+        with contextlib.suppress(StoreError):
+            return self._read(lambda db: store_clock.begin(db, device_s))
+        return Noted(device_s, device_s)
+
+    def _was_restored(self) -> None:
+        """Whatever anybody remembers of the events, it may be of others now."""
+        with self._lock:
+            self._restored += 1
+
+    @contextlib.contextmanager
+    def _log_read_anew(self) -> Iterator[None]:
+        with self.backups.held_off(), self._readers.kept_out(_READERS_S) as free:
+            if not free:
+                raise StoreBusy(f"{self.path} is being read while its log must be read anew; try again")
+            yield
+            # A batch that failed at the last moment may be there now.
+            self._was_restored()
 
     def _removed(self, namespace: str, latest: dict[int, float]) -> bool:
         touched = self._reach.removed(namespace, latest)

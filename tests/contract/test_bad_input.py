@@ -13,7 +13,7 @@ import pytest
 
 import edge_reranker_client
 from edge_reranker import errors
-from edge_reranker.server import convert, convert_retention
+from edge_reranker.server import checks, convert, convert_retention
 from edge_reranker.v1 import rerank_service_pb2
 from edge_reranker_client import EdgeReranker
 from tests.contract import bad_input
@@ -42,7 +42,7 @@ def in_process(message: object) -> object:
     if isinstance(message, bad_input.Page):
         return convert.page(message)
     if isinstance(message, bad_input.SetRetention):
-        convert_retention.namespace(message.namespace)
+        checks.namespace("namespace", message.namespace, "own")
         return convert_retention.rule(message)
     assert isinstance(message, bad_input.Forget)
     return convert.forget_selector(message)
