@@ -29,6 +29,7 @@ NAMES = (
     "logs",
     "flips",
     "backup",
+    "retention",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

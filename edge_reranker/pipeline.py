@@ -30,6 +30,7 @@ from edge_reranker.scoring import (
     User,
 )
 from edge_reranker.store import Import, Store
+from edge_reranker.sweeper import Sweeper
 from edge_reranker.types import (
     Context,
     DegradedReason,
@@ -41,6 +42,8 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Retention,
+    RetentionStatus,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -86,6 +89,7 @@ class Pipeline:
         self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
         self._fusion_pace = Pace()  # per candidate, after each result of a tier
         self._afterwards_pace = Pace()  # per candidate
+        self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
@@ -134,6 +138,7 @@ class Pipeline:
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
         recorded = self._store.record(namespace, events)
+        self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
         if tiers.background is not None and tiers.vectors is not None:
@@ -161,6 +166,24 @@ class Pipeline:
             self._forget_in_memory(namespace)
             # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
             self._prefill_soon(namespace)
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        """How long the namespace's events are kept, and whether some are being removed."""
+        return self._sweeper.status(namespace)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Changes that, durably, and begins to remove what the rule does not keep."""
+        self._sweeper.set(namespace, rule)
+
+    def _swept(self, namespace: str, touched: bool) -> None:
+        """Events went by the rule: what was made of them goes from memory too."""
+        tiers = self._current.value.tiers
+        if touched:
+            tiers.epochs.end(namespace)
+            self._forget_in_memory(namespace)
+            self._prefill_soon(namespace)
+        elif tiers.vectors is not None:
+            tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
         """Everything that cannot be made again, page by page."""
@@ -258,6 +281,7 @@ class Pipeline:
         """Stops background work and engines, and keeps what the model has read of the user. Idempotent."""
         with self._lock:
             self._closed = True
+        self._sweeper.close()
         serving = self._current.value
         if serving.tiers.background is not None:
             serving.tiers.background.close()

@@ -23,6 +23,7 @@ from edge_reranker.cli import (
     quality,
     quantize,
     rank,
+    retention,
     serve,
     take,
 )
@@ -95,7 +96,7 @@ def cli() -> None:
 
 
 for command in (
-    *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(serve.serve, rank.rank, events.record, events.events, events.forget, retention.retention),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),

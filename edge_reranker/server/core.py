@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.types import Event, Forgotten, LoggedRanking, Model, Ranking, Recorded, RerankQuery
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    LoggedRanking,
+    Model,
+    Ranking,
+    Recorded,
+    RerankQuery,
+    Retention,
+    RetentionStatus,
+)
 
 
 class Import(Protocol):
@@ -52,6 +62,14 @@ class Core(Protocol):
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes what exactly one of the selectors names. Idempotent."""
+        ...
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        """How long the namespace's events are kept."""
+        ...
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Changes that, durably, and begins to remove what the rule does not keep. Idempotent."""
         ...
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edge_reranker.types import Event, Forgotten, Item, Model, Ranking, Recorded, Timings
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    Item,
+    Model,
+    Ranking,
+    Recorded,
+    Retention,
+    RetentionStatus,
+    Timings,
+)
 from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
 
 _TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
@@ -52,13 +62,12 @@ def events(page: Sequence[Event], next_page_token: str) -> context_service_pb2.L
 
 def event(record: Event) -> types_pb2.Event:
     """One event; its time is exact to the microsecond."""
-    micros = round(record.occurred_at * 1e6)
     message = types_pb2.Event(
         event_id=record.event_id,
         type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
         query=record.query,
         dwell_s=record.dwell_s,
-        occurred_at=Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000),
+        occurred_at=_timestamp(record.occurred_at),
         surface=record.surface,
         session_id=record.session_id,
         ranking_id=record.ranking_id,
@@ -83,6 +92,27 @@ def forgotten(receipt: Forgotten) -> context_service_pb2.ForgetResponse:
     )
 
 
+def retention(rule: Retention) -> context_service_pb2.Retention:
+    """A rule."""
+    message = context_service_pb2.Retention(max_age_days=rule.max_age_days, max_events=rule.max_events)
+    for each in rule.by_type:
+        message.by_type.add(
+            type=int(each.type),
+            max_age_days=each.max_age_days,
+            max_events=each.max_events,
+        )
+    return message
+
+
+def retention_status(status: RetentionStatus) -> context_service_pb2.GetRetentionResponse:
+    """The rule in force, and how far it is."""
+    return context_service_pb2.GetRetentionResponse(
+        retention=retention(status.retention),
+        reckoned_to=_timestamp(status.reckoned_to_s),
+        sweeping=status.sweeping,
+    )
+
+
 def model(record: Model) -> model_service_pb2.Model:
     """One model file."""
     return model_service_pb2.Model(
@@ -94,3 +124,8 @@ def model(record: Model) -> model_service_pb2.Model:
         license=record.license,
         tokens_per_s=record.tokens_per_s,
     )
+
+
+def _timestamp(at_s: float) -> Timestamp:
+    micros = round(at_s * 1e6)
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)

@@ -233,12 +233,13 @@ def test_a_migration_that_fails_leaves_nothing_behind(data_dir: Path) -> None:
     steps = Migrations("edge-reranker")
     steps(name="0001_events_items_vectors_rankings")(migrations._first)
     steps(name="0002_prefixes")(migrations._prefix)
+    steps(name="0004_retention")(migrations._retention)
 
     def half(db: Database) -> None:
         db.execute("CREATE TABLE half (a)")
         raise RuntimeError("power loss")
 
-    steps(name="0003_half")(half)
+    steps(name="0009_half")(half)
     path = data_dir / "store.db"
     db = open_database(path, Key((data_dir / "key").read_text(), "file"))
     with pytest.raises(RuntimeError):

@@ -38,7 +38,10 @@ from edge_reranker_client.records import (
     Ranking,
     Recorded,
     Result,
+    Retention,
+    RetentionStatus,
     Timings,
+    TypeRetention,
 )
 
 __all__ = [
@@ -70,6 +73,8 @@ __all__ = [
     "Ranking",
     "Recorded",
     "Result",
+    "Retention",
+    "RetentionStatus",
     "ServiceUnavailable",
     "Stopping",
     "StoreBusy",
@@ -77,5 +82,6 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Timings",
+    "TypeRetention",
     "Unauthenticated",
 ]
