@@ -71,6 +71,18 @@ def newest(
         return [_decode(row[2:]) for row in found]
 
 
+def newest_of(
+    db: Database, namespaces: Sequence[str], limit: int, types: Collection[EventType] | None = None
+) -> list[tuple[str, Event]]:
+    """The newest ``limit`` events of several namespaces together, newest first, with whose each is."""
+    found: list[tuple[tuple[float, int], str, tuple[Any, ...]]] = []
+    for namespace in namespaces:
+        with _page(db, namespace, limit, None, types) as rows:
+            found += [(row[:2], namespace, row[2:]) for row in rows]
+    found.sort(key=lambda each: each[0], reverse=True)
+    return [(namespace, _decode(row)) for _, namespace, row in found[:limit]]
+
+
 def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
     """``limit`` events, newest first, from where ``token`` ended, and the next token, "" at the end.
 

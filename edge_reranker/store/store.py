@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, NotFound, StoreError
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, vectors
+from edge_reranker.store import faults, files, forget, keys, namespaces, prefixes, rankings, vectors
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
@@ -21,7 +21,17 @@ from edge_reranker.store.open import inspect, make_database, make_private, open_
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
+from edge_reranker.types import (
+    Context,
+    Event,
+    EventType,
+    Forgotten,
+    Grant,
+    Namespace,
+    PrefixState,
+    Ranking,
+    Recorded,
+)
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -43,6 +53,8 @@ class Store:
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
+        self._grants: tuple[Grant, ...] = ()
+        self._deleted: set[str] = set()
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
 
@@ -57,6 +69,8 @@ class Store:
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
+        grants: list[Grant] = []
+        ending: list[str] = []
         with faults.translated(path):
             exists = inspect(path)
             key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
@@ -66,6 +80,7 @@ class Store:
             db = open_database(path, key)
             try:
                 migrate(db, path)
+                grants, ending = namespaces.grants(db), namespaces.ending(db)
                 # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
                 checkpoint(db)
             except dbapi2.Error as e:
@@ -74,7 +89,13 @@ class Store:
                     raise
             finally:
                 db.close()
-        return cls(path, key)
+        store = cls(path, key)
+        store._grants = tuple(grants)
+        for name in ending:
+            # Else it goes at a later start: it has no token, and nobody can record in it.
+            with contextlib.suppress(StoreError):
+                store.delete_namespace(name)
+        return store
 
     @property
     def commits(self) -> int:
@@ -94,22 +115,36 @@ class Store:
         rows = event_rows.encode(events)
         if not rows:
             return Recorded(0, 0)
+
+        def insert(db: Database) -> Recorded:
+            if namespace in self._deleted:
+                raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
+            return event_rows.insert(db, namespace, rows)
+
         return self._writer.submit(
-            lambda db: event_rows.insert(db, namespace, rows),
+            insert,
             lambda result: self._changed(namespace, result.recorded),
         )
 
     def context(
         self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
     ) -> Context:
-        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then."""
+        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
+
+        What rankings go by, so events of the namespaces that were granted to this one are among them.
+        """
         if limit <= 0:
             return Context()
+        sources = self.sources(namespace)
+        if sources:
+            mixed = self._read(lambda db: event_rows.newest_of(db, (namespace, *sources), limit, types))
+            events = tuple(event for _, event in reversed(mixed))
+            return Context(events, sources, tuple(whose for whose, _ in reversed(mixed)))
         found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
         return Context(tuple(reversed(found)))
 
     def generation(self, namespace: str) -> int:
-        """A number that changes whenever the namespace's events do, after the commit. No I/O."""
+        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
         return self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
@@ -135,17 +170,97 @@ class Store:
 
         def remove(db: Database) -> Forgotten:
             if everything:
-                return forget.everything(db, namespace)
-            return forget.event(db, namespace, event_id) if event_id else forget.item(db, namespace, item_id)
+                gone = forget.everything(db, namespace)
+            elif event_id:
+                gone = forget.event(db, namespace, event_id)
+            else:
+                gone = forget.item(db, namespace, item_id)
+            if gone.events:
+                namespaces.forget_derived(db, namespace)
+            return gone
 
         def some(db: Database, n_rows: int) -> Forgotten:
-            return forget.some(db, namespace, n_rows)
+            gone = forget.some(db, namespace, n_rows)
+            if gone.events:
+                namespaces.forget_derived(db, namespace)
+            return gone
 
         def removed(gone: Forgotten) -> None:
             self._changed(namespace, gone.events)
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
         return erasure.run(self._writer, self._reserve)
+
+    def namespaces(self) -> list[Namespace]:
+        """Those that the owner made, and the default one, by name."""
+        return self._read(namespaces.listed)
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        self._read(lambda db: namespaces.require(db, name))
+
+    def create_namespace(self, name: str) -> None:
+        """Make a namespace. Idempotent. Raises FailedPrecondition while its deletion is not finished."""
+        self._writer.submit(lambda db: namespaces.create(db, name), lambda _: self._deleted.discard(name))
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, and nothing is recorded in it any more.
+
+        What is in it goes with ``delete_namespace``, or at the next opening. Raises InvalidArgument for the
+        default one.
+        """
+
+        def run(db: Database) -> None:
+            namespaces.mark(db, name)
+            # In the writer, so that no batch lands behind it.
+            self._deleted.add(name)
+
+        try:
+            self._writer.submit(run)
+        except BaseException:
+            self._deleted.discard(name)
+            raise
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Remove everything of a namespace, its grants, then itself. Idempotent. Raises as ``forget``."""
+        self.begin_deletion(name)
+        for reader in self.readers(name):
+            self.revoke(name, reader)
+        gone = self.forget(name, everything=True)
+        for source in self.sources(name):
+            self.revoke(source, name)
+        self._writer.submit(lambda db: namespaces.remove(db, name))
+        return gone
+
+    def sources(self, reader: str) -> tuple[str, ...]:
+        """The namespaces whose events the reader's rankings go by, besides its own. No I/O."""
+        return tuple(each.source for each in self._grants if each.reader == reader)
+
+    def readers(self, source: str) -> tuple[str, ...]:
+        """The namespaces whose rankings go by the source's events. No I/O."""
+        return tuple(each.reader for each in self._grants if each.source == source)
+
+    def grant(self, source: str, reader: str, granted_at: float) -> Grant:
+        """Let the reader's rankings go by the source's events; the grant that holds then.
+
+        Raises NotFound for a namespace that is not there, InvalidArgument for one and the same.
+        """
+        if source == reader:
+            raise InvalidArgument("reader", "is the source itself, which goes by its events anyway")
+        wanted = Grant(source, reader, granted_at)
+        return self._writer.submit(
+            lambda db: namespaces.grant(db, wanted), lambda made: self._regrant({*self._grants, made})
+        )
+
+    def revoke(self, source: str, reader: str) -> None:
+        """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
+
+        def removed(_: Forgotten) -> None:
+            left = {each for each in self._grants if (each.source, each.reader) != (source, reader)}
+            self._regrant(left)
+
+        erasure = Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed)
+        erasure.run(self._writer, self._reserve)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -160,9 +275,19 @@ class Store:
             self._writer.post(lambda db: vectors.put(db, namespace, space, kept))
 
     def put_ranking(
-        self, namespace: str, ranking: Ranking, *, surface: str, session_id: str, created_at: float
+        self,
+        namespace: str,
+        ranking: Ranking,
+        *,
+        surface: str,
+        session_id: str,
+        created_at: float,
+        sources: Sequence[str] = (),
     ) -> None:
-        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted."""
+        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
+
+        ``sources`` are the other namespaces by whose events it went: it goes with those.
+        """
 
         def run(db: Database) -> None:
             rankings.put(
@@ -173,6 +298,7 @@ class Store:
                 surface=surface,
                 session_id=session_id,
                 created_at=created_at,
+                sources=sources,
             )
 
         self._writer.post(run)
@@ -230,7 +356,17 @@ class Store:
         with faults.translated(self.path), self._readers.one() as db:
             return query(db)
 
+    def _regrant(self, now: set[Grant]) -> None:
+        """Take over the grants as they are stored now, in the writer's thread."""
+        changed = {each.reader for each in now ^ set(self._grants)}
+        self._grants = tuple(sorted(now, key=lambda each: (each.reader, each.source)))
+        self._renew(changed)
+
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:
-            with self._lock:
+            self._renew((namespace, *self.readers(namespace)))
+
+    def _renew(self, whose: Iterable[str]) -> None:
+        with self._lock:
+            for namespace in whose:
                 self._generations[namespace] = self._generations.get(namespace, 0) + 1

@@ -17,7 +17,23 @@ def test_a_name_is_taken_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "News", "2news", "-a", "_a", "a" * 65, "..", "a/b", "a.b", "a\n", "a\0", "ä", "ａ", "app", "owner"],
+    [
+        "",
+        "News",
+        "2news",
+        "-a",
+        "_a",
+        "a" * 65,
+        "..",
+        "a/b",
+        "a.b",
+        "a\n",
+        "a\0",
+        "ä",
+        "\uff41",
+        "app",
+        "owner",
+    ],
 )
 def test_a_name_that_could_be_another_file_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
