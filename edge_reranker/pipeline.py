@@ -18,24 +18,28 @@ from edge_reranker.current import Current
 from edge_reranker.deadline import Deadline, Pace, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
+from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
 from edge_reranker.ranking.fusion import fuse, order
-from edge_reranker.ranking.profile import TAKEN_BACK, profile
 from edge_reranker.scoring import (
     Scorer,
     Serving,
     Tiers,
     TierScores,
     User,
+    Users,
 )
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Store
 from edge_reranker.types import (
-    Context,
     DegradedReason,
     Event,
     Forgotten,
+    Grant,
+    Item,
     Model,
+    Namespace,
     Ranking,
     Recorded,
     RerankQuery,
@@ -46,9 +50,6 @@ Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
-# More than a profile counts: what was taken back since stands among them.
-_CONTEXT_EVENTS = 200
-_REMEMBERED_USERS = 64
 # After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
 _AFTERWARDS_MS = 1.0
 # Tier 0 on a slow laptop core, until it is measured.
@@ -81,7 +82,7 @@ class Pipeline:
         self._closed = False
         self._clock = clock
         self._lock = threading.Lock()
-        self._users: dict[str, User] = {}
+        self._users = Users(store)
         self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
         self._fusion_pace = Pace()  # per candidate, after each result of a tier
         self._afterwards_pace = Pace()  # per candidate
@@ -124,6 +125,7 @@ class Pipeline:
             surface=query.surface,
             session_id=query.session_id,
             created_at=self._clock(),
+            sources=self._store.sources(namespace),
         )
         tiers.epochs.during(owner, log)
         yield final
@@ -149,17 +151,34 @@ class Pipeline:
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
+        with self._forgetting(namespace, self._store.readers(namespace)):
+            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+
+    @contextlib.contextmanager
+    def _forgetting(self, namespace: str, readers: Sequence[str]) -> Iterator[None]:
+        """While the store forgets in a namespace: memory does too, and so it does for its readers.
+
+        Without a namespace, what readers derived by a grant is all that goes.
+        """
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
         # after the store, so that nothing is read back in between; also when the store failed half-way. And
         # the epoch once more: what began meanwhile may have read what was about to go.
-        self._current.value.tiers.epochs.end(namespace)
+        epochs = self._current.value.tiers.epochs
+        whose = [namespace, *readers] if namespace else readers
+        for each in whose:
+            epochs.end(each)
         try:
-            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+            yield
         finally:
-            self._current.value.tiers.epochs.end(namespace)
-            self._forget_in_memory(namespace)
-            # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
-            self._prefill_soon(namespace)
+            for each in whose:
+                epochs.end(each)
+            if namespace:
+                self._forget_in_memory(namespace)
+            for reader in readers:
+                self._forget_in_memory(reader, lent=True)
+            for each in whose:
+                # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
+                self._prefill_soon(each)
 
     def _prefill_soon(self, namespace: str) -> None:
         background = self._current.value.tiers.background
@@ -170,20 +189,58 @@ class Pipeline:
             with self._current.use() as serving:
                 hot = serving.tiers.hot
                 try:
-                    return hot is None or hot.prefill(self._user(serving.tiers, namespace))
+                    return hot is None or hot.prefill(self._users.now(serving.tiers, namespace))
                 except StoreError:
                     return True  # the next request says so
 
         background.soon(namespace, prefill)
 
-    def _forget_in_memory(self, namespace: str) -> None:
-        with self._lock:
-            self._users.pop(namespace, None)
+    def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
+        """Drops what was derived of the events; with ``lent``, only what others' are among."""
+        self._users.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
-            parts = (tiers.background, tiers.vectors, tiers.public, tiers.tier1, tiers.tier2, tiers.hot)
-            for part in parts:
+            own = () if lent else (tiers.vectors, tiers.public)
+            for part in (tiers.background, *own, tiers.tier1, tiers.tier2, tiers.hot):
                 if part is not None:
                     part.forget(namespace)
+
+    def namespaces(self) -> list[Namespace]:
+        """The namespaces there are, by name."""
+        return self._store.namespaces()
+
+    def namespace_names(self) -> list[str]:
+        """The same without a look at what is in them."""
+        return self._store.namespace_names()
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        self._store.require_namespace(name)
+
+    def create_namespace(self, name: str) -> None:
+        """Makes a namespace, or leaves it as it is."""
+        self._store.create_namespace(name)
+        self._current.value.tiers.epochs.open(name)
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, also after a crash."""
+        self._store.begin_deletion(name)
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Forgets everything in a namespace, and the namespace; what is under way in it keeps nothing."""
+        self._current.value.tiers.epochs.close(name)
+        with self._forgetting(name, self._store.readers(name)):
+            return self._store.delete_namespace(name)
+
+    def grant(self, source: str, reader: str) -> Grant:
+        """Lets the reader's rankings go by the source's events."""
+        made = self._store.grant(source, reader, self._clock())
+        self._prefill_soon(reader)
+        return made
+
+    def revoke(self, source: str, reader: str) -> None:
+        """Ends a grant, and forgets what was derived by it, here and in the store."""
+        with self._forgetting("", [reader]):
+            self._store.revoke(source, reader)
 
     def models(self) -> Sequence[Model]:
         """The models on this device, and what each is doing."""
@@ -255,7 +312,7 @@ class Pipeline:
         n = len(query.candidates)
         as_served = _Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
-            user = self._user(tiers, namespace)
+            user = self._users.now(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
@@ -351,28 +408,6 @@ class Pipeline:
             final=False,
         )
 
-    def _user(self, tiers: Tiers, namespace: str) -> User:
-        """The user now; read again only when the events have changed. Raises StoreError."""
-        owner = tiers.epochs.owner(namespace)
-        generation = self._store.generation(namespace)
-        with self._lock:
-            user = self._users.get(namespace)
-        if user is not None and (user.owner, user.generation) == (owner, generation):
-            return user
-        weights = tiers.taste.event_weights
-        telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
-        # Of the telling types only: a few lists' impressions must not push out what the user likes.
-        context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
-        user = User(owner, generation, context, profile(context, tiers.taste))
-        tiers.epochs.during(owner, lambda: self._remember(user))
-        return user
-
-    def _remember(self, user: User) -> None:
-        with self._lock:
-            while len(self._users) >= _REMEMBERED_USERS:
-                self._users.pop(next(iter(self._users)))
-            self._users[user.namespace] = user
-
     def _public_vectors(
         self, tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
     ) -> Mapping[str, Mapping[str, Float32]]:
@@ -380,7 +415,11 @@ class Pipeline:
         if public is None:
             return {}
         spaces = public.remember(user.owner, query.candidates, deadline)
-        return public.history(user.owner, spaces, user.profile)
+
+        def keeper(item: Item) -> Owner:
+            return user.keeper(item.id, content_hash(item)) if user.lent else user.owner
+
+        return public.history(user.owner, spaces, user.profile, keeper)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.types import Event, Forgotten, Model, Ranking, Recorded, RerankQuery
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    Grant,
+    Model,
+    Namespace,
+    Ranking,
+    Recorded,
+    RerankQuery,
+)
 
 
 class Core(Protocol):
@@ -36,6 +45,38 @@ class Core(Protocol):
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes what exactly one of the selectors names. Idempotent."""
+        ...
+
+    def namespaces(self) -> Sequence[Namespace]:
+        """The namespaces there are, by name; the default one is always among them."""
+        ...
+
+    def namespace_names(self) -> Sequence[str]:
+        """The same without a look at what is in them."""
+        ...
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        ...
+
+    def create_namespace(self, name: str) -> None:
+        """Makes a namespace, or leaves it as it is."""
+        ...
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, also after a crash, and takes no more events."""
+        ...
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Forgets everything in a namespace, and the namespace. Idempotent."""
+        ...
+
+    def grant(self, source: str, reader: str) -> Grant:
+        """Lets the reader's rankings go by the source's events; the grant that holds then."""
+        ...
+
+    def revoke(self, source: str, reader: str) -> None:
+        """Ends a grant, and forgets what was derived by it. Idempotent."""
         ...
 
     def models(self) -> Sequence[Model]:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edge_reranker.types import Event, Forgotten, Item, Model, Ranking, Recorded, Timings
-from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
+from edge_reranker.types import Event, Forgotten, Grant, Item, Model, Namespace, Ranking, Recorded, Timings
+from edge_reranker.v1 import (
+    context_service_pb2,
+    model_service_pb2,
+    namespace_service_pb2,
+    rerank_service_pb2,
+    types_pb2,
+)
 
 _TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
 
@@ -47,13 +54,12 @@ def events(page: Sequence[Event], next_page_token: str) -> context_service_pb2.L
 
 def event(record: Event) -> types_pb2.Event:
     """One event; its time is exact to the microsecond."""
-    micros = round(record.occurred_at * 1e6)
     message = types_pb2.Event(
         event_id=record.event_id,
         type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
         query=record.query,
         dwell_s=record.dwell_s,
-        occurred_at=Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000),
+        occurred_at=_moment(record.occurred_at),
         surface=record.surface,
         session_id=record.session_id,
         ranking_id=record.ranking_id,
@@ -89,3 +95,25 @@ def model(record: Model) -> model_service_pb2.Model:
         license=record.license,
         tokens_per_s=record.tokens_per_s,
     )
+
+
+def namespace(record: Namespace, token_file: Path) -> namespace_service_pb2.Namespace:
+    """One namespace, and where its app finds its token."""
+    return namespace_service_pb2.Namespace(
+        name=record.name,
+        events=record.n_events,
+        token_file=str(token_file),
+        grants=[grant(each) for each in record.grants],
+    )
+
+
+def grant(record: Grant) -> namespace_service_pb2.Grant:
+    """One grant; its time is exact to the microsecond."""
+    return namespace_service_pb2.Grant(
+        source=record.source, reader=record.reader, granted_at=_moment(record.granted_at)
+    )
+
+
+def _moment(at_s: float) -> Timestamp:
+    micros = round(at_s * 1e6)
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)

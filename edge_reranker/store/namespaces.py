@@ -12,15 +12,20 @@ DEFAULT = "default"
 
 def listed(db: Database) -> list[Namespace]:
     """All that are not being deleted, by name."""
-    names = [row[0] for row in db.conn.execute("SELECT name FROM namespaces WHERE NOT ending ORDER BY name")]
     by_reader: dict[str, list[Grant]] = {}
     for grant_ in grants(db):
         by_reader.setdefault(grant_.reader, []).append(grant_)
     count = "SELECT count(*) FROM events WHERE namespace = ?"
     return [
         Namespace(name, db.conn.execute(count, (name,)).fetchone()[0], tuple(by_reader.get(name, ())))
-        for name in names
+        for name in names(db)
     ]
+
+
+def names(db: Database) -> list[str]:
+    """The names of all that are not being deleted, in order."""
+    rows = db.conn.execute("SELECT name FROM namespaces WHERE NOT ending ORDER BY name")
+    return [row[0] for row in rows]
 
 
 def create(db: Database, name: str) -> None:

@@ -195,6 +195,10 @@ class Store:
         """Those that the owner made, and the default one, by name."""
         return self._read(namespaces.listed)
 
+    def namespace_names(self) -> list[str]:
+        """The same, without a look at what is in them."""
+        return self._read(namespaces.names)
+
     def require_namespace(self, name: str) -> None:
         """Raises NotFound unless there is such a namespace."""
         self._read(lambda db: namespaces.require(db, name))

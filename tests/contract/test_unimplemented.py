@@ -26,11 +26,6 @@ LATER = {
     "ContextService/UnmuteTopic",
     "ContextService/GetRetention",
     "ContextService/SetRetention",
-    "NamespaceService/ListNamespaces",
-    "NamespaceService/CreateNamespace",
-    "NamespaceService/DeleteNamespace",
-    "NamespaceService/GrantAccess",
-    "NamespaceService/RevokeAccess",
 }
 
 
