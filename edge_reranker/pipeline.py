@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.current import Current
-from edge_reranker.deadline import Deadline, Pace, Watch
+from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.prompt import content_hash
@@ -83,9 +83,9 @@ class Pipeline:
         self._clock = clock
         self._lock = threading.Lock()
         self._users = Users(store)
-        self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
-        self._fusion_pace = Pace()  # per candidate, after each result of a tier
-        self._afterwards_pace = Pace()  # per candidate
+        self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
+        self._fusion_paces = Paces()  # per candidate, after each result of a tier
+        self._afterwards_paces = Paces()  # per candidate
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
@@ -108,11 +108,12 @@ class Pipeline:
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         n = len(query.candidates)
-        afterwards_ms = _AFTERWARDS_MS + self._afterwards_pace.predict_ms(n)
+        afterwards_pace = self._afterwards_paces.of(namespace)
+        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n)
         for answer in self._answers(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
             before_ms = watch.spent_ms("fusion")
             last = self._ranking(tiers, ranking_id, query, answer, watch)
-            self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
+            afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
             # More may follow, so nothing counts as missing yet.
             yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
         if last is None:
@@ -330,8 +331,9 @@ class Pipeline:
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
             return
         work = query.work
-        if deadline.remaining_ms() < self._tier0_pace.predict_ms(work):
-            self._tier0_pace.refused()
+        tier0_pace, fusion_pace = self._tier0_paces.of(namespace), self._fusion_paces.of(namespace)
+        if deadline.remaining_ms() < tier0_pace.predict_ms(work):
+            tier0_pace.refused()
             if tiers.background is not None:
                 tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
@@ -347,7 +349,7 @@ class Pipeline:
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
-        self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
         if not user.profile:
             # A search by somebody unknown: the query is all that there is to read.
@@ -357,7 +359,7 @@ class Pipeline:
         yield answer
         for number, scorer in due:
             before, reason = matrix, answer.reason
-            in_time = deadline.less_ms(self._fusion_pace.predict_ms(n))
+            in_time = deadline.less_ms(fusion_pace.predict_ms(n))
             for result in scorer.score(user, query, answer.order.tolist(), in_time):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
@@ -367,7 +369,7 @@ class Pipeline:
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
-                self._fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
+                fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
                 yield answer
 
     def _fused(

@@ -15,7 +15,11 @@ _Place = tuple[bool, float, int]  # background, due, and who came first
 
 
 class Turns:
-    """One at a time: background work only when nobody else waits, else who is due first. Thread-safe."""
+    """One at a time: background work only when nobody else waits, else who is due first. Thread-safe.
+
+    Where several apps wait, the turn is first of the app that has had the least time since they began to
+    wait, whatever the others ask for: one that floods takes turns with the rest.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,14 +28,24 @@ class Turns:
         # In the order in which their turns come; each waits at a lock of its own, so that a turn wakes one.
         self._line: list[_Place] = []
         self._calls: dict[_Place, threading.Lock] = {}
+        self._app_of: dict[_Place, str] = {}
+        self._spent_s: dict[str, float] = {}  # by app, while somebody waits
+        self._holder, self._since_s = "", 0.0
 
-    def take(self, due_s: float, *, background: bool = False) -> bool:
+    def take(self, due_s: float, *, background: bool = False, app: str = "") -> bool:
         """Waits for a turn until ``due_s`` on the monotonic clock (``inf``: for ever); False if none came."""
         with self._lock:
             if not self._taken:
                 self._taken = True
+                self._begin(app)
                 return True
             place = (background, due_s, next(self._numbers))
+            # Who comes anew begins with the least of those who are here: time not used is not saved up.
+            here = {self._holder, *self._app_of.values()}
+            if app not in here:
+                least_s = min(self._spent_s.get(each, 0.0) for each in here)
+                self._spent_s[app] = max(self._spent_s.get(app, 0.0), least_s)
+            self._app_of[place] = app
             bisect.insort(self._line, place)
             call = self._calls[place] = threading.Lock()
             call.acquire()
@@ -42,16 +56,26 @@ class Turns:
             if place not in self._calls:
                 return True  # it came in this very moment
             self._line.remove(place)
-            del self._calls[place]
+            del self._calls[place], self._app_of[place]
             return False
 
     def give_back(self) -> None:
         """Ends the turn; the next one's begins."""
         with self._lock:
-            if self._line:
-                self._calls.pop(self._line.pop(0)).release()
-            else:
+            if not self._line:
                 self._taken = False
+                self._spent_s.clear()
+                return
+            spent_s = time.monotonic() - self._since_s
+            self._spent_s[self._holder] = self._spent_s.get(self._holder, 0.0) + spent_s
+            # Stable: of one app's, and of those who had the same, the first in line.
+            place = min(self._line, key=lambda each: (each[0], self._spent_s.get(self._app_of[each], 0.0)))
+            self._line.remove(place)
+            self._begin(self._app_of.pop(place))
+            self._calls.pop(place).release()
+
+    def _begin(self, app: str) -> None:
+        self._holder, self._since_s = app, time.monotonic()
 
 
 class Turn:
@@ -61,9 +85,10 @@ class Turn:
     late. For use in one thread.
     """
 
-    def __init__(self, turns: Turns, due_s: float) -> None:
+    def __init__(self, turns: Turns, due_s: float, app: str = "") -> None:
         self._turns = turns
         self._due_s = due_s
+        self.app = app
         self._held = False
         self.waited_ms = 0.0
 
@@ -88,7 +113,7 @@ class Turn:
 
     def _take(self) -> None:
         start = time.monotonic()
-        self._held = self._turns.take(self._due_s)
+        self._held = self._turns.take(self._due_s, app=self.app)
         self.waited_ms += (time.monotonic() - start) * 1000.0
 
     def _give_back(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline, Pace
+from edge_reranker.deadline import Deadline, Paces
 from edge_reranker.ranking.affinity import Affinity, Likes
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs, Owner
@@ -40,8 +40,8 @@ class VectorScorer:
         self._epochs = epochs
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, Likes]] = {}
-        self._look_up_pace = Pace()
-        self._columns_pace = Pace()  # per candidate
+        self._look_up_paces = Paces()
+        self._columns_paces = Paces()  # per candidate
 
     @property
     def reads_queries(self) -> bool:
@@ -53,10 +53,12 @@ class VectorScorer:
     ) -> Iterator[TierScores]:
         """Vectors that are known first; then new items from the top of ``order`` while time remains."""
         candidates = query.candidates
-        deadline = deadline.less_ms(_ROOM_MS + self._columns_pace.predict_ms(len(candidates)))
+        columns_ms = self._columns_paces.of(user.namespace).predict_ms(len(candidates))
+        deadline = deadline.less_ms(_ROOM_MS + columns_ms)
         work = query.work
-        if deadline.remaining_ms() < self._look_up_pace.predict_ms(work):
-            self._look_up_pace.refused()
+        look_up_pace = self._look_up_paces.of(user.namespace)
+        if deadline.remaining_ms() < look_up_pace.predict_ms(work):
+            look_up_pace.refused()
             self._background.read(user.owner, candidates)
             n = len(candidates)
             yield TierScores(np.zeros(n), np.zeros(n, dtype=np.bool_), DegradedReason.DEADLINE)
@@ -65,7 +67,7 @@ class VectorScorer:
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(user.owner, candidates, keyed)
         found = self._vectors.known(user.owner, keyed)
-        self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         likes, reason = self._likes(user, deadline)
         asked, query_reason = self._vectors.query(user.owner, query.query, deadline)
         reason = reason or query_reason
@@ -166,7 +168,8 @@ class VectorScorer:
         due = reached | np.array(
             [self._vectors.encodable(user.owner, item) for item in keyed], dtype=np.bool_
         )
-        self._columns_pace.measured(len(keyed), (time.perf_counter() - start) * 1000.0)
+        columns_ms = (time.perf_counter() - start) * 1000.0
+        self._columns_paces.of(user.namespace).measured(len(keyed), columns_ms)
         return TierScores(scores, reached, reason, due, more)
 
 

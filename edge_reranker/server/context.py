@@ -31,17 +31,17 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     ) -> pb.RecordEventsResponse:
         """Stores a batch, all or nothing; answers once it is durable."""
         call = current()
-        return await self._workers.run(lambda: self._record(call, request))
+        return await self._workers.run(lambda: self._record(call, request), app=call.namespace)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
         """One page of events, newest first."""
         call = current()
-        return await self._workers.run(lambda: self._list(call, request))
+        return await self._workers.run(lambda: self._list(call, request), app=call.namespace)
 
     async def Forget(self, request: pb.ForgetRequest, context: _Context) -> pb.ForgetResponse:
         """Removes events and says what went."""
         call = current()
-        return await self._workers.run(lambda: self._forget(call, request))
+        return await self._workers.run(lambda: self._forget(call, request), app=call.namespace)
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
         """Comes with a later version."""
