@@ -11,7 +11,19 @@ from typing import Any
 import click
 
 from edge_reranker import errors
-from edge_reranker.cli import demo, doctor, encode, events, model, packs, quality, quantize, rank, serve
+from edge_reranker.cli import (
+    demo,
+    doctor,
+    encode,
+    events,
+    model,
+    namespace,
+    packs,
+    quality,
+    quantize,
+    rank,
+    serve,
+)
 from edge_reranker_client import errors as client_errors
 
 EXIT_CODES = """\b
@@ -81,7 +93,7 @@ def cli() -> None:
 
 
 for command in (
-    *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(serve.serve, rank.rank, events.record, events.events, events.forget, namespace.namespace),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, doctor.doctor),
 ):
