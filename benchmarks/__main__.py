@@ -25,6 +25,7 @@ NAMES = (
     "client_import",
     "contention",
     "logs",
+    "isolation",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

@@ -32,6 +32,7 @@ from edge_reranker.scoring import (
 )
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Store
+from edge_reranker.turns import Shares
 from edge_reranker.types import (
     DegradedReason,
     Event,
@@ -52,6 +53,8 @@ Float32 = npt.NDArray[np.float32]
 _RETIRE_MS = 65_000.0
 # After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
 _AFTERWARDS_MS = 1.0
+# Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
+_MAX_WRITES = 2_000
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
 
@@ -83,6 +86,7 @@ class Pipeline:
         self._clock = clock
         self._lock = threading.Lock()
         self._users = Users(store)
+        self._writes = Shares(_MAX_WRITES)
         self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
         self._fusion_paces = Paces()  # per candidate, after each result of a tier
         self._afterwards_paces = Paces()  # per candidate
@@ -135,7 +139,8 @@ class Pipeline:
         """Stores events durably, and has their items encoded before they are needed."""
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
-        recorded = self._store.record(namespace, events)
+        with self._writes.of(namespace, len(events)):
+            recorded = self._store.record(namespace, events)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
         if tiers.background is not None and tiers.vectors is not None:

@@ -8,6 +8,7 @@ import itertools
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Self
 
@@ -120,3 +121,27 @@ class Turn:
         if self._held:
             self._held = False
             self._turns.give_back()
+
+
+class Shares:
+    """So much of each app at once; who wants more waits until some is done. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._used: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def of(self, app: str, n: int) -> Iterator[None]:
+        """``n`` of the app's share until the block ends; one that is larger than the share goes alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used[app] or self._used[app] + n <= self._most)
+            self._used[app] += n
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used[app] -= n
+                if not self._used[app]:
+                    del self._used[app]
+                self._changed.notify_all()

@@ -19,7 +19,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.models import Pack
 from edge_reranker.pipeline import Pipeline
-from edge_reranker.scoring import CrossScorer, public
+from edge_reranker.scoring import CrossScorer, public, tier2
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Event, EventType, Item, RerankQuery
 from tests.parts import N_DIMS, film, films, liked, small_pack
@@ -106,6 +106,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pipeline, P
     """Two services that are asked the same, but for what is tested. Little is kept, so that all gives way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(public, "_MAX_REMEMBERED", 6)
+        # Where a window that is full begins depends on when it was last read, whatever other apps do.
+        patch.setattr(tier2, "_MAX_PREFIX_TOKENS", 100_000)
         with (
             service(tmp_path_factory.mktemp("two")) as (two, _),
             service(tmp_path_factory.mktemp("one")) as (one, _),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from edge_reranker.errors import InvalidArgument
 from edge_reranker.server import checks
 from edge_reranker.server.access import Access, Identity, Scope
 from edge_reranker_client import EdgeReranker, Event, Grant, Item, Namespace, Unauthenticated
-from tests.server.fixtures import Running
+from tests.server.fake_core import FakeCore
+from tests.server.fixtures import Running, running
 
 
 @pytest.mark.parametrize("name", ["a", "news", "my-app_2", "a" * 64, "default"])
@@ -204,3 +209,40 @@ def test_one_token_for_two_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens" / "news.token").write_text((tmp_path / "tokens" / "owner.token").read_text())
     with pytest.raises(errors.FailedPrecondition, match="another file has the same token"):
         Access.open(tmp_path, ["news"])
+
+
+@pytest.mark.parametrize(
+    ("limits", "others"), [({"max_rerank_calls": 2}, ["default"]), ({"max_rerank_calls": 1}, list("bcdef"))]
+)
+def test_an_app_that_floods_takes_nobodys_place(
+    tmp_path: Path, limits: dict[str, int], others: list[str]
+) -> None:
+    """Also where many others do: who has no call under way gets one in."""
+    go_on = threading.Event()
+    core = FakeCore()
+
+    def hold(_: object) -> None:
+        go_on.wait(10)
+
+    most = limits["max_rerank_calls"]
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(running(tmp_path, core, **limits))
+        owner = stack.enter_context(EdgeReranker(data_dir=tmp_path, owner=True))
+        apps = {}
+        for name in {"news", *others} - {"default"}:
+            owner.namespaces.create(name)
+        for name in ("news", *others):
+            apps[name] = stack.enter_context(EdgeReranker(data_dir=tmp_path, namespace=name))
+        core.before = hold
+        threads = stack.enter_context(ThreadPoolExecutor(20))
+        stack.callback(go_on.set)
+        held = [threads.submit(apps["news"].rerank, [{"id": "a"}]) for _ in range(most)]
+        while len(served.core.seen) < most:
+            time.sleep(0.01)
+        with pytest.raises(edge_reranker_client.Overloaded, match=f"{most} rerank calls"):
+            apps["news"].rerank([{"id": "a"}])
+        held += [threads.submit(apps[name].rerank, [{"id": "a"}]) for name in others]
+        while len(served.core.seen) < most + len(others):
+            time.sleep(0.01)
+        go_on.set()
+        assert all(each.result(10).ids == ("a",) for each in held)
