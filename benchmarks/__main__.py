@@ -18,6 +18,7 @@ NAMES = (
     "deadlines",
     "concurrent",
     "memory",
+    "take_along",
     "idle",
     "survival",
     "mutants",

@@ -31,7 +31,7 @@ from edge_reranker.scoring import (
     Users,
 )
 from edge_reranker.scoring.epochs import Owner
-from edge_reranker.store import Store
+from edge_reranker.store import Import, Store
 from edge_reranker.turns import Shares
 from edge_reranker.types import (
     DegradedReason,
@@ -39,6 +39,7 @@ from edge_reranker.types import (
     Forgotten,
     Grant,
     Item,
+    LoggedRanking,
     Model,
     Namespace,
     Ranking,
@@ -185,6 +186,25 @@ class Pipeline:
             for each in whose:
                 # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
                 self._prefill_soon(each)
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """Everything that cannot be made again, page by page."""
+        return self._store.export(namespace)
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import, whose end has the newest items encoded before they are needed."""
+        return self._store.importing(namespace, lambda: self._imported(namespace))
+
+    def _imported(self, namespace: str) -> None:
+        with self._current.use() as serving, contextlib.suppress(StoreError):  # the next request says so
+            tiers = serving.tiers
+            user = self._users.now(tiers, namespace)
+            if tiers.background is not None and tiers.vectors is not None:
+                items = [event.item for event in user.context.events if event.item is not None]
+                keyed = tiers.vectors.keyed(items)[::-1]
+                own = [each for each in keyed if user.keeper(each.item.id, each.hash) == user.owner]
+                tiers.background.schedule(user.owner, own, first=True)
+        self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
         background = self._current.value.tiers.background

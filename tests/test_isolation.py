@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_reranker.cli.tiers import make_tiers
@@ -115,8 +115,16 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pipeline, P
             yield two, one
 
 
+LISTS = (
+    Act("a", "rerank", (0, 1, 2, 3, 4, 5), vectors="own"),
+    Act("bb", "rerank", (0, 1, 2, 3, 4, 5), vectors="own"),
+)
+PUSHED_OUT = [*LISTS, Act("a", "record", (0, 1), at=2), Act("a", "rerank", (6, 7, 8, 9), vectors="own")]
+
+
 @settings(max_examples=40, deadline=None)
 @given(acts=acts)
+@example(acts=PUSHED_OUT)
 def test_an_apps_answers_have_the_same_bits_as_if_there_were_no_other(
     both: tuple[Pipeline, Pipeline], acts: list[Act]
 ) -> None:

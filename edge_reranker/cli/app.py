@@ -23,6 +23,7 @@ from edge_reranker.cli import (
     quantize,
     rank,
     serve,
+    take,
 )
 from edge_reranker_client import errors as client_errors
 
@@ -94,6 +95,7 @@ def cli() -> None:
 
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget, namespace.namespace),
+    *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, doctor.doctor),
 ):

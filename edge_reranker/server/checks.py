@@ -96,6 +96,13 @@ def finite(path: str, value: float) -> float:
     return value
 
 
+def not_negative(path: str, value: float) -> float:
+    """Finite, and 0 or more."""
+    if finite(path, value) < 0:
+        raise InvalidArgument(path, f"{value:g} is negative; 0 or more is allowed")
+    return value
+
+
 def time(path: str, message: Timestamp) -> float:
     """Seconds since 1970 UTC."""
     seconds, nanos = message.seconds, message.nanos
@@ -126,12 +133,10 @@ def each(path: str, values: Iterable[V], convert: Callable[[V], T]) -> list[T]:
     return converted
 
 
-def echo(value: str) -> str:
+def echo(value: str, most: int = limits.ECHO_CHARACTERS) -> str:
     """A caller's own value, safe and short enough to stand in an error about it."""
-    readable = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value[: limits.ECHO_CHARACTERS]
-    )
-    return readable + "…" if len(value) > limits.ECHO_CHARACTERS else readable
+    readable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value[:most])
+    return readable + "…" if len(value) > most else readable
 
 
 def inside(path: str, error: InvalidArgument) -> InvalidArgument:

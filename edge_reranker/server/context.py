@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import NotAvailableYet
-from edge_reranker.server import convert, respond
+from edge_reranker.server import checks, convert, respond
 from edge_reranker.server.call import Call, current
 from edge_reranker.server.core import Core
+from edge_reranker.server.transfers import Transfers
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import context_service_pb2 as pb
 from edge_reranker.v1 import context_service_pb2_grpc
@@ -20,37 +21,47 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
-    """Keeps, lists and forgets what the user did."""
+    """Keeps, lists and forgets what the user did, and gives it to take along."""
 
-    def __init__(self, core: Core, workers: Workers) -> None:
+    def __init__(self, core: Core, workers: Workers, transfers: Transfers) -> None:
         self._core = core
         self._workers = workers
+        self._transfers = transfers
 
     async def RecordEvents(
         self, request: pb.RecordEventsRequest, context: _Context
     ) -> pb.RecordEventsResponse:
         """Stores a batch, all or nothing; answers once it is durable."""
         call = current()
-        return await self._workers.run(lambda: self._record(call, request), app=call.namespace)
+        return await self._workers.run(lambda: self._record(call, request), app=call.app)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
         """One page of events, newest first."""
         call = current()
-        return await self._workers.run(lambda: self._list(call, request), app=call.namespace)
+        return await self._workers.run(lambda: self._list(call, request), app=call.app)
 
     async def Forget(self, request: pb.ForgetRequest, context: _Context) -> pb.ForgetResponse:
         """Removes events and says what went."""
         call = current()
-        return await self._workers.run(lambda: self._forget(call, request), app=call.namespace)
+        return await self._workers.run(lambda: self._forget(call, request), app=call.app)
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
-        """Comes with a later version."""
-        raise _later("Export")
-        yield  # makes this a generator, as a streaming rpc must be
+        """Everything of a namespace that cannot be made again, as JSON lines."""
+        async for chunk in self._transfers.export(await self._whose(request.namespace)):
+            yield pb.ExportResponse(chunk=chunk)
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: _Context) -> pb.ImportResponse:
-        """Comes with a later version."""
-        raise _later("Import")
+        """Takes an export in, all of it or nothing; answers once it is durable."""
+        requests = aiter(request)
+        first = await anext(requests, pb.ImportRequest())
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.chunk
+            async for each in requests:
+                yield each.chunk
+
+        recorded = await self._transfers.import_(await self._whose(first.namespace), chunks())
+        return respond.imported(recorded)
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
         """Comes with a later version."""
@@ -75,6 +86,14 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     ) -> pb.SetRetentionResponse:
         """Comes with a later version."""
         raise _later("SetRetention")
+
+    async def _whose(self, namespace: str) -> str:
+        """Whose part of the store an owner's call is about. Raises InvalidArgument and NotFound."""
+        call = current()
+        whose = checks.namespace("namespace", namespace, call.namespace)
+        if whose != call.namespace:
+            await self._workers.run(lambda: self._core.require_namespace(whose), app=call.app)
+        return whose
 
     def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
         events = convert.events(request, time.time())

@@ -10,12 +10,29 @@ from edge_reranker.types import (
     Event,
     Forgotten,
     Grant,
+    LoggedRanking,
     Model,
     Namespace,
     Ranking,
     Recorded,
     RerankQuery,
 )
+
+
+class Import(Protocol):
+    """One import that is under way; for one thread at a time."""
+
+    def add(self, line: int, record: Event | LoggedRanking) -> None:
+        """Puts aside what stood in a line; raises InvalidArgument for an id that was there before."""
+        ...
+
+    def finish(self) -> Recorded:
+        """Takes in all of it, durably, or nothing."""
+        ...
+
+    def close(self) -> None:
+        """Leaves nothing behind. Idempotent."""
+        ...
 
 
 class Core(Protocol):
@@ -77,6 +94,14 @@ class Core(Protocol):
 
     def revoke(self, source: str, reader: str) -> None:
         """Ends a grant, and forgets what was derived by it. Idempotent."""
+        ...
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """All that cannot be made again, page by page; raises StoreBusy at its end when that is void."""
+        ...
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import; nothing of it is seen before it is finished."""
         ...
 
     def models(self) -> Sequence[Model]:

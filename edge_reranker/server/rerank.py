@@ -38,7 +38,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         call = current()
         with _cancelling() as cancelled:
             work = partial(self._rerank, call, request, cancelled)
-            response, deadline = await self._workers.run(work, app=call.namespace)
+            response, deadline = await self._workers.run(work, app=call.app)
             # Here, not in the thread: on a busy device the way back is what takes long.
             self._lateness(call).ended(deadline, call)
             return response
@@ -50,7 +50,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         call = current()
         with _cancelling() as cancelled:
             work = partial(self._rerank_stream, call, request, cancelled)
-            async for answer in self._workers.stream(work, app=call.namespace):
+            async for answer in self._workers.stream(work, app=call.app):
                 yield answer
 
     async def Explain(self, request: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
@@ -84,7 +84,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
         # Python computes in one thread at a time anyway. Many that try at once take it from each other at
         # every pause: 200 switches a request instead of 26, a sixth of the work done.
         due = self._lateness(call).before(self._budget.deadline(call, request.budget_ms))
-        return Turn(self._turns, due.at_s, call.namespace)
+        return Turn(self._turns, due.at_s, call.app)
 
     def _queued(
         self, call: Call, request: pb.RerankRequest, cancelled: threading.Event, turn: Turn
@@ -97,7 +97,7 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
 
     def _lateness(self, call: Call) -> Lateness:
         """The app's own: one that asks for what cannot be done in time must not shorten another's."""
-        return self._lateness_of.setdefault(call.namespace, Lateness())
+        return self._lateness_of.setdefault(call.app, Lateness())
 
 
 @contextlib.contextmanager

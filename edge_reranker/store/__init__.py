@@ -13,6 +13,7 @@ finally:
         del sys.modules["pandas"]
 
 from edge_reranker.store.check import inspect_store, kept_fingerprint  # noqa: E402 - after what is above
+from edge_reranker.store.imports import Import  # noqa: E402
 from edge_reranker.store.store import Store  # noqa: E402
 
-__all__ = ["Store", "inspect_store", "kept_fingerprint"]
+__all__ = ["Import", "Store", "inspect_store", "kept_fingerprint"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from edge_reranker.types import DegradedReason, Ranking, Result, Timings
+from edge_reranker.types import DegradedReason, LoggedRanking, Ranking, Result, Timings
 
 
 def encode(ranking: Ranking) -> str:
@@ -60,9 +60,12 @@ def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
     row = db.conn.execute(
         "SELECT body FROM rankings WHERE namespace = ? AND ranking_id = ?", (namespace, ranking_id)
     ).fetchone()
-    if row is None:
-        return None
-    body: dict[str, Any] = json.loads(row[0])
+    return None if row is None else decode(ranking_id, row[0])
+
+
+def decode(ranking_id: str, text: str) -> Ranking:
+    """The ranking that ``encode`` made ``text`` of."""
+    body: dict[str, Any] = json.loads(text)
     return Ranking(
         ranking_id,
         tuple(Result(id_, tier) for id_, tier in body["results"]),
@@ -73,6 +76,27 @@ def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
         body["pack"],
         body["final"],
     )
+
+
+def places(db: Database, namespace: str) -> list[int]:
+    """The rows of a namespace, the newest first."""
+    sql = "SELECT rowid FROM rankings WHERE namespace = ? ORDER BY rowid DESC"
+    return [int(row[0]) for row in db.conn.execute(sql, (namespace,)).fetchall()]
+
+
+def at(db: Database, namespace: str, place: int) -> LoggedRanking | None:
+    """The ranking in a row, if it is still there."""
+    row = db.conn.execute(
+        "SELECT ranking_id, body, surface, session_id, created_at FROM rankings "
+        "WHERE namespace = ? AND rowid = ?",
+        (namespace, place),
+    ).fetchone()
+    return None if row is None else LoggedRanking(decode(row[0], row[1]), *row[2:])
+
+
+def kept_from(db: Database) -> int:
+    """The first row that the next ``put`` would not remove."""
+    return int(db.conn.execute("SELECT coalesce(max(rowid), 0) FROM rankings").fetchone()[0]) - KEPT + 1
 
 
 def delete_listing(db: Database, namespace: str, item_id: str) -> int:

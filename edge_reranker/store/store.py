@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, NotFound, StoreError
+from edge_reranker.errors import (
+    EdgeRerankerError,
+    InvalidArgument,
+    NotFound,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+)
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, namespaces, prefixes, rankings, vectors
+from edge_reranker.store import export, faults, files, forget, namespaces, prefixes, rankings, vectors
+from edge_reranker.store.backups import KEPT, Backups
+from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
-from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.open import open_database
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.start import Started, start
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     Context,
@@ -27,6 +37,7 @@ from edge_reranker.types import (
     EventType,
     Forgotten,
     Grant,
+    LoggedRanking,
     Namespace,
     PrefixState,
     Ranking,
@@ -35,6 +46,8 @@ from edge_reranker.types import (
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
+# Reads take milliseconds; one that takes longer is not waited for.
+_READERS_S = 1.0
 
 
 class Store:
@@ -44,58 +57,58 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key) -> None:
+    def __init__(self, path: Path, started: Started, *, kept: int = KEPT) -> None:
+        key = started.key
         self.path = path
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
-        self._writer = Writer(self._connect, path)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
+        self._writer = Writer(
+            self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
+        )
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
         self._grants: tuple[Grant, ...] = ()
         self._deleted: set[str] = set()
+        self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
+        self.backups = Backups(path.parent, key, kept=kept)
+        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
 
     @classmethod
-    def open(cls, data_dir: Path, *, key_source: str = "auto") -> Store:
+    def open(cls, data_dir: Path, *, key_source: str = "auto", backups: int = KEPT) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
-        Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
-        it is), FailedPrecondition for a directory that cannot be private, StoreError.
+        ``backups`` is how many are kept; 0: none is made unasked. A damaged store is put aside for the newest
+        sound backup; see ``quarantined``. Raises StoreCorrupt for a file that is no store of this version or
+        whose key is gone or another (it is left as it is), FailedPrecondition for a directory that cannot be
+        private, StoreError.
         """
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
-        grants: list[Grant] = []
-        ending: list[str] = []
         with faults.translated(path):
-            exists = inspect(path)
-            key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
-            if not exists:
-                make_database(path, key)
-            make_private(path)
-            db = open_database(path, key)
-            try:
-                migrate(db, path)
-                grants, ending = namespaces.grants(db), namespaces.ending(db)
-                # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
-                checkpoint(db)
-            except dbapi2.Error as e:
-                # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
-                if not faults.is_full(e):
-                    raise
-            finally:
-                db.close()
-        store = cls(path, key)
-        store._grants = tuple(grants)
-        for name in ending:
+            remove_leftovers(data_dir)
+            started = start(path, source=key_source, kept=backups)
+        store = cls(path, started, kept=backups)
+        store._grants = tuple(started.grants)
+        for name in started.ending:
             # Else it goes at a later start: it has no token, and nobody can record in it.
             with contextlib.suppress(StoreError):
                 store.delete_namespace(name)
         return store
+
+    def keep_safe(self) -> None:
+        """From now on make a backup every day, at an idle moment, and check every page with it."""
+        self._care.begin()
+
+    def back_up(self) -> None:
+        """Make a backup now. Raises StoreFull, StoreCorrupt for a damaged store, StoreBusy, StoreError."""
+        with faults.translated(self.path):
+            self._care.back_up()
 
     @property
     def commits(self) -> int:
@@ -112,13 +125,13 @@ class Store:
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
         """
+        self._care.asked()
         rows = event_rows.encode(events)
         if not rows:
             return Recorded(0, 0)
 
         def insert(db: Database) -> Recorded:
-            if namespace in self._deleted:
-                raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
+            self._require_open(namespace)
             return event_rows.insert(db, namespace, rows)
 
         return self._writer.submit(
@@ -145,7 +158,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
-        return self._generations.get(namespace, 0)
+        return self._restored + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -189,7 +202,27 @@ class Store:
             self._changed(namespace, gone.events)
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
-        return erasure.run(self._writer, self._reserve)
+        return self._erase(erasure)
+
+    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+        """All of a namespace that cannot be made again, page by page, as it was at the first one.
+
+        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
+        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        """
+        return export.pages(self._read, namespace)
+
+    def importing(self, namespace: str, done: Callable[[], None] = lambda: None) -> Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is.
+
+        ``done`` is called in between the commit and the return of ``finish``. Raises StoreError.
+        """
+
+        def committed(result: Recorded) -> None:
+            self._changed(namespace, result.recorded)
+
+        allowed = partial(self._require_open, namespace)
+        return Import(self.path, self._writer, namespace, committed, done, allowed)
 
     def namespaces(self) -> list[Namespace]:
         """Those that the owner made, and the default one, by name."""
@@ -263,8 +296,7 @@ class Store:
             left = {each for each in self._grants if (each.source, each.reader) != (source, reader)}
             self._regrant(left)
 
-        erasure = Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed)
-        erasure.run(self._writer, self._reserve)
+        self._erase(Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed))
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -344,6 +376,7 @@ class Store:
     def close(self) -> None:
         """Store what waits, fold the log into the database, close. Idempotent."""
         with self._close_lock:
+            self._care.close()
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
             with contextlib.suppress(StoreError):
                 self._writer.alone(checkpoint)
@@ -356,9 +389,46 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _erase(self, erasure: Erasure) -> Forgotten:
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            gone = erasure.run(self._writer, self._reserve)
+        with faults.translated(self.path):
+            self._care.remove_copies()
+        return gone
+
+    def _require_open(self, namespace: str) -> None:
+        if namespace in self._deleted:
+            raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
+
     def _read(self, query: Callable[[Database], _T]) -> _T:
-        with faults.translated(self.path), self._readers.one() as db:
-            return query(db)
+        self._care.asked()
+        try:
+            with faults.translated(self.path), self._readers.one() as db:
+                return query(db)
+        except StoreCorrupt:
+            self._care.suspect()
+            raise
+
+    def _was_exchanged(self) -> None:
+        """Another file is in the store's place: what is granted is what that one says."""
+        self._was_restored()
+        with contextlib.suppress(StoreError):
+            self._regrant(set(self._read(namespaces.grants)))
+
+    def _was_restored(self) -> None:
+        """Whatever anybody remembers of the events, it may be of others now."""
+        with self._lock:
+            self._restored += 1
+
+    @contextlib.contextmanager
+    def _log_read_anew(self) -> Iterator[None]:
+        with self.backups.held_off(), self._readers.kept_out(_READERS_S) as free:
+            if not free:
+                raise StoreBusy(f"{self.path} is being read while its log must be read anew; try again")
+            yield
+            # A batch that failed at the last moment may be there now.
+            self._was_restored()
 
     def _regrant(self, now: set[Grant]) -> None:
         """Take over the grants as they are stored now, in the writer's thread."""

@@ -19,6 +19,7 @@ from edge_reranker import errors
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.server import checks
 from edge_reranker.server.access import Access, Identity, Scope
+from edge_reranker.v1.context_service_pb2 import ExportRequest
 from edge_reranker_client import EdgeReranker, Event, Grant, Item, Namespace, Unauthenticated
 from tests.server.fake_core import FakeCore
 from tests.server.fixtures import Running, running
@@ -246,3 +247,10 @@ def test_an_app_that_floods_takes_nobodys_place(
             time.sleep(0.01)
         go_on.set()
         assert all(each.result(10).ids == ("a",) for each in held)
+
+
+def test_what_an_owner_asks_about_a_namespace_that_nobody_made_is_not_found(owner: EdgeReranker) -> None:
+    with pytest.raises(edge_reranker_client.NotFound):
+        list(owner._transport.stream(owner._context.Export, ExportRequest(namespace="nobody"), timeout_s=5))
+    owner.namespaces.create("news")
+    assert list(owner._transport.stream(owner._context.Export, ExportRequest(namespace="news"), timeout_s=5))
