@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_reranker.cli.tiers import make_tiers
@@ -20,6 +20,7 @@ from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.models import Pack
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.scoring import CrossScorer, public, tier2
+from edge_reranker.scoring.kept import Kept
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Event, EventType, Item, RerankQuery
 from tests.parts import N_DIMS, film, films, liked, small_pack
@@ -82,7 +83,9 @@ class Act:
         if not self.vectors:
             return Candidate(film(number))
         space = pack.id if self.vectors == "pack" else self.vectors
-        values = [float((number * 7 + len(self.app) * place) % 5 - 2) for place in range(N_DIMS)]
+        values = [
+            float((number * 37 + place * place * 11 + len(self.app)) % 17 - 8) for place in range(N_DIMS)
+        ]
         return Candidate(film(number), vector=tuple(values), vector_space=space)
 
 
@@ -115,16 +118,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pipeline, P
             yield two, one
 
 
-LISTS = (
-    Act("a", "rerank", (0, 1, 2, 3, 4, 5), vectors="own"),
-    Act("bb", "rerank", (0, 1, 2, 3, 4, 5), vectors="own"),
-)
-PUSHED_OUT = [*LISTS, Act("a", "record", (0, 1), at=2), Act("a", "rerank", (6, 7, 8, 9), vectors="own")]
-
-
 @settings(max_examples=40, deadline=None)
 @given(acts=acts)
-@example(acts=PUSHED_OUT)
 def test_an_apps_answers_have_the_same_bits_as_if_there_were_no_other(
     both: tuple[Pipeline, Pipeline], acts: list[Act]
 ) -> None:
@@ -306,3 +301,34 @@ def test_threads_of_two_apps_at_once_get_each_their_own(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert not wrong
+
+
+def test_lists_of_one_app_push_out_none_of_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the backend's vectors say of an item that is picked later would be lost with them."""
+    monkeypatch.setattr(public, "_MAX_REMEMBERED", 6)
+    with service(tmp_path) as (whole, _):
+        for app in ("a", "b"):
+            listed = [c._replace(vector=(1.0, float(n)), vector_space="own") for n, c in enumerate(films(6))]
+            whole.rerank(app, RerankQuery(tuple(listed)), LONG)
+        whole.record("a", liked(*range(6)))
+        tiers = whole._current.value.tiers
+        assert tiers.public is not None
+        user = whole._users.now(tiers, "a")
+        assert len(tiers.public.history(user.owner, frozenset({"own"}), user.profile)["own"]) == 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60), st.integers(1, 12))
+def test_an_equal_share_of_the_room_is_never_taken(puts: list[tuple[str, int]], most: int) -> None:
+    shared, own = Kept[int, int](most), Kept[int, int](most, each=True)
+    newest: dict[str, list[int]] = {}
+    for app, key in puts:
+        newest[app] = [each for each in newest.get(app, []) if each != key] + [key]
+        for kept in (shared, own):
+            kept.put(app, key, key)
+        assert len(shared) <= most
+        for each, keys in newest.items():
+            assert [key for key, _ in own.items(each)] == keys[-most:]
+            left = [key for key, _ in shared.items(each)]
+            assert left == keys[len(keys) - len(left) :], "the oldest go first"
+            assert len(left) >= min(len(keys), most // len(newest))
+    assert len(shared) == sum(len(shared.items(app)) for app in newest)
