@@ -30,6 +30,7 @@ NAMES = (
     "flips",
     "backup",
     "retention",
+    "isolation",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

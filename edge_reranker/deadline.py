@@ -97,6 +97,18 @@ class Pace:
             self._ms_per_unit *= 0.9
 
 
+class Paces:
+    """A pace of each app: what one asks for must not change what another is thought to take. Thread-safe."""
+
+    def __init__(self, ms_per_unit: float | None = None) -> None:
+        self._ms_per_unit = ms_per_unit
+        self._paces: dict[str, Pace] = {}
+
+    def of(self, namespace: str) -> Pace:
+        """The pace of one app, made when it is first asked for."""
+        return self._paces.get(namespace) or self._paces.setdefault(namespace, Pace(self._ms_per_unit))
+
+
 class Watch:
     """Milliseconds by stage of one request, from when it is made. Not thread-safe."""
 

@@ -15,29 +15,34 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.current import Current
-from edge_reranker.deadline import Deadline, Pace, Watch
+from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
+from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
 from edge_reranker.ranking.fusion import fuse, order
-from edge_reranker.ranking.profile import TAKEN_BACK, profile
 from edge_reranker.scoring import (
     Scorer,
     Serving,
     Tiers,
     TierScores,
     User,
+    Users,
 )
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
+from edge_reranker.turns import Shares
 from edge_reranker.types import (
-    Context,
     DegradedReason,
     Event,
     Forgotten,
+    Grant,
+    Item,
     LoggedRanking,
     Model,
+    Namespace,
     Ranking,
     Recorded,
     RerankQuery,
@@ -50,11 +55,10 @@ Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
-# More than a profile counts: what was taken back since stands among them.
-_CONTEXT_EVENTS = 200
-_REMEMBERED_USERS = 64
 # After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
 _AFTERWARDS_MS = 1.0
+# Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
+_MAX_WRITES = 2_000
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
 
@@ -85,10 +89,11 @@ class Pipeline:
         self._closed = False
         self._clock = clock
         self._lock = threading.Lock()
-        self._users: dict[str, User] = {}
-        self._tier0_pace = Pace(_TIER0_MS_PER_CHARACTER)
-        self._fusion_pace = Pace()  # per candidate, after each result of a tier
-        self._afterwards_pace = Pace()  # per candidate
+        self._users = Users(store)
+        self._writes = Shares(_MAX_WRITES)
+        self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
+        self._fusion_paces = Paces()  # per candidate, after each result of a tier
+        self._afterwards_paces = Paces()  # per candidate
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
@@ -112,11 +117,12 @@ class Pipeline:
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         n = len(query.candidates)
-        afterwards_ms = _AFTERWARDS_MS + self._afterwards_pace.predict_ms(n)
+        afterwards_pace = self._afterwards_paces.of(namespace)
+        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n)
         for answer in self._answers(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
             before_ms = watch.spent_ms("fusion")
             last = self._ranking(tiers, ranking_id, query, answer, watch)
-            self._afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
+            afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
             # More may follow, so nothing counts as missing yet.
             yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
         if last is None:
@@ -129,6 +135,7 @@ class Pipeline:
             surface=query.surface,
             session_id=query.session_id,
             created_at=self._clock(),
+            sources=self._store.sources(namespace),
         )
         tiers.epochs.during(owner, log)
         yield final
@@ -137,7 +144,8 @@ class Pipeline:
         """Stores events durably, and has their items encoded before they are needed."""
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
-        recorded = self._store.record(namespace, events)
+        with self._writes.of(namespace, len(events)):
+            recorded = self._store.record(namespace, events)
         self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
@@ -155,17 +163,34 @@ class Pipeline:
         self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
     ) -> Forgotten:
         """Removes events and what was derived from them, here and in the store."""
+        with self._forgetting(namespace, self._store.readers(namespace)):
+            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+
+    @contextlib.contextmanager
+    def _forgetting(self, namespace: str, readers: Sequence[str]) -> Iterator[None]:
+        """While the store forgets in a namespace: memory does too, and so it does for its readers.
+
+        Without a namespace, what readers derived by a grant is all that goes.
+        """
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
         # after the store, so that nothing is read back in between; also when the store failed half-way. And
         # the epoch once more: what began meanwhile may have read what was about to go.
-        self._current.value.tiers.epochs.end(namespace)
+        epochs = self._current.value.tiers.epochs
+        whose = [namespace, *readers] if namespace else readers
+        for each in whose:
+            epochs.end(each)
         try:
-            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+            yield
         finally:
-            self._current.value.tiers.epochs.end(namespace)
-            self._forget_in_memory(namespace)
-            # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
-            self._prefill_soon(namespace)
+            for each in whose:
+                epochs.end(each)
+            if namespace:
+                self._forget_in_memory(namespace)
+            for reader in readers:
+                self._forget_in_memory(reader, lent=True)
+            for each in whose:
+                # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
+                self._prefill_soon(each)
 
     def retention(self, namespace: str) -> RetentionStatus:
         """How long the namespace's events are kept, and whether some are being removed."""
@@ -179,9 +204,8 @@ class Pipeline:
         """Events went by the rule: what was made of them goes from memory too."""
         tiers = self._current.value.tiers
         if touched:
-            tiers.epochs.end(namespace)
-            self._forget_in_memory(namespace)
-            self._prefill_soon(namespace)
+            with self._forgetting(namespace, self._store.readers(namespace)):
+                pass  # the store has forgotten already
         elif tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
@@ -196,10 +220,12 @@ class Pipeline:
     def _imported(self, namespace: str) -> None:
         with self._current.use() as serving, contextlib.suppress(StoreError):  # the next request says so
             tiers = serving.tiers
-            user = self._user(tiers, namespace)
+            user = self._users.now(tiers, namespace)
             if tiers.background is not None and tiers.vectors is not None:
                 items = [event.item for event in user.context.events if event.item is not None]
-                tiers.background.schedule(user.owner, tiers.vectors.keyed(items)[::-1], first=True)
+                keyed = tiers.vectors.keyed(items)[::-1]
+                own = [each for each in keyed if user.keeper(each.item.id, each.hash) == user.owner]
+                tiers.background.schedule(user.owner, own, first=True)
         self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
@@ -211,20 +237,58 @@ class Pipeline:
             with self._current.use() as serving:
                 hot = serving.tiers.hot
                 try:
-                    return hot is None or hot.prefill(self._user(serving.tiers, namespace))
+                    return hot is None or hot.prefill(self._users.now(serving.tiers, namespace))
                 except StoreError:
                     return True  # the next request says so
 
         background.soon(namespace, prefill)
 
-    def _forget_in_memory(self, namespace: str) -> None:
-        with self._lock:
-            self._users.pop(namespace, None)
+    def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
+        """Drops what was derived of the events; with ``lent``, only what others' are among."""
+        self._users.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
-            parts = (tiers.background, tiers.vectors, tiers.public, tiers.tier1, tiers.tier2, tiers.hot)
-            for part in parts:
+            own = () if lent else (tiers.vectors, tiers.public)
+            for part in (tiers.background, *own, tiers.tier1, tiers.tier2, tiers.hot):
                 if part is not None:
                     part.forget(namespace)
+
+    def namespaces(self) -> list[Namespace]:
+        """The namespaces there are, by name."""
+        return self._store.namespaces()
+
+    def namespace_names(self) -> list[str]:
+        """The same without a look at what is in them."""
+        return self._store.namespace_names()
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        self._store.require_namespace(name)
+
+    def create_namespace(self, name: str) -> None:
+        """Makes a namespace, or leaves it as it is."""
+        self._store.create_namespace(name)
+        self._current.value.tiers.epochs.open(name)
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, also after a crash."""
+        self._store.begin_deletion(name)
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Forgets everything in a namespace, and the namespace; what is under way in it keeps nothing."""
+        self._current.value.tiers.epochs.close(name)
+        with self._forgetting(name, self._store.readers(name)):
+            return self._store.delete_namespace(name)
+
+    def grant(self, source: str, reader: str) -> Grant:
+        """Lets the reader's rankings go by the source's events."""
+        made = self._store.grant(source, reader, self._clock())
+        self._prefill_soon(reader)
+        return made
+
+    def revoke(self, source: str, reader: str) -> None:
+        """Ends a grant, and forgets what was derived by it, here and in the store."""
+        with self._forgetting("", [reader]):
+            self._store.revoke(source, reader)
 
     def models(self) -> Sequence[Model]:
         """The models on this device, and what each is doing."""
@@ -297,7 +361,7 @@ class Pipeline:
         n = len(query.candidates)
         as_served = _Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
-            user = self._user(tiers, namespace)
+            user = self._users.now(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
@@ -315,8 +379,9 @@ class Pipeline:
             yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
             return
         work = query.work
-        if deadline.remaining_ms() < self._tier0_pace.predict_ms(work):
-            self._tier0_pace.refused()
+        tier0_pace, fusion_pace = self._tier0_paces.of(namespace), self._fusion_paces.of(namespace)
+        if deadline.remaining_ms() < tier0_pace.predict_ms(work):
+            tier0_pace.refused()
             if tiers.background is not None:
                 tiers.background.read(user.owner, query.candidates)
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
@@ -332,7 +397,7 @@ class Pipeline:
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")
-        self._tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
         if not user.profile:
             # A search by somebody unknown: the query is all that there is to read.
@@ -342,7 +407,7 @@ class Pipeline:
         yield answer
         for number, scorer in due:
             before, reason = matrix, answer.reason
-            in_time = deadline.less_ms(self._fusion_pace.predict_ms(n))
+            in_time = deadline.less_ms(fusion_pace.predict_ms(n))
             for result in scorer.score(user, query, answer.order.tolist(), in_time):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
@@ -352,7 +417,7 @@ class Pipeline:
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
-                self._fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
+                fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
                 yield answer
 
     def _fused(
@@ -393,28 +458,6 @@ class Pipeline:
             final=False,
         )
 
-    def _user(self, tiers: Tiers, namespace: str) -> User:
-        """The user now; read again only when the events have changed. Raises StoreError."""
-        owner = tiers.epochs.owner(namespace)
-        generation = self._store.generation(namespace)
-        with self._lock:
-            user = self._users.get(namespace)
-        if user is not None and (user.owner, user.generation) == (owner, generation):
-            return user
-        weights = tiers.taste.event_weights
-        telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
-        # Of the telling types only: a few lists' impressions must not push out what the user likes.
-        context: Context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
-        user = User(owner, generation, context, profile(context, tiers.taste))
-        tiers.epochs.during(owner, lambda: self._remember(user))
-        return user
-
-    def _remember(self, user: User) -> None:
-        with self._lock:
-            while len(self._users) >= _REMEMBERED_USERS:
-                self._users.pop(next(iter(self._users)))
-            self._users[user.namespace] = user
-
     def _public_vectors(
         self, tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
     ) -> Mapping[str, Mapping[str, Float32]]:
@@ -422,7 +465,11 @@ class Pipeline:
         if public is None:
             return {}
         spaces = public.remember(user.owner, query.candidates, deadline)
-        return public.history(user.owner, spaces, user.profile)
+
+        def keeper(item: Item) -> Owner:
+            return user.keeper(item.id, content_hash(item)) if user.lent else user.owner
+
+        return public.history(user.owner, spaces, user.profile, keeper)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the service knows about the user at one moment: recent events, oldest first."""
+    """What the service knows about the user at one moment: recent events, oldest first.
+
+    ``sources`` are the namespaces that were read beside the user's own, by grants; ``namespaces`` then says
+    of each event whose it is. Both are empty without a grant.
+    """
 
     events: tuple[Event, ...] = ()
+    sources: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.events)
@@ -249,6 +255,24 @@ class RetentionStatus:
     retention: Retention
     reckoned_to_s: float
     sweeping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave for ``reader``'s rankings to go by ``source``'s events, since ``granted_at`` (s since 1970)."""
+
+    source: str
+    reader: str
+    granted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One app's part of the store: how many events it has, and whose others its rankings go by."""
+
+    name: str
+    n_events: int = 0
+    grants: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_reranker.turns import Turn, Turns
+from edge_reranker.turns import Shares, Turn, Turns
 
 
 def wait_until_in_line(turns: Turns, n: int) -> None:
@@ -117,3 +117,64 @@ def test_a_request_whose_turn_does_not_come_goes_on_and_takes_nobodys() -> None:
         with mine.lent():
             assert not turns.take(0)
     assert not turns.take(0), "it is still with the first"
+
+
+def test_an_app_that_floods_takes_turns_with_the_rest() -> None:
+    """Whatever it says of when its work is due."""
+    turns = Turns()
+    assert turns.take(math.inf, app="flood")
+    went: list[str] = []
+
+    def work(app: str, due_s: float) -> None:
+        assert turns.take(due_s, app=app)
+        time.sleep(0.01)
+        went.append(app)
+        turns.give_back()
+
+    now = time.monotonic()
+    waiting = [("flood", now + 50)] * 6 + [("other", now + 60)] * 2
+    threads = [threading.Thread(target=work, args=each) for each in waiting]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_until_in_line(turns, number + 1)
+    time.sleep(0.01)
+    turns.give_back()
+    for thread in threads:
+        thread.join(5)
+    assert went[0] == "other"
+    assert went.index("other", 1) <= 3
+    assert turns.take(0)
+    assert not turns._app_of
+
+
+def test_time_that_an_app_did_not_use_is_not_saved_up() -> None:
+    turns = Turns()
+    assert turns.take(math.inf, app="busy")
+    turns._spent_s["busy"] = 100.0
+    late = threading.Thread(target=lambda: turns.take(math.inf, app="late"))
+    late.start()
+    wait_until_in_line(turns, 1)
+    assert turns._spent_s["late"] == 100.0
+    turns.give_back()
+    late.join(5)
+    turns.give_back()
+    assert not turns._spent_s
+
+
+def test_more_than_a_share_waits_for_its_own_app_only() -> None:
+    shares = Shares(10)
+    entered: list[str] = []
+
+    def enter(app: str, n: int) -> None:
+        with shares.of(app, n):
+            entered.append(app)
+
+    with shares.of("a", 8):
+        waiting = threading.Thread(target=enter, args=("a", 3))
+        waiting.start()
+        enter("a", 2)
+        enter("b", 1_000)
+        assert entered == ["a", "b"]
+    waiting.join(5)
+    assert entered == ["a", "b", "a"]
+    assert not shares._used

@@ -19,6 +19,7 @@ from edge_reranker.cli import (
     events,
     key,
     model,
+    namespace,
     packs,
     quality,
     quantize,
@@ -96,7 +97,8 @@ def cli() -> None:
 
 
 for command in (
-    *(serve.serve, rank.rank, events.record, events.events, events.forget, retention.retention),
+    *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(retention.retention, namespace.namespace),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),

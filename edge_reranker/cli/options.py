@@ -123,4 +123,5 @@ def load_config(flags: dict[str, Any], *, file: Path | None = None) -> Config:
 def connect(flags: dict[str, Any], *, owner: bool = False) -> EdgeReranker:
     """A client of the service that the flags name."""
     config = load_config(flags)
-    return EdgeReranker(socket=config.socket, data_dir=config.data_dir, owner=owner)
+    namespace = None if owner else os.environ.get(discovery.NAMESPACE_VARIABLE) or None
+    return EdgeReranker(socket=config.socket, data_dir=config.data_dir, owner=owner, namespace=namespace)

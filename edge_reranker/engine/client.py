@@ -275,7 +275,8 @@ class WorkerEngine:
     @contextlib.contextmanager
     def _turn(self, deadline: Deadline, *, background: bool) -> Iterator[None]:
         with deadline.while_waiting():
-            if not self._turns.take(deadline.due_s, background=background):
+            app = "" if deadline.turn is None else deadline.turn.app
+            if not self._turns.take(deadline.due_s, background=background, app=app):
                 raise EngineBusy("the model is busy with other requests; allow the request more time")
             try:
                 # A worker that is starting will answer in a moment; one that failed will not.

@@ -9,6 +9,7 @@ from edge_reranker.scoring.tier1 import VectorScorer
 from edge_reranker.scoring.tier2 import CrossScorer, Prompt
 from edge_reranker.scoring.tiers import Serving, Tiers
 from edge_reranker.scoring.types import Scorer, TierScores, User
+from edge_reranker.scoring.users import Users
 from edge_reranker.scoring.vectors import VectorCache
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TierScores",
     "Tiers",
     "User",
+    "Users",
     "VectorCache",
     "VectorScorer",
 ]

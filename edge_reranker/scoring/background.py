@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from edge_reranker.deadline import Deadline
@@ -15,6 +16,7 @@ from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.vectors import Keyed, VectorCache
 from edge_reranker.types import Candidate, DegradedReason
 
+# Of each namespace.
 _MAX_WAITING = 5_000
 _MAX_LISTS = 8
 _ONE_ITEM_MS = 5_000.0
@@ -25,17 +27,30 @@ _AFTER_REQUEST_S = 0.01
 _MOST_PAUSE_S = 0.25
 
 
+@dataclass(slots=True)
+class _Line:
+    """What waits for one namespace."""
+
+    lists: deque[tuple[Owner, Sequence[Candidate]]] = field(default_factory=lambda: deque(maxlen=_MAX_LISTS))
+    job: Callable[[], bool] | None = None
+    items: deque[tuple[Owner, Keyed]] = field(default_factory=deque)
+    queued: set[tuple[Owner, str]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.lists or self.job or self.items)
+
+
 class BackgroundEncoder:
-    """One thread that reads lists and encodes one item at a time, and lets every request go first."""
+    """One thread that reads lists and encodes one item at a time, and lets every request go first.
+
+    Namespaces take turns, a step each: however much waits for one, another waits for a step of it at most.
+    """
 
     def __init__(self, vectors: VectorCache, public: PublicVectors) -> None:
         self._vectors = vectors
         self._public = public
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Owner, Keyed]] = deque()
-        self._queued: set[tuple[Owner, str]] = set()
-        self._lists: deque[tuple[Owner, Sequence[Candidate]]] = deque(maxlen=_MAX_LISTS)
-        self._jobs: dict[str, Callable[[], bool]] = {}
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # whose turn is next comes first
         self._closed = False
         self._working = False
         self._requests = 0
@@ -68,41 +83,38 @@ class BackgroundEncoder:
         The oldest list goes when too many wait.
         """
         with self._changed:
-            self._lists.append((owner, candidates))
+            self._line(owner.namespace).lists.append((owner, candidates))
             self._changed.notify_all()
 
     def schedule(self, owner: Owner, items: Sequence[Keyed], *, first: bool = False) -> None:
         """Queues items; ``first`` puts them before all others. The last in line go when too many wait."""
-        if self._vectors.without_encoder:
+        if self._vectors.without_encoder or not items:
             return
         with self._changed:
+            line = self._line(owner.namespace)
             for item in reversed(items) if first else items:
-                if (owner, item.hash) in self._queued:
+                if (owner, item.hash) in line.queued:
                     continue
-                self._queued.add((owner, item.hash))
+                line.queued.add((owner, item.hash))
                 if first:
-                    self._waiting.appendleft((owner, item))
+                    line.items.appendleft((owner, item))
                 else:
-                    self._waiting.append((owner, item))
-            while len(self._waiting) > _MAX_WAITING:
-                dropped_owner, dropped = self._waiting.pop()
-                self._queued.discard((dropped_owner, dropped.hash))
+                    line.items.append((owner, item))
+            while len(line.items) > _MAX_WAITING:
+                dropped_owner, dropped = line.items.pop()
+                line.queued.discard((dropped_owner, dropped.hash))
             self._changed.notify_all()
 
     def soon(self, namespace: str, job: Callable[[], bool]) -> None:
         """Calls ``job`` until it returns true, each time for a moment at most, in place of the last one."""
         with self._changed:
-            self._jobs[namespace] = job
+            self._line(namespace).job = job
             self._changed.notify_all()
 
     def forget(self, namespace: str) -> None:
         """Drops what waits for a namespace."""
         with self._changed:
-            self._jobs.pop(namespace, None)
-            self._waiting = deque(entry for entry in self._waiting if entry[0].namespace != namespace)
-            self._queued = {key for key in self._queued if key[0].namespace != namespace}
-            lists = [entry for entry in self._lists if entry[0].namespace != namespace]
-            self._lists = deque(lists, maxlen=_MAX_LISTS)
+            self._lines.pop(namespace, None)
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Waits until nothing is left to do; whether that came in time."""
@@ -132,26 +144,37 @@ class BackgroundEncoder:
                 step = self._next()
             step()
 
+    def _line(self, namespace: str) -> _Line:
+        return self._lines.setdefault(namespace, _Line())
+
     def _due(self) -> bool:
-        return bool(self._lists or self._jobs or self._waiting)
+        return bool(self._lines)
 
     def _next(self) -> Callable[[], None]:
-        """What to do next: the shortest work first."""
-        if self._lists:
-            return partial(self._read, *self._lists.popleft())
-        if self._jobs:
-            namespace = next(iter(self._jobs))
-            return partial(self._do, namespace, self._jobs.pop(namespace))
-        if not self._waiting:
+        """What to do next: a step of the namespace whose turn it is, of its work the shortest first."""
+        if not self._lines:
             return lambda: None
-        owner, item = self._waiting.popleft()
-        self._queued.discard((owner, item.hash))
+        namespace, line = self._lines.popitem(last=False)
+        step = self._step(namespace, line)
+        if line:
+            self._lines[namespace] = line
+        return step
+
+    def _step(self, namespace: str, line: _Line) -> Callable[[], None]:
+        if line.lists:
+            return partial(self._read, *line.lists.popleft())
+        if line.job is not None:
+            job, line.job = line.job, None
+            return partial(self._do, namespace, job)
+        owner, item = line.items.popleft()
+        line.queued.discard((owner, item.hash))
         return partial(self._encode, owner, item)
 
     def _do(self, namespace: str, job: Callable[[], bool]) -> None:
         if not job():
             with self._changed:
-                self._jobs.setdefault(namespace, job)
+                line = self._line(namespace)
+                line.job = line.job or job
 
     def _pause(self) -> None:
         until_s = time.monotonic() + _MOST_PAUSE_S

@@ -24,6 +24,7 @@ class Epochs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
+        self._closed: set[str] = set()
 
     def owner(self, namespace: str) -> Owner:
         """What work that begins now carries with it."""
@@ -35,11 +36,21 @@ class Epochs:
         with self._lock:
             self._numbers[namespace] = self._numbers.get(namespace, 0) + 1
 
+    def close(self, namespace: str) -> None:
+        """Nothing is stored for the namespace any more, also by work that begins later."""
+        with self._lock:
+            self._closed.add(namespace)
+
+    def open(self, namespace: str) -> None:
+        """Work that begins now may store again."""
+        with self._lock:
+            self._closed.discard(namespace)
+
     def during(self, owner: Owner, store: Callable[[], None]) -> None:
         """Runs ``store`` unless the owner's epoch is over; no forget comes in between.
 
         ``store`` must be short, and must not call back.
         """
         with self._lock:
-            if self._numbers.get(owner.namespace, 0) == owner.epoch:
+            if self._numbers.get(owner.namespace, 0) == owner.epoch and owner.namespace not in self._closed:
                 store()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,14 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.errors import StoreError
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.kept import Kept
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, Event
+from edge_reranker.types import Candidate, Event, Item
 
 Float32 = npt.NDArray[np.float32]
 
-# Lists come and go; only what an event names is stored. 2,000 vectors of 1,024 numbers are 8 MB.
+# Of each namespace. Lists come and go; only what an event names is stored. 2,000 vectors of 1,024 numbers
+# are 8 MB.
 _MAX_REMEMBERED = 2_000
 
 
@@ -34,8 +35,8 @@ class PublicVectors:
         self._own_space = own_space
         self._epochs = epochs
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[tuple[str, str, str], Float32] = OrderedDict()
-        self._missing: set[tuple[str, str, str]] = set()
+        self._remembered: Kept[tuple[str, str], Float32] = Kept(_MAX_REMEMBERED, each=True)
+        self._missing: dict[str, set[tuple[str, str]]] = {}
 
     def remember(self, owner: Owner, candidates: Sequence[Candidate], deadline: Deadline) -> frozenset[str]:
         """Keeps the candidates' vectors for a while, as many as time allows; returns their spaces."""
@@ -47,7 +48,7 @@ class PublicVectors:
             if deadline.passed:
                 break
             spaces.add(space)
-            self._keep(owner, (owner.namespace, space, candidate.id), np.array(candidate.vector, np.float32))
+            self._keep(owner, (space, candidate.id), np.array(candidate.vector, np.float32))
         return frozenset(spaces)
 
     def picked(self, owner: Owner, events: Sequence[Event]) -> None:
@@ -55,9 +56,9 @@ class PublicVectors:
         ids = {event.item.id for event in events if event.item is not None}
         rows: dict[str, list[tuple[str, str, bytes]]] = {}
         with self._lock:
-            self._missing = {key for key in self._missing if key[0] != owner.namespace}
-            for (namespace, space, item_id), vector in self._remembered.items():
-                if namespace == owner.namespace and item_id in ids:
+            self._missing.pop(owner.namespace, None)
+            for (space, item_id), vector in self._remembered.items(owner.namespace):
+                if item_id in ids:
                     rows.setdefault(space, []).append(
                         (_key(item_id), item_id, vector.astype("<f4").tobytes())
                     )
@@ -69,29 +70,45 @@ class PublicVectors:
         self._epochs.during(owner, store)
 
     def history(
-        self, owner: Owner, spaces: frozenset[str], profile: Profile
+        self,
+        owner: Owner,
+        spaces: frozenset[str],
+        profile: Profile,
+        keeper: Callable[[Item], Owner] | None = None,
     ) -> dict[str, dict[str, Float32]]:
-        """By space and item id, the vectors of the history's items that are known."""
-        return {space: self._known(owner, space, [item.id for item in profile.items]) for space in spaces}
+        """By space and item id, the vectors of the history's items that are known.
+
+        ``keeper`` says in whose namespace an item's are; without it, they are all the owner's.
+        """
+        kept_by: dict[Owner, list[str]] = {}
+        for item in profile.items:
+            kept_by.setdefault(keeper(item) if keeper is not None else owner, []).append(item.id)
+        return {
+            space: {
+                item_id: vector
+                for each, item_ids in kept_by.items()
+                for item_id, vector in self._known(each, space, item_ids).items()
+            }
+            for space in spaces
+        }
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
         with self._lock:
-            self._missing = {key for key in self._missing if key[0] != namespace}
-            for key in [key for key in self._remembered if key[0] == namespace]:
-                del self._remembered[key]
+            self._missing.pop(namespace, None)
+            self._remembered.forget(namespace)
 
     def _known(self, owner: Owner, space: str, item_ids: Sequence[str]) -> dict[str, Float32]:
         namespace = owner.namespace
         found: dict[str, Float32] = {}
         wanted: dict[str, str] = {}
         with self._lock:
+            missing = self._missing.get(namespace, set())
             for item_id in item_ids:
-                key = (namespace, space, item_id)
-                vector = self._remembered.get(key)
+                vector = self._remembered.get(namespace, (space, item_id))
                 if vector is not None:
                     found[item_id] = vector
-                elif key not in self._missing:
+                elif (space, item_id) not in missing:
                     wanted[_key(item_id)] = item_id
         if wanted:
             try:
@@ -101,24 +118,21 @@ class PublicVectors:
             for key_, data in rows.items():
                 vector = np.frombuffer(data, dtype="<f4")
                 found[wanted[key_]] = vector
-                self._keep(owner, (namespace, space, wanted[key_]), vector)
+                self._keep(owner, (space, wanted[key_]), vector)
             with self._lock:
-                if len(self._missing) > _MAX_REMEMBERED:
-                    self._missing.clear()
-                absent = (item_id for key_, item_id in wanted.items() if key_ not in rows)
-                self._missing.update((namespace, space, item_id) for item_id in absent)
+                missing = self._missing.setdefault(namespace, set())
+                if len(missing) > _MAX_REMEMBERED:
+                    missing.clear()
+                missing.update((space, item_id) for key_, item_id in wanted.items() if key_ not in rows)
         return found
 
-    def _keep(self, owner: Owner, key: tuple[str, str, str], vector: Float32) -> None:
-        self._epochs.during(owner, lambda: self._put(key, vector))
+    def _keep(self, owner: Owner, key: tuple[str, str], vector: Float32) -> None:
+        self._epochs.during(owner, lambda: self._put(owner.namespace, key, vector))
 
-    def _put(self, key: tuple[str, str, str], vector: Float32) -> None:
+    def _put(self, namespace: str, key: tuple[str, str], vector: Float32) -> None:
         with self._lock:
-            self._missing.discard(key)
-            self._remembered[key] = vector
-            self._remembered.move_to_end(key)
-            while len(self._remembered) > _MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._missing.get(namespace, set()).discard(key)
+            self._remembered.put(namespace, key, vector)
 
 
 def _key(item_id: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline, Pace
+from edge_reranker.deadline import Deadline, Paces
 from edge_reranker.ranking.affinity import Affinity, Likes
 from edge_reranker.scoring.background import BackgroundEncoder
-from edge_reranker.scoring.epochs import Epochs
+from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.types import TierScores, User
 from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
 from edge_reranker.types import DegradedReason, RerankQuery
@@ -40,8 +40,8 @@ class VectorScorer:
         self._epochs = epochs
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, Likes]] = {}
-        self._look_up_pace = Pace()
-        self._columns_pace = Pace()  # per candidate
+        self._look_up_paces = Paces()
+        self._columns_paces = Paces()  # per candidate
 
     @property
     def reads_queries(self) -> bool:
@@ -53,10 +53,12 @@ class VectorScorer:
     ) -> Iterator[TierScores]:
         """Vectors that are known first; then new items from the top of ``order`` while time remains."""
         candidates = query.candidates
-        deadline = deadline.less_ms(_ROOM_MS + self._columns_pace.predict_ms(len(candidates)))
+        columns_ms = self._columns_paces.of(user.namespace).predict_ms(len(candidates))
+        deadline = deadline.less_ms(_ROOM_MS + columns_ms)
         work = query.work
-        if deadline.remaining_ms() < self._look_up_pace.predict_ms(work):
-            self._look_up_pace.refused()
+        look_up_pace = self._look_up_paces.of(user.namespace)
+        if deadline.remaining_ms() < look_up_pace.predict_ms(work):
+            look_up_pace.refused()
             self._background.read(user.owner, candidates)
             n = len(candidates)
             yield TierScores(np.zeros(n), np.zeros(n, dtype=np.bool_), DegradedReason.DEADLINE)
@@ -65,11 +67,11 @@ class VectorScorer:
         keyed = self._vectors.keyed([candidate.item for candidate in candidates])
         self._vectors.take_shipped(user.owner, candidates, keyed)
         found = self._vectors.known(user.owner, keyed)
-        self._look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         likes, reason = self._likes(user, deadline)
         asked, query_reason = self._vectors.query(user.owner, query.query, deadline)
         reason = reason or query_reason
-        missing = self._missing([keyed[index] for index in order], found)
+        missing = self._missing(user.owner, [keyed[index] for index in order], found)
         if not likes.has_vector and asked is None:
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
             self._background.schedule(user.owner, missing)
@@ -79,7 +81,7 @@ class VectorScorer:
             yield TierScores(np.zeros(len(keyed)), nothing, reason, due, more)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
-        yield self._scored(likes, keyed, found, stop or reason, asked)
+        yield self._scored(user, likes, keyed, found, stop or reason, asked)
         try:
             while missing and not stop:
                 chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
@@ -87,7 +89,7 @@ class VectorScorer:
                 found |= made
                 if stop:
                     missing = [item for item in chunk if item.hash not in made] + missing
-                yield self._scored(likes, keyed, found, stop or reason, asked)
+                yield self._scored(user, likes, keyed, found, stop or reason, asked)
         finally:
             # Also when a stream's reader has left in between.
             self._background.schedule(user.owner, missing)
@@ -97,10 +99,10 @@ class VectorScorer:
         with self._lock:
             self._users.pop(namespace, None)
 
-    def _missing(self, items: Sequence[Keyed], found: dict[str, Vector]) -> list[Keyed]:
+    def _missing(self, owner: Owner, items: Sequence[Keyed], found: dict[str, Vector]) -> list[Keyed]:
         """Those that could have a vector and have none, each text once, in their order."""
         missing = {item.hash: item for item in items if item.hash not in found}
-        return [item for item in missing.values() if self._vectors.encodable(item)]
+        return [item for item in missing.values() if self._vectors.encodable(owner, item)]
 
     def _likes(self, user: User, deadline: Deadline) -> tuple[Likes, DegradedReason]:
         """Nothing when no history item has a vector; kept until the events change."""
@@ -109,19 +111,23 @@ class VectorScorer:
         if kept is not None and kept[0] == user.generation:
             return kept[1], DegradedReason.UNSPECIFIED
         history = self._vectors.keyed(user.profile.items)
-        found = self._vectors.known(user.owner, history)
-        missing = self._missing(history, found)
+        found: dict[str, Vector] = {}
+        missing: list[tuple[Owner, list[Keyed]]] = []
+        for owner, items in _by_keeper(user, history):
+            found |= self._vectors.known(owner, items)
+            if new := self._missing(owner, items, found):
+                missing.append((owner, new))
         reason = DegradedReason.UNSPECIFIED
         if missing:
             # Half of the time: a history without candidates would be worth as little as none.
-            made, reason = self._vectors.encode(user.owner, missing, deadline.half())
+            made, reason = self._encoded(missing, deadline.half())
             if not found and not made:
                 # Half was not enough for one; without a single one, candidates' vectors are of no use.
-                made, reason = self._vectors.encode(user.owner, missing, deadline)
+                made, reason = self._encoded(missing, deadline)
             found |= made
-            self._background.schedule(
-                user.owner, [item for item in missing if item.hash not in made], first=True
-            )
+            for owner, items in missing:
+                left = [item for item in items if item.hash not in made]
+                self._background.schedule(owner, left, first=True)
         names = [item.hash for item in history]
         likes = self._affinity.likes(
             found,
@@ -132,12 +138,24 @@ class VectorScorer:
             self._epochs.during(user.owner, lambda: self._remember(user, likes))
         return likes, reason
 
+    def _encoded(
+        self, missing: Sequence[tuple[Owner, list[Keyed]]], deadline: Deadline
+    ) -> tuple[dict[str, Vector], DegradedReason]:
+        made: dict[str, Vector] = {}
+        reason = DegradedReason.UNSPECIFIED
+        for owner, items in missing:
+            more, stop = self._vectors.encode(owner, items, deadline)
+            made |= more
+            reason = reason or stop
+        return made, reason
+
     def _remember(self, user: User, likes: Likes) -> None:
         with self._lock:
             self._users[user.namespace] = (user.generation, likes)
 
     def _scored(
         self,
+        user: User,
         likes: Likes,
         keyed: Sequence[Keyed],
         found: dict[str, Vector],
@@ -147,6 +165,17 @@ class VectorScorer:
         start = time.perf_counter()
         more = self._affinity.columns(likes, [item.hash for item in keyed], found, asked)
         scores, reached = more.pop(self.column)
-        due = reached | np.array([self._vectors.encodable(item) for item in keyed], dtype=np.bool_)
-        self._columns_pace.measured(len(keyed), (time.perf_counter() - start) * 1000.0)
+        due = reached | np.array(
+            [self._vectors.encodable(user.owner, item) for item in keyed], dtype=np.bool_
+        )
+        columns_ms = (time.perf_counter() - start) * 1000.0
+        self._columns_paces.of(user.namespace).measured(len(keyed), columns_ms)
         return TierScores(scores, reached, reason, due, more)
+
+
+def _by_keeper(user: User, history: Sequence[Keyed]) -> list[tuple[Owner, list[Keyed]]]:
+    """The history's items by who keeps their vectors; the user's own come first."""
+    kept_by: dict[Owner, list[Keyed]] = {user.owner: []}
+    for each in history:
+        kept_by.setdefault(user.keeper(each.item.id, each.hash), []).append(each)
+    return list(kept_by.items())

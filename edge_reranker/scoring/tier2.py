@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from edge_reranker.engine import Engine, Stop
 from edge_reranker.errors import EngineDied, EngineError
 from edge_reranker.prompt import Template, Window
 from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.kept import Kept
 from edge_reranker.scoring.types import REASONS, TierScores, User
 from edge_reranker.types import DegradedReason, Item, Piece, RerankQuery
 
@@ -54,7 +54,7 @@ class CrossScorer:
     """Reads the logit of the template's positive answer less that of its negative one. Thread-safe.
 
     The context's tokens are decoded when an event arrives (``prefill``), not when a request does. Scores
-    are kept: (namespace, context, candidate's text) names one, for a scorer has one model and template.
+    are kept for each namespace: context and text name one, as a scorer has one model and template.
     """
 
     column = "scorer"
@@ -71,7 +71,7 @@ class CrossScorer:
         self._told: dict[str, Told] = {}
         self._first: dict[str, str] = {}
         self._last = ""
-        self._scores: OrderedDict[tuple[str, bytes, str], float] = OrderedDict()
+        self._scores: Kept[tuple[bytes, str], float] = Kept(_MAX_SCORES)
 
     def score(
         self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
@@ -87,16 +87,15 @@ class CrossScorer:
             prefix = self._prefix(user, query.query, deadline)
             context = hashlib.blake2b(np.asarray(prefix, np.int32).tobytes(), digest_size=16).digest()
             keys = {
-                index: (user.namespace, context, "".join(piece.text for piece in pieces))
-                for index, pieces in texts.items()
+                index: (context, "".join(piece.text for piece in pieces)) for index, pieces in texts.items()
             }
-            known = self._known(set(keys.values()))
+            known = self._known(user.namespace, set(keys.values()))
             # In the order given; candidates that read the same are read once.
             new = {keys[index]: pieces for index, pieces in texts.items() if keys[index] not in known}
             if new:
                 found, reason = self._read(prefix, list(new.values()), deadline)
                 fresh = {key: score for key, score in zip(new, found, strict=True) if score is not None}
-                self._epochs.during(user.owner, lambda: self._remember(fresh))
+                self._epochs.during(user.owner, lambda: self._remember(user.namespace, fresh))
                 known |= fresh
             for index, key in keys.items():
                 if key in known:
@@ -136,8 +135,7 @@ class CrossScorer:
         with self._lock:
             self._told.pop(namespace, None)
             self._first.pop(namespace, None)
-            for key in [key for key in self._scores if key[0] == namespace]:
-                del self._scores[key]
+            self._scores.forget(namespace)
 
     def _read(
         self, prefix: list[int], texts: Sequence[Sequence[Piece]], deadline: Deadline
@@ -157,18 +155,15 @@ class CrossScorer:
         suffixes = [_cut(ids, len(behind)) for ids in self._engine.tokenize(texts, deadline)]
         return Prompt(prefix, suffixes, positive[0], negative[0])
 
-    def _known(self, keys: set[tuple[str, bytes, str]]) -> dict[tuple[str, bytes, str], float]:
+    def _known(self, namespace: str, keys: set[tuple[bytes, str]]) -> dict[tuple[bytes, str], float]:
         with self._lock:
-            known = {key: self._scores[key] for key in keys if key in self._scores}
-            for key in known:
-                self._scores.move_to_end(key)
-        return known
+            found = {key: self._scores.get(namespace, key) for key in keys}
+        return {key: score for key, score in found.items() if score is not None}
 
-    def _remember(self, scores: dict[tuple[str, bytes, str], float]) -> None:
+    def _remember(self, namespace: str, scores: dict[tuple[bytes, str], float]) -> None:
         with self._lock:
-            self._scores.update(scores)
-            while len(self._scores) > _MAX_SCORES:
-                self._scores.popitem(last=False)
+            for key, score in scores.items():
+                self._scores.put(namespace, key, score)
 
     def _prefix(self, user: User, query: str, deadline: Deadline) -> list[int]:
         """The tokens before every candidate. Raises EngineError."""

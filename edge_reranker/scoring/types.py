@@ -31,18 +31,24 @@ REASONS: Mapping[Stop, DegradedReason] = {
 class User:
     """One namespace's user at one moment: their events and what follows from them.
 
-    ``generation`` changes whenever the events do, so anything derived can be kept beside it.
+    ``generation`` changes whenever the events do, so anything derived can be kept beside it. ``lent`` names
+    the items, by id and text, that are known by a grant only, and whose they are.
     """
 
     owner: Owner
     generation: int
     context: Context
     profile: Profile
+    lent: Mapping[tuple[str, str], Owner] = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
         """Whose events they are."""
         return self.owner.namespace
+
+    def keeper(self, item_id: str, text_hash: str) -> Owner:
+        """In whose namespace a history item's vectors are kept: so they go with the events about it."""
+        return self.lent.get((item_id, text_hash), self.owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from edge_reranker.errors import EngineBusy, EngineDied, StoreError
 from edge_reranker.prompt import NO_TEXT, content_hash, item_pieces
 from edge_reranker.ranking.towers import Towers
 from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.kept import Kept
 from edge_reranker.scoring.types import REASONS
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, DegradedReason, Item, Piece
@@ -28,6 +28,7 @@ _F16_MAX = float(np.finfo(np.float16).max)
 # With the dictionary's share, 200 bytes a vector more, about 20 MB.
 _MAX_REMEMBERED_BYTES = 10 * 1024 * 1024
 _MAX_QUERIES = 64
+_MAX_WITHOUT_TOKENS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,9 @@ class VectorCache:
         self._epochs = epochs
         self._without_encoder = without_encoder
         self._lock = threading.Lock()
-        self._without_tokens: set[str] = set()
-        self._remembered: OrderedDict[tuple[str, str], Vector] = OrderedDict()
-        self._queries: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        self._without_tokens: Kept[str, bool] = Kept(_MAX_WITHOUT_TOKENS)
+        self._remembered: Kept[str, Vector] = Kept(_MAX_REMEMBERED_BYTES // (2 * towers.n_dims))
+        self._queries: Kept[str, Vector] = Kept(_MAX_QUERIES)
 
     @property
     def space(self) -> str:
@@ -84,9 +85,12 @@ class VectorCache:
         """Items with the names of their texts."""
         return [Keyed(item, content_hash(item)) for item in items]
 
-    def encodable(self, item: Keyed) -> bool:
-        """Whether the item can have a vector: no text, or nothing but control strings, gives none."""
-        return item.hash != NO_TEXT and item.hash not in self._without_tokens
+    def encodable(self, owner: Owner, item: Keyed) -> bool:
+        """Whether the item can have a vector: no text, or nothing but control strings, gives none.
+
+        The latter turns out when the owner's item is tried: what another met says nothing here.
+        """
+        return item.hash != NO_TEXT and not self._without_tokens.get(owner.namespace, item.hash)
 
     def known(self, owner: Owner, items: Sequence[Keyed]) -> dict[str, Vector]:
         """Vectors by hash, of those items that have one already."""
@@ -95,12 +99,10 @@ class VectorCache:
         missing: list[str] = []
         with self._lock:
             for item in items:
-                key = (namespace, item.hash)
-                vector = self._remembered.get(key)
+                vector = self._remembered.get(namespace, item.hash)
                 if vector is None:
                     missing.append(item.hash)
                 else:
-                    self._remembered.move_to_end(key)
                     found[item.hash] = vector
         if missing:
             try:
@@ -149,11 +151,13 @@ class VectorCache:
         self, owner: Owner, items: Sequence[Keyed], deadline: Deadline, *, background: bool = False
     ) -> tuple[dict[str, Vector], DegradedReason]:
         """Makes vectors in the order given while time remains, and keeps them."""
-        wanted = [item for item in {item.hash: item for item in items}.values() if self.encodable(item)]
+        distinct = {item.hash: item for item in items}.values()
+        wanted = [item for item in distinct if self.encodable(owner, item)]
         vectors, reason = self._made(
             [item_pieces(item.item, self._prefix) for item in wanted], deadline, background=background
         )
-        self._without_tokens |= {wanted[at].hash for at, vector in vectors.items() if not vector.size}
+        empty = [wanted[at].hash for at, vector in vectors.items() if not vector.size]
+        self._epochs.during(owner, lambda: self._remember_empty(owner.namespace, empty))
         made = [(wanted[at], vector) for at, vector in vectors.items() if vector.size]
         if made:
             self.take(owner, [item for item, _ in made], [vector for _, vector in made])
@@ -190,33 +194,33 @@ class VectorCache:
         """
         if not text or not self.reads_queries:
             return None, DegradedReason.UNSPECIFIED
-        key = (owner.namespace, text)
         with self._lock:
-            vector = self._queries.get(key)
+            vector = self._queries.get(owner.namespace, text)
         if vector is not None:
             return vector.astype(np.float32), DegradedReason.UNSPECIFIED
         vectors, reason = self._made([item_pieces(Item("", text), self._prefix)], deadline)
         if 0 not in vectors or not vectors[0].size:
             return None, reason
-        self._epochs.during(owner, lambda: self._remember_query(key, vectors[0]))
+        self._epochs.during(owner, lambda: self._remember_query(owner.namespace, text, vectors[0]))
         return vectors[0].astype(np.float32), DegradedReason.UNSPECIFIED
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
         with self._lock:
-            for kept in (self._remembered, self._queries):
-                for key in [key for key in kept if key[0] == namespace]:
-                    del kept[key]
+            self._remembered.forget(namespace)
+            self._queries.forget(namespace)
+            self._without_tokens.forget(namespace)
 
-    def _remember_query(self, key: tuple[str, str], vector: Vector) -> None:
+    def _remember_query(self, namespace: str, text: str, vector: Vector) -> None:
         with self._lock:
-            self._queries[key] = vector
-            while len(self._queries) > _MAX_QUERIES:
-                self._queries.popitem(last=False)
+            self._queries.put(namespace, text, vector)
+
+    def _remember_empty(self, namespace: str, hashes: Sequence[str]) -> None:
+        with self._lock:
+            for hash_ in hashes:
+                self._without_tokens.put(namespace, hash_, True)
 
     def _remember(self, namespace: str, vectors: dict[str, Vector]) -> None:
         with self._lock:
             for hash_, vector in vectors.items():
-                self._remembered[namespace, hash_] = vector
-            while len(self._remembered) * 2 * self._towers.n_dims > _MAX_REMEMBERED_BYTES:
-                self._remembered.popitem(last=False)
+                self._remembered.put(namespace, hash_, vector)

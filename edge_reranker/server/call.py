@@ -17,11 +17,16 @@ from edge_reranker.types import Ranking
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """``arrived_s`` and ``due_s`` (the gRPC deadline, ``inf`` without one) are on the monotonic clock."""
+    """``arrived_s`` and ``due_s`` (the gRPC deadline, ``inf`` without one) are on the monotonic clock.
+
+    ``app`` is who shares places and turns with others: a namespace's app, or the owner, who has the default
+    namespace but not its app's limits.
+    """
 
     namespace: str
     arrived_s: float
     due_s: float = math.inf
+    app: str = ""
 
 
 _CURRENT: contextvars.ContextVar[Call] = contextvars.ContextVar("call")

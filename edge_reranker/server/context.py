@@ -33,21 +33,21 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     ) -> pb.RecordEventsResponse:
         """Stores a batch, all or nothing; answers once it is durable."""
         call = current()
-        return await self._workers.run(lambda: self._record(call, request))
+        return await self._workers.run(lambda: self._record(call, request), app=call.app)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
         """One page of events, newest first."""
         call = current()
-        return await self._workers.run(lambda: self._list(call, request))
+        return await self._workers.run(lambda: self._list(call, request), app=call.app)
 
     async def Forget(self, request: pb.ForgetRequest, context: _Context) -> pb.ForgetResponse:
         """Removes events and says what went."""
         call = current()
-        return await self._workers.run(lambda: self._forget(call, request))
+        return await self._workers.run(lambda: self._forget(call, request), app=call.app)
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
         """Everything of a namespace that cannot be made again, as JSON lines."""
-        async for chunk in self._transfers.export(_whose(request.namespace)):
+        async for chunk in self._transfers.export(await self._whose(request.namespace)):
             yield pb.ExportResponse(chunk=chunk)
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: _Context) -> pb.ImportResponse:
@@ -60,7 +60,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             async for each in requests:
                 yield each.chunk
 
-        recorded = await self._transfers.import_(_whose(first.namespace), chunks())
+        recorded = await self._transfers.import_(await self._whose(first.namespace), chunks())
         return respond.imported(recorded)
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
@@ -89,6 +89,14 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         call = current()
         return await self._workers.run(lambda: self._set_retention(call, request))
 
+    async def _whose(self, namespace: str) -> str:
+        """Whose part of the store an owner's call is about. Raises InvalidArgument and NotFound."""
+        call = current()
+        whose = checks.namespace("namespace", namespace, call.namespace)
+        if whose != call.namespace:
+            await self._workers.run(lambda: self._core.require_namespace(whose), app=call.app)
+        return whose
+
     def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
         events = convert.events(request, time.time())
         return respond.recorded(self._core.record(call.namespace, events))
@@ -111,10 +119,6 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         rule = convert_retention.rule(request)
         self._core.set_retention(namespace, rule)
         return pb.SetRetentionResponse(retention=respond.retention(rule))
-
-
-def _whose(namespace: str) -> str:
-    return checks.namespace("namespace", namespace, current().namespace)
 
 
 def _later(rpc: str) -> NotAvailableYet:

@@ -9,8 +9,10 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.types import (
     Event,
     Forgotten,
+    Grant,
     LoggedRanking,
     Model,
+    Namespace,
     Ranking,
     Recorded,
     RerankQuery,
@@ -70,6 +72,38 @@ class Core(Protocol):
 
     def set_retention(self, namespace: str, rule: Retention) -> None:
         """Changes that, durably, and begins to remove what the rule does not keep. Idempotent."""
+        ...
+
+    def namespaces(self) -> Sequence[Namespace]:
+        """The namespaces there are, by name; the default one is always among them."""
+        ...
+
+    def namespace_names(self) -> Sequence[str]:
+        """The same without a look at what is in them."""
+        ...
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        ...
+
+    def create_namespace(self, name: str) -> None:
+        """Makes a namespace, or leaves it as it is."""
+        ...
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, also after a crash, and takes no more events."""
+        ...
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Forgets everything in a namespace, and the namespace. Idempotent."""
+        ...
+
+    def grant(self, source: str, reader: str) -> Grant:
+        """Lets the reader's rankings go by the source's events; the grant that holds then."""
+        ...
+
+    def revoke(self, source: str, reader: str) -> None:
+        """Ends a grant, and forgets what was derived by it. Idempotent."""
         ...
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:

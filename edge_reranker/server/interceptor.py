@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from edge_reranker.errors import EdgeRerankerError, InvalidArgument, Stopping
-from edge_reranker.server.access import Access
+from edge_reranker.server.access import Access, Scope
 from edge_reranker.server.call import Call, enter
 from edge_reranker.server.status import KIND_KEY, status_of
 
@@ -132,7 +132,8 @@ class Gate(grpc.aio.ServerInterceptor):
         identity = self._access.admit(method, metadata)
         left_s = context.time_remaining()
         due_s = math.inf if left_s is None else time.monotonic() + left_s
-        enter(Call(identity.namespace, arrived_s, due_s))
+        app = "owner" if identity.scope is Scope.OWNER else identity.namespace  # no namespace is called so
+        enter(Call(identity.namespace, arrived_s, due_s, app))
 
 
 _HEALTH = "/grpc.health.v1.Health/"

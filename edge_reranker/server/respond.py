@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge_reranker.types import (
     Event,
     Forgotten,
+    Grant,
     Item,
     Model,
+    Namespace,
     Ranking,
     Recorded,
     Retention,
     RetentionStatus,
     Timings,
 )
-from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
+from edge_reranker.v1 import (
+    context_service_pb2,
+    model_service_pb2,
+    namespace_service_pb2,
+    rerank_service_pb2,
+    types_pb2,
+)
 
 _TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
 
@@ -67,7 +76,7 @@ def event(record: Event) -> types_pb2.Event:
         type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
         query=record.query,
         dwell_s=record.dwell_s,
-        occurred_at=_timestamp(record.occurred_at),
+        occurred_at=_moment(record.occurred_at),
         surface=record.surface,
         session_id=record.session_id,
         ranking_id=record.ranking_id,
@@ -108,7 +117,7 @@ def retention_status(status: RetentionStatus) -> context_service_pb2.GetRetentio
     """The rule in force, and how far it is."""
     return context_service_pb2.GetRetentionResponse(
         retention=retention(status.retention),
-        reckoned_to=_timestamp(status.reckoned_to_s),
+        reckoned_to=_moment(status.reckoned_to_s),
         sweeping=status.sweeping,
     )
 
@@ -126,6 +135,23 @@ def model(record: Model) -> model_service_pb2.Model:
     )
 
 
-def _timestamp(at_s: float) -> Timestamp:
+def namespace(record: Namespace, token_file: Path) -> namespace_service_pb2.Namespace:
+    """One namespace, and where its app finds its token."""
+    return namespace_service_pb2.Namespace(
+        name=record.name,
+        events=record.n_events,
+        token_file=str(token_file),
+        grants=[grant(each) for each in record.grants],
+    )
+
+
+def grant(record: Grant) -> namespace_service_pb2.Grant:
+    """One grant; its time is exact to the microsecond."""
+    return namespace_service_pb2.Grant(
+        source=record.source, reader=record.reader, granted_at=_moment(record.granted_at)
+    )
+
+
+def _moment(at_s: float) -> Timestamp:
     micros = round(at_s * 1e6)
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)

@@ -97,7 +97,7 @@ class Server:
         """
         self._lock.acquire()
         try:
-            access = Access.open(self._data_dir)
+            access = Access.open(self._data_dir, self._core.namespace_names())
             prepare_socket(self._socket_path, self._data_dir)
             self._server = self._build(access)
             self._bind(self._server)
@@ -152,7 +152,7 @@ class Server:
         add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
         add(ModelServicer(self._core, models, self._budget), server)  # type: ignore[no-untyped-call]
         add = namespace_service_pb2_grpc.add_NamespaceServiceServicer_to_server
-        add(NamespaceServicer(self._core, namespaces), server)  # type: ignore[no-untyped-call]
+        add(NamespaceServicer(self._core, access, namespaces), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             from grpc_reflection.v1alpha import reflection

@@ -105,7 +105,7 @@ def begin(db: Database, device_s: float) -> Noted:
 
 
 def set_right(db: Database, now: Noted) -> Noted:
-    """The time from now on, once this clock has been set for the first time; noted.
+    """The time from now on, once this clock has been set for the first time; noted if it should be.
 
     Inside the caller's transaction. What was recorded by a clock from before this program was there is as old
     as that clock said, counted back from the first that can be right.
@@ -116,8 +116,15 @@ def set_right(db: Database, now: Noted) -> Noted:
             (now.device_s - now.store_s, now.store_s + _AHEAD_S),
         )
         now = Noted(now.device_s, now.device_s)
-    put(db, now)
+    kept = get(db)
+    if kept is None or _moved_on(kept, now):
+        put(db, now)
     return now
+
+
+def _moved_on(kept: Noted, now: Noted) -> bool:
+    """Whether ``now`` should be noted: an hour has passed, or the clock has jumped."""
+    return now.steps != kept.steps or now.store_s - kept.store_s >= _NOTE_S
 
 
 class Clock:
@@ -140,9 +147,8 @@ class Clock:
             return self._noted
 
     def due(self, now: Noted) -> bool:
-        """Whether ``now`` should be noted in the store: an hour has passed, or the clock has jumped."""
-        kept = self._kept
-        return now.steps != kept.steps or now.store_s - kept.store_s >= _NOTE_S
+        """Whether ``now`` should be noted in the store."""
+        return _moved_on(self._kept, now)
 
     def kept(self, noted: Noted) -> None:
         """Takes in that this was noted."""

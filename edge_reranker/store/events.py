@@ -23,7 +23,7 @@ COLUMNS = (
     "e.position, i.item_id, i.title, i.text, i.tags, i.attributes"
 )
 _NEWEST = "ORDER BY occurred_at DESC, seq DESC"
-_CURSOR = struct.Struct(">dq")
+_MOMENT = struct.Struct(">d")
 _MAX_INT = 2**63 - 1
 # Of texts: with the largest event (0.3 MiB) and everything around them still below 4 MiB, the most that a
 # gRPC client takes unless it is told otherwise.
@@ -71,6 +71,18 @@ def newest(
         return [decode(row[2:]) for row in found]
 
 
+def newest_of(
+    db: Database, namespaces: Sequence[str], limit: int, types: Collection[EventType] | None = None
+) -> list[tuple[str, Event]]:
+    """The newest ``limit`` events of several namespaces together, newest first, with whose each is."""
+    found: list[tuple[tuple[float, int], str, tuple[Any, ...]]] = []
+    for namespace in namespaces:
+        with _page(db, namespace, limit, None, types) as rows:
+            found += [(row[:2], namespace, row[2:]) for row in rows]
+    found.sort(key=lambda each: each[0], reverse=True)
+    return [(namespace, decode(row)) for _, namespace, row in found[:limit]]
+
+
 def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
     """``limit`` events, newest first, from where ``token`` ended, and the next token, "" at the end.
 
@@ -78,14 +90,15 @@ def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Eve
     """
     rows: list[tuple[Any, ...]] = []
     size_bytes, more = 0, False
-    with _page(db, namespace, limit + 1, _parse_token(token) if token else None) as found:
+    with _page(db, namespace, limit + 1, _place(db, namespace, token) if token else None) as found:
         for row in found:
             if more := len(rows) == limit or size_bytes > _MAX_PAGE_BYTES:
                 break
             rows.append(row)
             size_bytes += sum(len(value.encode()) for value in row if isinstance(value, str))
-    # The place in the order, not a count: events that arrive later shift nothing.
-    following = base64.urlsafe_b64encode(_CURSOR.pack(*rows[-1][:2])).decode("ascii") if more else ""
+    # The place in the order, not a count: events that arrive later shift nothing. Without the row's number,
+    # which would tell how much other apps have recorded.
+    following = _token(rows[-1][0], rows[-1][2]) if more else ""
     return [decode(row[2:]) for row in rows], following
 
 
@@ -110,14 +123,25 @@ def _page(
         yield rows
 
 
-def _parse_token(token: str) -> tuple[float, int]:
+def _token(occurred_at: float, event_id: str) -> str:
+    return base64.urlsafe_b64encode(_MOMENT.pack(occurred_at) + event_id.encode()).decode("ascii")
+
+
+def _place(db: Database, namespace: str, token: str) -> tuple[float, int]:
+    """Where a page ended; if that event was forgotten since, its moment is read once more."""
     try:
-        occurred_at, seq = _CURSOR.unpack(base64.b64decode(token.encode("ascii"), b"-_", validate=True))
-        if not math.isfinite(occurred_at):
+        data = base64.b64decode(token.encode("ascii"), b"-_", validate=True)
+        (occurred_at,) = _MOMENT.unpack(data[: _MOMENT.size])
+        event_id = data[_MOMENT.size :].decode()
+        if not math.isfinite(occurred_at) or not event_id:
             raise ValueError
     except (ValueError, binascii.Error, struct.error):
         raise InvalidArgument("page_token", "is not one that a page ended with; start without one") from None
-    return occurred_at, seq
+    row = db.conn.execute(
+        "SELECT seq FROM events WHERE namespace = ? AND event_id = ? AND occurred_at = ?",
+        (namespace, event_id, occurred_at),
+    ).fetchone()
+    return occurred_at, _MAX_INT if row is None else int(row[0])
 
 
 def _snapshot(db: Database, namespace: str, item: tuple[Any, ...]) -> int:

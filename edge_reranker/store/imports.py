@@ -77,13 +77,18 @@ class Import:
         namespace: str,
         committed: Callable[[Recorded], None],
         done: Callable[[], None],
+        allowed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``committed`` hears of it before anybody else writes, ``done`` right before ``finish`` returns."""
+        """``committed`` hears of it before anybody else writes, ``done`` right before ``finish`` returns.
+
+        ``allowed`` is asked in between writes, and raises when the namespace takes no events any more.
+        """
         self._store_path = store_path
         self._writer = writer
         self._namespace = namespace
         self._committed = committed
         self._done = done
+        self._allowed = allowed
         self._n_rankings = 0
         self._db: Database | None = None
         self._path = store_path.with_name(f"{secrets.token_hex(8)}{_SUFFIX}")
@@ -184,6 +189,7 @@ class Import:
 
     def _move(self, db: Database) -> Recorded:
         """In the writer's thread."""
+        self._allowed()
         with _attached(db, self._path, self._key), _larger_cache(db):
             with transaction(db):
                 recorded = _move_events(db, self._namespace)

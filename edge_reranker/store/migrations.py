@@ -104,9 +104,34 @@ def _retention(db: Database) -> None:
     )
 
 
+def _namespaces(db: Database) -> None:
+    # The tables above name namespaces without a reference: what is not listed here has no token.
+    db.execute(
+        """CREATE TABLE namespaces (
+            name TEXT NOT NULL PRIMARY KEY,
+            ending INTEGER NOT NULL DEFAULT 0
+        ) STRICT"""
+    )
+    db.execute("INSERT INTO namespaces (name) VALUES ('default')")
+    db.execute(
+        """CREATE TABLE grants (
+            reader TEXT NOT NULL REFERENCES namespaces (name) ON DELETE CASCADE,
+            source TEXT NOT NULL REFERENCES namespaces (name) ON DELETE CASCADE,
+            granted_at REAL NOT NULL,
+            PRIMARY KEY (reader, source)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.execute("CREATE INDEX grants_by_source ON grants (source)")
+    # By whose events a ranking went besides its own namespace's, as a JSON list: it goes with the grant.
+    db.execute("ALTER TABLE rankings ADD COLUMN sources TEXT NOT NULL DEFAULT '[]'")
+    # One app's rankings must not push out another's.
+    db.execute("CREATE INDEX rankings_by_namespace ON rankings (namespace)")
+
+
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
 MIGRATIONS(name="0004_retention")(_retention)
+MIGRATIONS(name="0006_namespaces")(_namespaces)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

@@ -27,7 +27,7 @@ def encode(ranking: Ranking) -> str:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
-# Events of a list come within its session; retention of its own comes later.
+# Of each namespace. Events of a list come within its session; retention of its own comes later.
 KEPT = 2_000
 
 
@@ -40,16 +40,18 @@ def put(
     surface: str,
     session_id: str,
     created_at: float,
+    sources: Sequence[str] = (),
 ) -> None:
     """Store one; a ranking id that is known is left as it is."""
     db.conn.execute(
-        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (namespace, ranking_id, created_at, surface, session_id, body),
+        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, sources) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (namespace, ranking_id, created_at, surface, session_id, body, json.dumps(list(sources))),
     )
-    # Rows are numbered as they come; an index over the whole table would cost more than it saves.
+    # Rows are numbered as they come.
     db.conn.execute(
-        "DELETE FROM rankings WHERE namespace = ? AND rowid <= (SELECT max(rowid) FROM rankings) - ?",
+        "DELETE FROM rankings WHERE namespace = ?1 AND rowid <= "
+        "(SELECT rowid FROM rankings WHERE namespace = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
         (namespace, KEPT),
     )
 

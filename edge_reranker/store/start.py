@@ -10,20 +10,26 @@ from pathlib import Path
 from sqlcipher3 import dbapi2
 
 from edge_reranker.errors import StoreCorrupt, StoreFull
-from edge_reranker.store import damage, faults, keycheck, keys, migrations, recovery, rotation
+from edge_reranker.store import damage, faults, keycheck, keys, migrations, namespaces, recovery, rotation
 from edge_reranker.store.backups import Backups, held_still
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
 from edge_reranker.store.writer import checkpoint
+from edge_reranker.types import Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The key; whether the last process that wrote ended without closing; what was put aside, if anything."""
+    """The key; whether the last process that wrote ended without closing; what was put aside, if anything.
+
+    And what is stored of grants, and of namespaces whose deletion was cut off.
+    """
 
     key: Key
     unclean: bool
     recovered: recovery.Quarantined | None = None
+    grants: tuple[Grant, ...] = ()
+    ending: tuple[str, ...] = ()
 
 
 def start(path: Path, *, source: str, kept: int) -> Started:
@@ -55,18 +61,20 @@ def start(path: Path, *, source: str, kept: int) -> Started:
         if refused is not None:
             raise refused
         unclean = _has_log(path)
-        bring_up(path, key, backups)
-        return Started(key, unclean)
+        return Started(key, unclean, None, *bring_up(path, key, backups))
     except (StoreCorrupt, dbapi2.DatabaseError) as error:
         if not (isinstance(error, StoreCorrupt) or faults.is_damage(error)):
             raise
         recovered = replace_damaged(path, key, backups, error)
-        bring_up(path, key, backups)
-        return Started(key, False, recovered)
+        return Started(key, False, recovered, *bring_up(path, key, backups))
 
 
-def bring_up(path: Path, key: Key, backups: Backups) -> None:
-    """Bring the database to this version's schema, and fold its log in. Raises as ``start``."""
+def bring_up(path: Path, key: Key, backups: Backups) -> tuple[tuple[Grant, ...], tuple[str, ...]]:
+    """Bring the database to this version's schema, and fold its log in. Raises as ``start``.
+
+    Returns the grants, and the namespaces whose deletion was cut off.
+    """
+    found: tuple[tuple[Grant, ...], tuple[str, ...]] = ((), ())
     make_private(path)
     with contextlib.closing(open_database(path, key)) as db:
         try:
@@ -74,6 +82,7 @@ def bring_up(path: Path, key: Key, backups: Backups) -> None:
                 with contextlib.suppress(StoreFull):  # who has no room must still get in, to make some
                     backups.make(lambda: held_still(partial(open_database, path, key), path))
             migrations.migrate(db, path)
+            found = tuple(namespaces.grants(db)), tuple(namespaces.ending(db))
             # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
             checkpoint(db)
         except dbapi2.Error as e:
@@ -82,6 +91,7 @@ def bring_up(path: Path, key: Key, backups: Backups) -> None:
                 raise
         else:
             keycheck.renew(path.parent, key, db)
+    return found
 
 
 def replace_damaged(path: Path, key: Key, backups: Backups, error: Exception) -> recovery.Quarantined:

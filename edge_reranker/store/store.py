@@ -6,16 +6,34 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreCorrupt, StoreError
+from edge_reranker.errors import (
+    EdgeRerankerError,
+    InvalidArgument,
+    NotFound,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+)
 from edge_reranker.store import clock as store_clock
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import export, faults, files, forget, prefixes, rankings, retention, vectors
+from edge_reranker.store import (
+    export,
+    faults,
+    files,
+    forget,
+    namespaces,
+    prefixes,
+    rankings,
+    retention,
+    vectors,
+)
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
@@ -34,7 +52,9 @@ from edge_reranker.types import (
     Event,
     EventType,
     Forgotten,
+    Grant,
     LoggedRanking,
+    Namespace,
     PrefixState,
     Ranking,
     Recorded,
@@ -75,11 +95,13 @@ class Store:
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
+        self._grants: tuple[Grant, ...] = ()
+        self._deleted: set[str] = set()
         self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
-        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_restored)
+        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
         self._clock = Clock(self._begin(device_s()), device_s, passed_s)
 
     @classmethod
@@ -107,7 +129,13 @@ class Store:
         with faults.translated(path):
             remove_leftovers(data_dir)
             started = start(path, source=key_source, kept=backups)
-        return cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
+        store = cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
+        store._grants = tuple(started.grants)
+        for name in started.ending:
+            # Else it goes at a later start: it has no token, and nobody can record in it.
+            with contextlib.suppress(StoreError):
+                store.delete_namespace(name)
+        return store
 
     def keep_safe(self) -> None:
         """From now on make a backup every day, at an idle moment, and check every page with it."""
@@ -148,6 +176,7 @@ class Store:
         note = self._clock.due(now)
 
         def insert(db: Database) -> Recorded:
+            self._require_open(namespace)
             if note:
                 store_clock.put(db, now)
             return event_rows.insert(db, namespace, rows)
@@ -162,18 +191,29 @@ class Store:
     def context(
         self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
     ) -> Context:
-        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then."""
+        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
+
+        What rankings go by, so events of the namespaces that were granted to this one are among them.
+        """
         if limit <= 0:
             return Context()
-        before = self._reach.reading(namespace)
-        found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
-        context = Context(tuple(reversed(found)))
-        if self._reach.read(namespace, before, context, types):
-            self._changed(namespace, 1)
+        whose = (namespace, *self.sources(namespace))
+        before = [self._reach.reading(each) for each in whose]
+        if len(whose) == 1:
+            found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
+            context = Context(tuple(reversed(found)))
+        else:
+            mixed = self._read(lambda db: event_rows.newest_of(db, whose, limit, types))
+            events = tuple(event for _, event in reversed(mixed))
+            context = Context(events, whose[1:], tuple(name for name, _ in reversed(mixed)))
+        changed = [
+            self._reach.read(each, seen, context, types) for each, seen in zip(whose, before, strict=True)
+        ]
+        self._changed(namespace, sum(changed))
         return context
 
     def generation(self, namespace: str) -> int:
-        """A number that changes whenever the namespace's events do, after the commit. No I/O."""
+        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
         return self._restored + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
@@ -199,22 +239,26 @@ class Store:
 
         def remove(db: Database) -> Forgotten:
             if everything:
-                return forget.everything(db, namespace)
-            return forget.event(db, namespace, event_id) if event_id else forget.item(db, namespace, item_id)
+                gone = forget.everything(db, namespace)
+            elif event_id:
+                gone = forget.event(db, namespace, event_id)
+            else:
+                gone = forget.item(db, namespace, item_id)
+            if gone.events:
+                namespaces.forget_derived(db, namespace)
+            return gone
 
         def some(db: Database, n_rows: int) -> Forgotten:
-            return forget.some(db, namespace, n_rows)
+            gone = forget.some(db, namespace, n_rows)
+            if gone.events:
+                namespaces.forget_derived(db, namespace)
+            return gone
 
         def removed(gone: Forgotten) -> None:
             self._changed(namespace, gone.events)
 
         erasure = Erasure(self.path, remove, some if everything else None, removed)
-        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
-        with self.backups.held_off():
-            gone = erasure.run(self._writer, self._reserve)
-        with faults.translated(self.path):
-            self._care.remove_copies()
-        return gone
+        return self._erase(erasure)
 
     def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
@@ -233,7 +277,82 @@ class Store:
         def committed(result: Recorded) -> None:
             self._changed(namespace, result.recorded)
 
-        return Import(self.path, self._writer, namespace, committed, done)
+        allowed = partial(self._require_open, namespace)
+        return Import(self.path, self._writer, namespace, committed, done, allowed)
+
+    def namespaces(self) -> list[Namespace]:
+        """Those that the owner made, and the default one, by name."""
+        return self._read(namespaces.listed)
+
+    def namespace_names(self) -> list[str]:
+        """The same, without a look at what is in them."""
+        return self._read(namespaces.names)
+
+    def require_namespace(self, name: str) -> None:
+        """Raises NotFound unless there is such a namespace."""
+        self._read(lambda db: namespaces.require(db, name))
+
+    def create_namespace(self, name: str) -> None:
+        """Make a namespace. Idempotent. Raises FailedPrecondition while its deletion is not finished."""
+        self._writer.submit(lambda db: namespaces.create(db, name), lambda _: self._deleted.discard(name))
+
+    def begin_deletion(self, name: str) -> None:
+        """From here on the namespace counts as gone, and nothing is recorded in it any more.
+
+        What is in it goes with ``delete_namespace``, or at the next opening. Raises InvalidArgument for the
+        default one.
+        """
+
+        def run(db: Database) -> None:
+            namespaces.mark(db, name)
+            # In the writer, so that no batch lands behind it.
+            self._deleted.add(name)
+
+        try:
+            self._writer.submit(run)
+        except BaseException:
+            self._deleted.discard(name)
+            raise
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        """Remove everything of a namespace, its grants, then itself. Idempotent. Raises as ``forget``."""
+        self.begin_deletion(name)
+        for reader in self.readers(name):
+            self.revoke(name, reader)
+        gone = self.forget(name, everything=True)
+        for source in self.sources(name):
+            self.revoke(source, name)
+        self._writer.submit(lambda db: namespaces.remove(db, name))
+        return gone
+
+    def sources(self, reader: str) -> tuple[str, ...]:
+        """The namespaces whose events the reader's rankings go by, besides its own. No I/O."""
+        return tuple(each.source for each in self._grants if each.reader == reader)
+
+    def readers(self, source: str) -> tuple[str, ...]:
+        """The namespaces whose rankings go by the source's events. No I/O."""
+        return tuple(each.reader for each in self._grants if each.source == source)
+
+    def grant(self, source: str, reader: str, granted_at: float) -> Grant:
+        """Let the reader's rankings go by the source's events; the grant that holds then.
+
+        Raises NotFound for a namespace that is not there, InvalidArgument for one and the same.
+        """
+        if source == reader:
+            raise InvalidArgument("reader", "is the source itself, which goes by its events anyway")
+        wanted = Grant(source, reader, granted_at)
+        return self._writer.submit(
+            lambda db: namespaces.grant(db, wanted), lambda made: self._regrant({*self._grants, made})
+        )
+
+    def revoke(self, source: str, reader: str) -> None:
+        """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
+
+        def removed(_: Forgotten) -> None:
+            left = {each for each in self._grants if (each.source, each.reader) != (source, reader)}
+            self._regrant(left)
+
+        self._erase(Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed))
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
@@ -274,9 +393,19 @@ class Store:
             self._writer.post(lambda db: vectors.put(db, namespace, space, kept))
 
     def put_ranking(
-        self, namespace: str, ranking: Ranking, *, surface: str, session_id: str, created_at: float
+        self,
+        namespace: str,
+        ranking: Ranking,
+        *,
+        surface: str,
+        session_id: str,
+        created_at: float,
+        sources: Sequence[str] = (),
     ) -> None:
-        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted."""
+        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
+
+        ``sources`` are the other namespaces by whose events it went: it goes with those.
+        """
         at = store_clock.dated(created_at, self._clock.now())
 
         def run(db: Database) -> None:
@@ -288,6 +417,7 @@ class Store:
                 surface=surface,
                 session_id=session_id,
                 created_at=at,
+                sources=sources,
             )
 
         self._writer.post(run)
@@ -344,6 +474,18 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _erase(self, erasure: Erasure) -> Forgotten:
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            gone = erasure.run(self._writer, self._reserve)
+        with faults.translated(self.path):
+            self._care.remove_copies()
+        return gone
+
+    def _require_open(self, namespace: str) -> None:
+        if namespace in self._deleted:
+            raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
+
     def _read(self, query: Callable[[Database], _T]) -> _T:
         self._care.asked()
         try:
@@ -367,6 +509,12 @@ class Store:
             return self._read(lambda db: store_clock.begin(db, device_s))
         return Noted(device_s, device_s)
 
+    def _was_exchanged(self) -> None:
+        """Another file is in the store's place: what is granted is what that one says."""
+        self._was_restored()
+        with contextlib.suppress(StoreError):
+            self._regrant(set(self._read(namespaces.grants)))
+
     def _was_restored(self) -> None:
         """Whatever anybody remembers of the events, it may be of others now."""
         with self._lock:
@@ -386,7 +534,17 @@ class Store:
         self._changed(namespace, int(touched))
         return touched
 
+    def _regrant(self, now: set[Grant]) -> None:
+        """Take over the grants as they are stored now, in the writer's thread."""
+        changed = {each.reader for each in now ^ set(self._grants)}
+        self._grants = tuple(sorted(now, key=lambda each: (each.reader, each.source)))
+        self._renew(changed)
+
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:
-            with self._lock:
+            self._renew((namespace, *self.readers(namespace)))
+
+    def _renew(self, whose: Iterable[str]) -> None:
+        with self._lock:
+            for namespace in whose:
                 self._generations[namespace] = self._generations.get(namespace, 0) + 1

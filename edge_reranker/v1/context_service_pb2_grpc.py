@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ContextServiceStub(object):
-    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once, and nothing of it was done.
+    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once, and nothing of it was done.
     """
 
     def __init__(self, channel):
@@ -89,8 +89,8 @@ class ContextServiceStub(object):
 
 
 class ContextServiceServicer(object):
-    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once, and nothing of it was done.
+    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once, and nothing of it was done.
     """
 
     def RecordEvents(self, request, context):
@@ -228,8 +228,8 @@ def add_ContextServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ContextService(object):
-    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once, and nothing of it was done.
+    """Keeps what the user did, on this device only, one namespace per app token. Works on 64 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once, and nothing of it was done.
     """
 
     @staticmethod

@@ -69,37 +69,35 @@ class NamespaceServiceServicer(object):
     """
 
     def ListNamespaces(self, request, context):
-        """Lists the namespaces, by name. Owner scope. Comes with a later version.
+        """Lists the namespaces, by name. Owner scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateNamespace(self, request, context):
-        """Makes a namespace and an app token for it. Owner scope. Idempotent. Comes with a later version.
+        """Makes a namespace and an app token for it. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteNamespace(self, request, context):
-        """Takes back an app's token and forgets everything in its namespace. Owner scope. Idempotent. Comes with a later
-        version.
+        """Takes back an app's token and forgets everything in its namespace. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GrantAccess(self, request, context):
-        """Lets the rankings of one namespace go by the events of another, too. Owner scope. Idempotent. Comes with a later
-        version.
+        """Lets the rankings of one namespace go by the events of another, too. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeAccess(self, request, context):
-        """Ends a grant; what was derived by it goes. Owner scope. Idempotent. Comes with a later version.
+        """Ends a grant; what was derived by it goes. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RerankServiceStub(object):
-    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once.
+    """Puts a backend's candidates in the order that suits this user now. Works on 40 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class RerankServiceStub(object):
 
 
 class RerankServiceServicer(object):
-    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once.
+    """Puts a backend's candidates in the order that suits this user now. Works on 40 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once.
     """
 
     def Rerank(self, request, context):
@@ -107,8 +107,8 @@ def add_RerankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RerankService(object):
-    """Puts a backend's candidates in the order that suits this user now. Works on 32 calls at once; one more gets
-    RESOURCE_EXHAUSTED at once.
+    """Puts a backend's candidates in the order that suits this user now. Works on 40 calls of an app at once; one
+    more gets RESOURCE_EXHAUSTED at once.
     """
 
     @staticmethod

@@ -20,8 +20,8 @@ from tests.server.fixtures import Running, running
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (discovery.SOCKET_VARIABLE, discovery.TOKEN_VARIABLE, discovery.DATA_DIR_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SOCKET", "TOKEN", "DATA_DIR", "NAMESPACE"):
+        monkeypatch.delenv(f"EDGE_RERANKER_{name}", raising=False)
 
 
 def works(client: EdgeReranker) -> bool:
@@ -151,3 +151,45 @@ def test_a_socket_that_the_services_own_settings_name_is_found(
 def test_settings_that_name_no_socket_mean_the_usual_one(served: Running, text: str) -> None:
     (served.data_dir / "config.toml").write_bytes(text.encode("latin-1"))
     assert works(EdgeReranker(data_dir=served.data_dir))
+
+
+def recorded_by(client: EdgeReranker, served: Running) -> str:
+    """The namespace that a client's events go to."""
+    before = {name: len(events) for name, events in served.core.stored.items()}
+    with client:
+        client.record([{"type": "LIKE", "item": {"id": "1"}}])
+    (found,) = (name for name, events in served.core.stored.items() if len(events) > before.get(name, 0))
+    return found
+
+
+def test_an_app_finds_the_token_of_its_namespace(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EdgeReranker(data_dir=served.data_dir, owner=True) as owner:
+        owner.namespaces.create("news")
+    assert recorded_by(EdgeReranker(data_dir=served.data_dir, namespace="news"), served) == "news"
+    assert recorded_by(EdgeReranker(data_dir=served.data_dir, namespace="default"), served) == "default"
+    monkeypatch.setenv("EDGE_RERANKER_DATA_DIR", str(served.data_dir))
+    monkeypatch.setenv("EDGE_RERANKER_NAMESPACE", "news")
+    assert recorded_by(EdgeReranker(), served) == "news"
+    assert recorded_by(EdgeReranker(namespace="default"), served) == "default"
+    assert recorded_by(EdgeReranker(data_dir=served.data_dir), served) == "default"
+    assert recorded_by(EdgeReranker(owner=True), served) == "default"
+
+
+@pytest.mark.parametrize("name", ["", "app", "owner", "../owner", "News", "a.b", 3])
+def test_no_namespace_leads_to_another_token(served: Running, name: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^namespace: "):
+        EdgeReranker(data_dir=served.data_dir, namespace=name)
+
+
+def test_an_owner_has_no_namespace_of_an_app(served: Running) -> None:
+    with pytest.raises(InvalidArgument, match=r"^namespace: is for an app"):
+        EdgeReranker(data_dir=served.data_dir, namespace="news", owner=True)
+
+
+def test_an_app_whose_namespace_is_not_there_is_told_where_its_token_would_be(served: Running) -> None:
+    told = r"there is no token at .*tokens/news\.token"
+    with (
+        EdgeReranker(data_dir=served.data_dir, namespace="news") as news,
+        pytest.raises(Unauthenticated, match=told),
+    ):
+        news.rerank([{"id": "a"}])

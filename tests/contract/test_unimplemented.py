@@ -22,11 +22,6 @@ LATER = {
     "ContextService/GetProfile",
     "ContextService/MuteTopic",
     "ContextService/UnmuteTopic",
-    "NamespaceService/ListNamespaces",
-    "NamespaceService/CreateNamespace",
-    "NamespaceService/DeleteNamespace",
-    "NamespaceService/GrantAccess",
-    "NamespaceService/RevokeAccess",
 }
 
 

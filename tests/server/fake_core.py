@@ -13,9 +13,11 @@ from edge_reranker.errors import InvalidArgument, NotFound
 from edge_reranker.types import (
     Event,
     Forgotten,
+    Grant,
     LoggedRanking,
     Model,
     ModelState,
+    Namespace,
     Ranking,
     Recorded,
     RerankQuery,
@@ -51,6 +53,8 @@ class FakeCore:
     deadlines: list[Deadline] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
     rules: dict[str, Retention] = field(default_factory=dict)
+    names: set[str] = field(default_factory=lambda: {"default"})
+    grants: set[Grant] = field(default_factory=set)
     logged: dict[str, list[LoggedRanking]] = field(default_factory=dict)
     imports: list[FakeImport] = field(default_factory=list)
     streams_closed: int = 0
@@ -122,6 +126,44 @@ class FakeCore:
         return FakeImport(self, namespace)
 
     pack_id = "films-1"
+
+    def namespaces(self) -> Sequence[Namespace]:
+        self.before(Deadline())
+        return [
+            Namespace(
+                name,
+                len(self.stored.get(name, [])),
+                tuple(each for each in sorted(self.grants, key=repr) if each.reader == name),
+            )
+            for name in sorted(self.names)
+        ]
+
+    def namespace_names(self) -> Sequence[str]:
+        return sorted(self.names)
+
+    def require_namespace(self, name: str) -> None:
+        if name not in self.names:
+            raise NotFound(f"{name!r} is not there")
+
+    def create_namespace(self, name: str) -> None:
+        self.names.add(name)
+
+    def begin_deletion(self, name: str) -> None:
+        self.names.discard(name)
+
+    def delete_namespace(self, name: str) -> Forgotten:
+        self.before(Deadline())
+        return self.forget(name, everything=True)
+
+    def grant(self, source: str, reader: str) -> Grant:
+        for name in (source, reader):
+            self.require_namespace(name)
+        made = Grant(source, reader, 1.5e9)
+        self.grants.add(made)
+        return made
+
+    def revoke(self, source: str, reader: str) -> None:
+        self.grants.discard(Grant(source, reader, 1.5e9))
 
     def models(self) -> Sequence[Model]:
         self.before(Deadline())

@@ -18,6 +18,7 @@ from edge_reranker.v1 import (
 )
 from edge_reranker_client import discovery, explain, messages
 from edge_reranker_client.errors import InvalidArgument
+from edge_reranker_client.namespaces import Namespaces
 from edge_reranker_client.records import (
     Event,
     Forgotten,
@@ -42,8 +43,9 @@ class EdgeReranker:
     ``EDGE_RERANKER_TOKEN`` and ``EDGE_RERANKER_DATA_DIR``, then the platform's data directory. A given
     ``data_dir`` means its own socket and token, whatever the environment says. The socket is the one that
     ``config.toml`` in the data directory names, else the usual one; other settings files are not read.
-    ``owner=True`` reads the owner's token, which all calls but ``rerank``, ``record``, ``events``
-    and ``healthy`` need.
+    ``namespace`` is the app's own, if the owner made one for it (else ``EDGE_RERANKER_NAMESPACE``, else the
+    default one); its token is found there. ``owner=True`` reads the owner's token, which all calls but
+    ``rerank``, ``record``, ``events`` and ``healthy`` need.
     Every call ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like,
     and close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
     argument that cannot be right raises its kind ``InvalidArgument``, which names it.
@@ -57,7 +59,9 @@ class EdgeReranker:
         timeout_s: float = 10.0,
         *,
         owner: bool = False,
+        namespace: str | None = None,
     ) -> None:
+        scope = _scope(owner, namespace, environment=data_dir is None)
         folder = given_path("data_dir", discovery.default_data_dir() if data_dir is None else data_dir)
         chosen = socket
         if socket is None and data_dir is None:
@@ -68,7 +72,7 @@ class EdgeReranker:
         self._transport = Transport(
             discovery.socket_path(folder) if chosen is None else given_path("socket", chosen),
             found,
-            discovery.token_path(folder, "owner" if owner else "app"),
+            discovery.token_path(folder, scope),
             timeout_s,
         )
         channel = self._transport.channel
@@ -76,6 +80,7 @@ class EdgeReranker:
         context: Any = context_service_pb2_grpc.ContextServiceStub(channel)  # type: ignore[no-untyped-call]
         models: Any = model_service_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call]
         self._rerank, self._context, self._models = rerank, context, models
+        self.namespaces = Namespaces(self._transport, channel)
 
     def rerank(
         self,
@@ -317,6 +322,21 @@ class EdgeReranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _scope(owner: bool, namespace: str | None, *, environment: bool) -> str:
+    """Whose token file is read."""
+    if owner and namespace is not None:
+        raise InvalidArgument("namespace: is for an app; the owner's calls name the namespace they are about")
+    if owner:
+        return "owner"
+    if namespace is None and environment:
+        namespace = os.environ.get(discovery.NAMESPACE_VARIABLE) or None
+    if namespace is None:
+        return "app"
+    if not discovery.is_namespace(namespace):
+        raise explain.bad("namespace", namespace, "1 to 64 of a-z, 0-9, - and _, beginning with a letter")
+    return discovery.scope_of(namespace)
 
 
 def _expect(kind: type, request: object) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 SOCKET_VARIABLE = "EDGE_RERANKER_SOCKET"
 TOKEN_VARIABLE = "EDGE_RERANKER_TOKEN"  # noqa: S105  # the variable's name, not a token
 DATA_DIR_VARIABLE = "EDGE_RERANKER_DATA_DIR"
+NAMESPACE_VARIABLE = "EDGE_RERANKER_NAMESPACE"
+
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# The files of the one app that there was before namespaces, now the default's, and of the owner.
+_RESERVED = ("app", "owner")
 
 
 def default_data_dir() -> Path:
@@ -38,5 +44,15 @@ def configured_socket(data_dir: Path) -> str | None:
 
 
 def token_path(data_dir: Path, scope: str) -> Path:
-    """The token file of a scope: "app" or "owner"."""
+    """The token file of a scope: "app", "owner", or what ``scope_of`` says of a namespace."""
     return data_dir / "tokens" / f"{scope}.token"
+
+
+def is_namespace(name: object) -> bool:
+    """Whether a namespace can have this name; others could be the way to another file."""
+    return isinstance(name, str) and _NAMESPACE.fullmatch(name) is not None and name not in _RESERVED
+
+
+def scope_of(namespace: str) -> str:
+    """What the token file of a namespace's app is called, for ``token_path``."""
+    return "app" if namespace == "default" else namespace

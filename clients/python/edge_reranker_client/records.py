@@ -179,6 +179,25 @@ class RetentionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave for ``reader``'s rankings to go by ``source``'s events; ``granted_at`` is in UTC."""
+
+    source: str
+    reader: str
+    granted_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One app's part of the store; ``grants`` name whose other events its rankings go by."""
+
+    name: str
+    events: int
+    token_file: str
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model file on the device; ``role`` is "encoder", "scorer" or "ranker", ``state`` such as "READY".
 
