@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from edge_reranker import crashes
+
 
 def main() -> None:
     """Entry point of ``edge-reranker``."""
@@ -15,6 +17,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
+        # Many a command holds the user's events, or the key, in memory.
+        crashes.leave_nothing()
         _imported()()
     except KeyboardInterrupt:
         sys.exit(130)  # while importing, or right before or after the command
