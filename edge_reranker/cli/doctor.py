@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from edge_reranker.cli import doctor_backups, doctor_model, doctor_store, options
+from edge_reranker.cli import doctor_backups, doctor_model, doctor_privacy, doctor_store, options
 from edge_reranker.cli.finding import Finding
 from edge_reranker.config import Config
 from edge_reranker_client import EdgeReranker, messages
@@ -54,12 +54,16 @@ def _look(config: Config) -> Iterator[Finding]:
     yield from doctor_model.models(config)
     yield doctor_model.pack(config)
     yield doctor_store.private(config.data_dir)
+    yield doctor_privacy.files(config.data_dir)
     yield doctor_store.key(config.data_dir)
     if not missing:
         yield doctor_store.store(config)
         yield from doctor_backups.backups(config)
         yield from doctor_backups.quarantine(config)
         yield from doctor_store.context(config)
+        yield from doctor_privacy.encrypted(config.data_dir)
+    yield from doctor_privacy.service(config)
+    yield from doctor_privacy.swap()
     yield _service(config)
 
 

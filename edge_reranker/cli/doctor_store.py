@@ -24,8 +24,11 @@ def private(data_dir: Path) -> Finding:
 def key(data_dir: Path) -> Finding:
     """Where the key is."""
     database = data_dir / "store.db"
-    if (data_dir / "key").exists():
-        return Finding("key", True, f"in the file {data_dir / 'key'} (mode 0600): no OS keyring was used")
+    key_file = data_dir / "key"
+    if key_file.exists():
+        mode = stat.S_IMODE(key_file.stat().st_mode)
+        detail = f"in the file {key_file} (mode {mode:04o}): no OS keyring was used"
+        return Finding("key", not mode & 0o077, detail, f"run `chmod 600 {key_file}`")
     if (data_dir / "key-id").exists():
         return Finding("key", True, "in the OS keyring")
     if database.exists() and database.stat().st_size:
