@@ -30,6 +30,7 @@ NAMES = (
     "flips",
     "backup",
     "retention",
+    "store_size",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

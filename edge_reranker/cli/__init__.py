@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ def main() -> None:
             signal.signal(signal.SIGINT, _stop)
         # Many a command holds the user's events, or the key, in memory.
         crashes.leave_nothing()
+        # With it gRPC would write tokens, and what is sent with them, to standard error.
+        os.environ.pop("GRPC_TRACE", None)
         _imported()()
     except KeyboardInterrupt:
         sys.exit(130)  # while importing, or right before or after the command
