@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sqlite_utils import Database
+
 from benchmarks.common import percentile, report, timed_ms
 from edge_reranker.cli import demo, options
 from edge_reranker.store import Store
@@ -30,8 +32,6 @@ _CANDIDATES = 100
 _SPACE = "movielens-minilm"
 # What a pack's taste counts; the rest of a feed's log, nine of ten events, are impressions and skips.
 _TELLING = frozenset(EventType) - {EventType.UNSPECIFIED, EventType.IMPRESSION, EventType.SKIP}
-# Events at once while a store is made: as many as make one page of an index worth writing.
-_LOAD = 20_000
 
 
 def main() -> bool:
@@ -43,11 +43,13 @@ def main() -> bool:
         figures["made_s"] = time.perf_counter() - start
         for size, folder in folders.items():
             figures[f"{size}_bytes_per_event"] = (folder / "store.db").stat().st_size / size
-        spent = _measured(folders, users)
+        spent, cpu = _measured(folders, users)
         for size in _SIZES:
             for what, values in spent[size].items():
                 figures[f"{size}_{what}_p50_ms"] = statistics.median(values)
                 figures[f"{size}_{what}_p99_ms"] = percentile(values, 0.99)
+            cpu_s = sum(cpu[size]) / 1000.0
+            figures[f"{size}_events_per_processor_s"] = _BATCH * len(cpu[size]) / cpu_s
             figures[f"{size}_events_per_s"] = (
                 _BATCH * len(spent[size]["record"]) / (sum(spent[size]["record"]) / 1000.0)
             )
@@ -96,7 +98,7 @@ class _User:
             elif self._random.random() < 0.03:
                 kind = EventType.SKIP
             yield Event(
-                str(uuid.UUID(int=self._random.getrandbits(128))),
+                f"{self._random.getrandbits(128):032x}",
                 kind,
                 self.now_s,
                 # Some items are shown far more often than others.
@@ -109,17 +111,26 @@ class _User:
 
 
 def _made(folder: Path) -> tuple[dict[int, Path], _User]:
-    """A closed store of each size, through the store's own door; the larger ones go on from the smaller."""
+    """A closed store of each size; the larger ones go on from the smaller.
+
+    The first 10,000 events come through the front door, at about 100 us of a processor each. The others are
+    the same again with ids and times of their own: a million through the door would take minutes.
+    """
     user, growing = _User(), folder / "growing"
     found: dict[int, Path] = {}
     with Store.open(growing, key_source="file") as store:
         rows = [(f"hash-{item.id}", item.id, os.urandom(128)) for item in user.items]
         store.put_vectors("default", _SPACE, rows)
-    before = 0
+        began_s = user.now_s
+        for first in range(0, _SIZES[0], _BATCH):
+            store.record("default", list(user.events(min(_BATCH, _SIZES[0] - first))))
+        span_s = user.now_s - began_s
+    before = _SIZES[0]
     for size in _SIZES:
         with Store.open(growing, key_source="file") as store:
-            for first in range(before, size, _LOAD):
-                store.record("default", list(user.events(min(_LOAD, size - first))))
+            times = [span_s * number for number in range(before // _SIZES[0], size // _SIZES[0])]
+            store._writer.alone(lambda db, times=times: _again(db, times))  # type: ignore[misc]
+            user.now_s = began_s + span_s * size / _SIZES[0]
         before = size
         found[size] = Path(shutil.copytree(growing, folder / str(size)))
         print(f"{size} events made", file=sys.stderr, flush=True)
@@ -127,31 +138,53 @@ def _made(folder: Path) -> tuple[dict[int, Path], _User]:
     return found, user
 
 
-def _measured(folders: dict[int, Path], user: _User) -> dict[int, dict[str, list[float]]]:
+def _again(db: Database, later_s: Sequence[float]) -> None:
+    """The first events once more for each of the times, with new ids."""
+    db.conn.execute("PRAGMA cache_size = -400000")  # a page of an index is written once, not for each event
+    db.conn.execute("BEGIN IMMEDIATE")
+    for by_s in later_s:
+        db.conn.execute(
+            "INSERT INTO events (namespace, item, event_id, type, occurred_at, query, dwell_s, surface, "
+            "session_id, ranking_id, position) "
+            "SELECT namespace, item, lower(hex(randomblob(16))), type, occurred_at + ?1, query, dwell_s, "
+            "surface, 'session-' || CAST((occurred_at + ?1) / 3600 AS INTEGER), "
+            "'ranking-' || CAST((occurred_at + ?1) / 600 AS INTEGER), position "
+            "FROM events WHERE seq <= ?2 ORDER BY seq",
+            (by_s, _SIZES[0]),
+        )
+    db.conn.execute("COMMIT")
+
+
+def _measured(
+    folders: dict[int, Path], user: _User
+) -> tuple[dict[int, dict[str, list[float]]], dict[int, list[float]]]:
     kinds = ("record", "context", "vectors", "put_ranking", "open", "healthy")
     spent: dict[int, dict[str, list[float]]] = {size: {kind: [] for kind in kinds} for size in folders}
+    cpu: dict[int, list[float]] = {size: [] for size in folders}
     for _ in range(_ROUNDS):
         for size, folder in folders.items():
             start = time.perf_counter()
             store = Store.open(folder, key_source="file")
             spent[size]["open"].append((time.perf_counter() - start) * 1000.0)
             with store:
-                _round(store, user, spent[size])
+                _round(store, user, spent[size], cpu[size])
     config = options.load_config({"model": "none"})
     for _ in range(3):
         for size, folder in folders.items():
             start = time.perf_counter()
             with demo.service(config, folder):
                 spent[size]["healthy"].append((time.perf_counter() - start) * 1000.0)
-    return spent
+    return spent, cpu
 
 
-def _round(store: Store, user: _User, spent: dict[str, list[float]]) -> None:
+def _round(store: Store, user: _User, spent: dict[str, list[float]], cpu: list[float]) -> None:
     """What an app does with a store that is open: record, rank, and rank again."""
     store.context("default", 1)  # the reader's connection
     for _ in range(_BATCHES_EACH):
         events = list(user.events(_BATCH))
+        used_s = time.process_time()
         spent["record"].append(timed_ms(lambda events=events: store.record("default", events)))  # type: ignore[misc]
+        cpu.append((time.process_time() - used_s) * 1000.0)
     for number in range(_CONTEXTS_EACH):
         shown = user.items[number * _CANDIDATES : (number + 1) * _CANDIDATES]
         spent["context"].append(timed_ms(lambda: _context(store)))
