@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reranker.store import Store
+from edge_reranker.store import Store, rotation
 from edge_reranker_client import EdgeReranker, EdgeRerankerError
 from tests.faults import watched
 from tests.faults.canaries import Marker, below, files_with, forms, found_in
@@ -43,6 +43,7 @@ class Story:
     workers_killed: int = 0
     snapshots: dict[str, list[str]] = field(default_factory=dict)
     legible: list[str] = field(default_factory=list)
+    first_key: bytes = b""
 
     def look(self, moment: str) -> None:
         """Search all there is at this moment: log, shared memory and temporaries are not there at the end."""
@@ -112,6 +113,17 @@ def ask_for_what_cannot_be(story: Story, client: EdgeReranker) -> None:
         client.load_model(story.marker.word, timeout_s=20)
 
 
+def take_along(story: Story) -> None:
+    """All of it goes into a file under a passphrase, which is a file of the user's own."""
+    words = story.house.root / "words"
+    words.write_text("correct horse battery staple\n")
+    words.chmod(0o600)
+    out = ["--out", str(story.house.root / "taken.age"), "--passphrase-file", str(words)]
+    command = [sys.executable, "-m", "edge_reranker.cli", "export", *out]
+    subprocess.run(command, check=True, env=story.house.environment, capture_output=True, timeout=120)
+    assert (story.house.root / "taken.age").stat().st_size > 100_000
+
+
 def kill_a_worker_at_work(story: Story, service: Service, signal_: signal.Signals) -> None:
     """It dies with texts of the user's in hand; the request gets its answer from the tiers below."""
     before = service.workers()
@@ -163,9 +175,16 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Story:
         service.client.forget(event_id=f"{told.marker.word}-event-9")
         service.end(signal.SIGSEGV)
     told.look("crashed")
+    told.first_key = (house.data / "key").read_bytes().strip()
+    with Store.open(house.data, key_source="file") as store:
+        store.back_up()
+        told.look("backed up")
+    rotation.rotate(house.data, source="file")
+    told.look("under another key")
     with house.serving("again", "--model", "none", umask=0o077) as service:
         told.logs.append(service.log)
         service.client.load_model("minilm")
+        take_along(told)
         rank(told, service.client)
         service.client.forget(item_id=f"{told.marker.word}-item-11")
         service.end(signal.SIGKILL)
@@ -180,6 +199,8 @@ def test_nothing_of_10_000_events_is_legible_in_any_file(story: Story) -> None:
     assert story.recorded == EVENTS
     assert story.workers_killed >= 4
     assert "store.db-wal" in story.snapshots["serving 10,000 events"]
+    assert "backups" in story.snapshots["backed up"]
+    assert "taken.age" in story.snapshots["killed"]
     assert story.legible == []
 
 
@@ -205,6 +226,13 @@ def test_key_and_tokens_are_in_their_own_file_only(story: Story, place: str) -> 
         if path.name != place.partition(",")[0] and path.suffix != ".strace"
     ]
     assert files_with(others, story.secrets[place]) == []
+
+
+def test_a_key_that_was_changed_is_in_no_file_any_more(story: Story) -> None:
+    assert story.first_key != story.secrets["key"]
+    files = [path for path in story.house.files() if path.suffix != ".strace"]
+    for key in (story.first_key, bytes.fromhex(story.first_key.decode())):
+        assert files_with(files, key) == []
 
 
 # The controls: each part of the search finds what it is there for.

@@ -39,6 +39,37 @@ def test_only_the_owner_can_open_what_the_service_makes(tmp_path: Path, umask: i
     assert watched.wide(inside) == []
 
 
+# What a device goes through in years: a backup, a database that lost its content, another key.
+YEARS = """
+import sys
+from pathlib import Path
+from edge_reranker.store import Store, rotation
+from edge_reranker.types import Event, EventType, Item
+data_dir = Path(sys.argv[1])
+with Store.open(data_dir, key_source="file") as store:
+    store.record("app", [Event("e", EventType.LIKE, 1.0, Item("i"))])
+    store.back_up()
+(data_dir / "store.db").write_bytes(b"")
+Store.open(data_dir, key_source="file").close()
+rotation.rotate(data_dir, source="file")
+rotation.export_key(data_dir, data_dir / "my-key.age", "correct horse battery staple", source="file")
+with Store.open(data_dir, key_source="file") as store:
+    assert store.counts("app")["events"] == 1
+"""
+
+
+@pytest.mark.parametrize("umask", UMASKS, ids=oct)
+def test_only_the_owner_can_open_backups_quarantine_and_keys(tmp_path: Path, umask: int) -> None:
+    log, data = tmp_path / "log", tmp_path / "data"
+    command = [*watched.tracer(log), sys.executable, "-c", YEARS, str(data)]
+    subprocess.run(command, check=True, umask=umask)
+    assert [path for path in below(data) if others_may(path)] == []
+    inside = [each for each in watched.made([log], umask) if each.path.startswith(str(data))]
+    names = {Path(each.path).name for each in inside}
+    assert {"backups", "my-key.age.part"} <= names or {"backups", "my-key.age"} <= names, names
+    assert watched.wide(inside) == []
+
+
 # The controls: what would be wrong is seen.
 
 
@@ -50,8 +81,9 @@ def test_only_the_owner_can_open_what_the_service_makes(tmp_path: Path, umask: i
         ("import os; os.mkdir({!r})", "0777"),
         ("import socket; socket.socket(socket.AF_UNIX).bind({!r})", "0777"),
         ("import os; f = open({!r}, 'x'); os.fchmod(f.fileno(), 0o600)", "0666"),
+        ("import os; p = {!r}; os.close(os.open(p, 66, 0o600)); os.unlink(p); open(p, 'w').close()", "0666"),
     ],
-    ids=["open", "group", "mkdir", "socket", "for a moment"],
+    ids=["open", "group", "mkdir", "socket", "for a moment", "anew"],
 )
 def test_a_file_that_others_could_open_is_found(tmp_path: Path, script: str, mode: str) -> None:
     log, path = tmp_path / "log", str(tmp_path / "x")

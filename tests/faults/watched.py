@@ -26,7 +26,7 @@ from tests.service import children
 
 _MAKES = (
     "open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,bind,umask,memfd_create,"
-    "rename,renameat,renameat2,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat"
+    "rename,renameat,renameat2,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,unlink,unlinkat"
 )
 _WRITES = "write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_file_range,splice"
 # What Python and the C library write to that keeps nothing.
@@ -50,6 +50,7 @@ _BOUND = re.compile(r'bind\(\d+, \{sa_family=AF_UNIX, sun_path="([^"]*)"')
 _NAMED = re.compile(
     r'(?:rename|renameat|renameat2|link|linkat|symlink|symlinkat)\(.*"((?:[^"\\]|\\.)*)"[^"]*\)\s+= 0'
 )
+_GONE = re.compile(r'(?:unlink|rename)(?:at2?)?\((?:[^",]*, )?"((?:[^"\\]|\\.)*)".*\)\s+= 0')
 _CHANGED = re.compile(r'f?chmod(?:at)?\((?:[^",]*, )?(?:"((?:[^"\\]|\\.)*)"|\d+), (\d+)')
 _UMASK = re.compile(r"umask\((\d+)")
 
@@ -211,12 +212,16 @@ def made(logs: Sequence[Path], umask: int) -> list[Made]:
     found = []
     for log in logs:
         mask = umask
+        there: set[str] = set()  # an open with O_CREAT of what is there makes nothing
         for line in _lines([log]):
             if changed := _UMASK.search(line):
                 mask = int(changed[1], 8)
-            elif (opened := _OPENED.search(line)) and "O_CREAT" in line:
-                mode = int(opened[2].rsplit(", ", 1)[1].rstrip(" }"), 8)
-                found.append(Made(_plain(opened[1]), mode & ~mask))
+            elif opened := _OPENED.search(line):
+                path = _plain(opened[1])
+                if "O_CREAT" in line and path not in there:
+                    mode = int(opened[2].rsplit(", ", 1)[1].rstrip(" }"), 8)
+                    found.append(Made(path, mode & ~mask))
+                there.add(path)
             elif folder := _MADE.search(line):
                 mode = re.findall(r"0\d*", folder[3])[0]
                 found.append(Made(_plain(folder[2]), int(mode, 8) & ~mask))
@@ -224,6 +229,8 @@ def made(logs: Sequence[Path], umask: int) -> list[Made]:
                 found.append(Made(bound[1], 0o777 & ~mask))
             elif changed := _CHANGED.search(line):
                 found.append(Made(_plain(changed[1] or ""), int(changed[2], 8)))
+            elif gone := _GONE.search(line):
+                there.discard(_plain(gone[1]))
     return found
 
 
