@@ -16,8 +16,8 @@ from edge_reranker.cli.finding import Finding
 from edge_reranker.config import Config
 
 _NOT_YET = "made by the first `serve`"
-# Text files that belong there; tokens/ has more.
-_TEXT_FILES = frozenset({"key", "key-id", "serve.lock", "config.toml"})
+# Text files that belong there, and hold nothing of what the user did; tokens/ has more.
+_TEXT_FILES = frozenset({"key", "key.new", "key-id", "key-check", "serve.lock", "config.toml", "report.json"})
 _LOOKED_AT_BYTES = 4096
 _NETWORK = ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")
 

@@ -18,6 +18,7 @@ from edge_reranker.cli.finding import Finding
 from edge_reranker.config import Config
 from edge_reranker.store import Store
 from edge_reranker.types import Event, EventType, Item
+from tests.faults.test_private_files import YEARS
 from tests.service import serving
 
 
@@ -50,6 +51,13 @@ def test_nothing_is_wrong_where_nothing_is_yet(data_dir: Path) -> None:
     assert doctor_privacy.files(nowhere).ok
     assert all(finding.ok for finding in doctor_privacy.encrypted(nowhere))
     assert list(doctor_privacy.service(config_of(nowhere))) == []
+
+
+def test_backups_quarantine_and_a_changed_key_are_all_right_too(data_dir: Path) -> None:
+    folder = data_dir / "data"
+    subprocess.run([sys.executable, "-c", YEARS, str(folder)], check=True)
+    assert doctor_privacy.files(folder).ok
+    assert [finding for finding in doctor_privacy.encrypted(folder) if not finding.ok] == []
 
 
 @pytest.mark.parametrize("name", ["store.db", "reserve", "tokens"])
