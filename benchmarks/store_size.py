@@ -187,15 +187,19 @@ def _round(store: Store, user: _User, spent: dict[str, list[float]], cpu: list[f
         # What it takes of a processor is told beside the time: on a busy machine they are far apart.
         cpu.append((time.process_time() - used_s) * 1000.0)
     for number in range(_CONTEXTS_EACH):
-        shown = user.items[number * _CANDIDATES : (number + 1) * _CANDIDATES]
-        used_s = time.process_time()
+        hashes = [f"hash-{item.id}" for item in _shown(user, number)]
+        used_s = time.thread_time()
         spent["context"].append(timed_ms(lambda: _context(store)))
-        spent["context_processor"].append((time.process_time() - used_s) * 1000.0)
-        hashes = [f"hash-{item.id}" for item in shown]
+        spent["context_processor"].append((time.thread_time() - used_s) * 1000.0)
         spent["vectors"].append(timed_ms(lambda hashes=hashes: store.vectors("default", _SPACE, hashes)))  # type: ignore[misc]
-        ranking = _ranking(shown)
+    for number in range(_CONTEXTS_EACH):
+        ranking = _ranking(_shown(user, number))
         spent["put_ranking"].append(timed_ms(lambda ranking=ranking: _log(store, ranking)))  # type: ignore[misc]
     store.flush()
+
+
+def _shown(user: _User, number: int) -> Sequence[Item]:
+    return user.items[number * _CANDIDATES : (number + 1) * _CANDIDATES]
 
 
 def _context(store: Store) -> None:

@@ -18,5 +18,5 @@ def leave_nothing() -> None:
         import ctypes  # milliseconds, in which nothing of the user's is here yet
 
         # Where the kernel hands cores to a program (Apport, systemd-coredump) it does not heed the limit, and
-        # a core without memory still has what the registers held: docs/decisions/0021.
+        # a core without memory still has what the registers held: docs/decisions/0025.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
