@@ -54,7 +54,6 @@ def _look(config: Config) -> Iterator[Finding]:
     yield from doctor_model.models(config)
     yield doctor_model.pack(config)
     yield doctor_store.private(config.data_dir)
-    yield doctor_privacy.files(config.data_dir)
     yield doctor_store.key(config.data_dir)
     if not missing:
         yield doctor_store.store(config)
@@ -62,6 +61,7 @@ def _look(config: Config) -> Iterator[Finding]:
         yield from doctor_backups.quarantine(config)
         yield from doctor_store.context(config)
         yield from doctor_privacy.encrypted(config.data_dir)
+    yield doctor_privacy.files(config.data_dir)
     yield from doctor_privacy.service(config)
     yield from doctor_privacy.swap()
     yield _service(config)
