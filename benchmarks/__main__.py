@@ -31,6 +31,7 @@ NAMES = (
     "backup",
     "retention",
     "isolation",
+    "store_size",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from edge_reranker_client import EdgeReranker
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -56,6 +58,24 @@ def children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]
     return found
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a service or a worker are."""
+    _only_root(pid)
+    return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def environment(pid: int) -> bytes:
+    """The environment that a service or a worker was started with."""
+    _only_root(pid)
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def _only_root(pid: int) -> None:
+    if os.geteuid():
+        assert Path(f"/proc/{pid}/fd").stat().st_uid == 0, "it should be closed to its own user"
+        pytest.skip("only root can look into a process that closes its memory to other programs")
 
 
 def catches(pid: int, signal_: signal.Signals) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from edge_reranker.types import Item
 from edge_reranker.v1 import rerank_service_pb2, rerank_service_pb2_grpc, types_pb2
 from edge_reranker_client import Candidate, EdgeReranker, Event
 from edge_reranker_client import Item as SentItem
-from tests.service import Run, children, serving
+from tests.service import Run, children, open_files, serving
 
 pytestmark = pytest.mark.model
 
@@ -137,7 +136,7 @@ def test_only_unix_sockets_are_open_while_serving(
             for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
         }
-        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        links = open_files(pid)
         opened = {link.removeprefix("socket:[").removesuffix("]") for link in links if "socket:" in link}
         assert not opened & network
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+
+from edge_reranker import crashes
 
 
 def main() -> None:
@@ -15,6 +18,10 @@ def main() -> None:
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
+        # Many a command holds the user's events, or the key, in memory.
+        crashes.leave_nothing()
+        # With it gRPC would write tokens, and what is sent with them, to standard error.
+        os.environ.pop("GRPC_TRACE", None)
         _imported()()
     except KeyboardInterrupt:
         sys.exit(130)  # while importing, or right before or after the command

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ def serve(config_file: Path | None, reflection: bool, **flags: Any) -> None:
       edge-reranker serve --model none --data-dir /tmp/try
     """
     config = options.load_config(flags, file=config_file)
-    # The process holds the user's events in memory: no part of it may land in a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Where tqdm is installed, bm25s would start its thread, which wakes up every ten seconds.
     os.environ["DISABLE_TQDM"] = "1"
     asyncio.run(_serve(config, reflection=reflection))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_reranker import crashes
 from edge_reranker.deadline import Pace
 from edge_reranker.engine import frames
 from edge_reranker.engine.planner import DECODE_OVERHEAD_TOKENS, cost
@@ -315,7 +316,7 @@ def _adapter(wanted: tuple[str, float] | None) -> Adapter | None:
 
 def main() -> None:
     """Runs a worker on standard input and output."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    crashes.leave_nothing()
     # Native code may print; only our frames may reach the pipe.
     fd_out = os.dup(1)
     os.dup2(2, 1)

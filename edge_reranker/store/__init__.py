@@ -14,7 +14,12 @@ finally:
 
 from edge_reranker.store.at_rest import list_backups, make_backup, restore_backup  # noqa: E402 - after what is above
 from edge_reranker.store.backups import Backup  # noqa: E402
-from edge_reranker.store.check import inspect_store, kept_fingerprint  # noqa: E402
+from edge_reranker.store.check import (  # noqa: E402
+    cipher_version,
+    inspect_store,
+    is_plain_database,
+    kept_fingerprint,
+)
 from edge_reranker.store.imports import Import  # noqa: E402
 from edge_reranker.store.recovery import Quarantined, mark_told, quarantined  # noqa: E402
 from edge_reranker.store.rotation import export_key, import_key, rotate  # noqa: E402
@@ -25,9 +30,11 @@ __all__ = [
     "Import",
     "Quarantined",
     "Store",
+    "cipher_version",
     "export_key",
     "import_key",
     "inspect_store",
+    "is_plain_database",
     "kept_fingerprint",
     "list_backups",
     "make_backup",

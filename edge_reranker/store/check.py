@@ -9,7 +9,7 @@ from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.store import faults, keys, prefixes
-from edge_reranker.store.open import inspect, open_database
+from edge_reranker.store.open import PLAIN_HEADER, inspect, open_database
 from edge_reranker.store.writer import checkpoint
 
 
@@ -41,6 +41,22 @@ def kept_fingerprint(data_dir: Path, *, key_source: str = "auto") -> str:
         finally:
             db.close()
     return kept.fingerprint if kept is not None else ""
+
+
+def cipher_version() -> str:
+    """The version of SQLCipher that opens stores; empty when the library has no encryption."""
+    db = dbapi2.connect(":memory:")
+    try:
+        row = db.execute("PRAGMA cipher_version").fetchone()
+    finally:
+        db.close()
+    return "" if row is None else str(row[0])
+
+
+def is_plain_database(path: Path) -> bool:
+    """Whether a file is an SQLite database that is not encrypted. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(PLAIN_HEADER)) == PLAIN_HEADER
 
 
 def problems(connect: Callable[[], Database]) -> list[str]:

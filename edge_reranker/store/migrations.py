@@ -128,10 +128,16 @@ def _namespaces(db: Database) -> None:
     db.execute("CREATE INDEX rankings_by_namespace ON rankings (namespace)")
 
 
+def _events_by_type(db: Database) -> None:
+    # The newest events that say something of the user, however many impressions lie between them.
+    db.execute("CREATE INDEX events_by_type ON events (namespace, type, occurred_at, seq)")
+
+
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
 MIGRATIONS(name="0004_retention")(_retention)
 MIGRATIONS(name="0006_namespaces")(_namespaces)
+MIGRATIONS(name="0007_events_by_type")(_events_by_type)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

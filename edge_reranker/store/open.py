@@ -13,7 +13,7 @@ from edge_reranker.store.keys import Key
 from edge_reranker.store.migrations import migrate
 from edge_reranker.store.writer import checkpoint
 
-_PLAIN_HEADER = b"SQLite format 3\0"
+PLAIN_HEADER = b"SQLite format 3\0"
 PAGE_BYTES = 4096
 
 
@@ -36,8 +36,8 @@ def inspect(path: Path) -> bool:
             raise StoreCorrupt(f"{path} is empty; put back a backup, or move it away to start empty")
         return False
     with path.open("rb") as f:
-        header = f.read(len(_PLAIN_HEADER))
-    if header == _PLAIN_HEADER:
+        header = f.read(len(PLAIN_HEADER))
+    if header == PLAIN_HEADER:
         raise StoreCorrupt(f"{path} is an unencrypted SQLite file, not a store; move it away to start empty")
     if size < PAGE_BYTES:
         raise StoreCorrupt(f"{path} is too short to be a store; put back a backup, or move it away")

@@ -16,6 +16,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine import EngineSpec, Stop, WorkerEngine
 from edge_reranker.errors import EngineBusy, EngineDied, InvalidArgument
 from edge_reranker.types import ModelState, Piece
+from tests.service import environment, open_files
 
 pytestmark = pytest.mark.model
 
@@ -301,8 +302,6 @@ def test_the_whole_worker_has_the_niceness_it_was_given(encoder_path: Path) -> N
 
 
 def test_the_worker_inherits_neither_environment_nor_sockets(encoder: WorkerEngine) -> None:
-    pid = encoder.pid
-    environment = Path(f"/proc/{pid}/environ").read_bytes()
-    assert b"HOME=" not in environment
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    assert not [link for link in links if link.startswith("socket:")]
+    assert encoder.pid is not None
+    assert b"HOME=" not in environment(encoder.pid)
+    assert not [link for link in open_files(encoder.pid) if link.startswith("socket:")]
