@@ -21,11 +21,14 @@ NAMES = (
     "take_along",
     "idle",
     "survival",
+    "durability",
     "mutants",
     "busy",
     "client_import",
     "contention",
     "logs",
+    "flips",
+    "backup",
     "retention",
 )
 # Minutes each: only when named.

@@ -12,10 +12,12 @@ import click
 
 from edge_reranker import errors
 from edge_reranker.cli import (
+    backup,
     demo,
     doctor,
     encode,
     events,
+    key,
     model,
     packs,
     quality,
@@ -97,7 +99,7 @@ for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget, retention.retention),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
-    *(quantize.quantize, demo.demo, doctor.doctor),
+    *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),
 ):
     cli.add_command(command)
 

@@ -131,7 +131,8 @@ class Store:
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
 
-        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
+        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait. After an
+        error of the disk the batch may be there all the same, whole: only a return says that it is durable.
         """
         self._care.asked()
         now = self._clock.now()
