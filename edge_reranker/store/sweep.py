@@ -18,7 +18,7 @@ from edge_reranker.types import EventType, Forgotten
 
 # What a record waits for, besides its own commit, on a disk that takes less for one.
 _STEP_MS = 8.0
-_LEAST_ROWS, _FIRST_ROWS, _MAX_ROWS = 8, 32, 512
+_LEAST_ROWS, _FIRST_ROWS, _MAX_ROWS = 16, 32, 512
 # Looked through at once, by a reader.
 _PAGE_ROWS = 2_048
 
