@@ -218,6 +218,7 @@ class Pipeline:
         return self._store.importing(namespace, lambda: self._imported(namespace))
 
     def _imported(self, namespace: str) -> None:
+        self._sweeper.imported(namespace)
         with self._current.use() as serving, contextlib.suppress(StoreError):  # the next request says so
             tiers = serving.tiers
             user = self._users.now(tiers, namespace)

@@ -91,6 +91,13 @@ class Sweeper:
                 self._recorded.pop(namespace, None)
             self._changed.notify_all()
 
+    def imported(self, namespace: str) -> None:
+        """Takes in that any number of events may have come at once."""
+        with self._changed:
+            if namespace in self._rules:
+                self._due.add(namespace)
+                self._changed.notify_all()
+
     def recorded(self, namespace: str, n_events: int) -> None:
         """Takes in that so many events are new; has the namespace swept when they are many."""
         with self._changed:

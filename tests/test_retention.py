@@ -145,6 +145,18 @@ def test_what_was_recorded_below_the_margin_goes_within_the_hour(tmp_path: Path)
             sweeper.close()
 
 
+def test_what_an_import_brings_over_the_rule_goes_at_once(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        whole.set_retention("a", Retention(max_events=2))
+        settled(whole)
+        import_ = whole.importing("a")
+        for line, event in enumerate(liked(1, 2, 3), start=1):
+            import_.add(line, event)
+        assert import_.finish().recorded == 3
+        settled(whole)
+        assert known(whole) == ["e3", "e2"]
+
+
 def test_one_namespaces_rule_is_not_anothers(tmp_path: Path) -> None:
     with pipeline(tmp_path) as whole:
         whole.record("a", liked(1, 2, 3))
