@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not trace.usable(), reason=trace.INSTALL)
 
 RECOVERY_S = 5.0
 
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
