@@ -11,7 +11,7 @@ from edge_reranker.errors import StoreCorrupt, StoreError
 from edge_reranker.store import files
 from edge_reranker.store.keys import Key
 from edge_reranker.store.migrations import migrate
-from edge_reranker.store.writer import checkpoint
+from edge_reranker.store.writer import LOG_BYTES, checkpoint
 
 PLAIN_HEADER = b"SQLite format 3\0"
 PAGE_BYTES = 4096
@@ -190,9 +190,8 @@ def _set_up(conn: dbapi2.Connection, path: Path, key: Key, *, read_only: bool) -
     pragma("foreign_keys = ON")
     # What is deleted is overwritten, even though it is encrypted: the key lives on.
     pragma("secure_delete = ON")
-    # The log is cut back to this once it was folded in, so that one big import does not hold the space for
-    # good. Half of what the writer lets it have: to write over it is faster than to make it longer.
-    pragma("journal_size_limit = 2097152")
+    # Once folded in, the log is cut back to this, so that one big import does not hold the space for good.
+    pragma(f"journal_size_limit = {LOG_BYTES}")
     # The writer folds the log in: SQLite by itself would not tell of an error.
     pragma("wal_autocheckpoint = 0")
     # The name of the log. SQLite syncs it too, but says nothing when that fails.
