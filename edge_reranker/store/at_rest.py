@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from edge_reranker.errors import FailedPrecondition, StoreCorrupt
+from edge_reranker.errors import FailedPrecondition
 from edge_reranker.store import faults, files, keys, recovery, rotation
 from edge_reranker.store.backups import KEPT, Backup, Backups, held_still
 from edge_reranker.store.open import inspect, open_database
@@ -47,14 +47,15 @@ def restore_backup(data_dir: Path, name: str = "", *, key_source: str = "auto") 
         recovery.finish(path)
         rotation.finish(path.parent, source=key_source)
         backups = _backups(path, key_source, KEPT)
-        backup = backups.named(name) if name else backups.newest_sound()
-        if backup is None:
+        why = ["restored by hand"]
+        if name:
+            return recovery.restore(path, backups, backups.named(name), why, told=True)
+        done = recovery.restore_newest(path, backups, why, told=True)
+        if done is None:
             raise FailedPrecondition(
                 f"there is no sound backup in {backups.folder}; see `edge-reranker backup list`"
             )
-        if not backups.sound(backup):
-            raise StoreCorrupt(f"{backup.path} is damaged or has another key; choose another backup")
-        return recovery.restore(path, backups, backup, ["restored by hand"], told=True)
+        return done
 
 
 def _backups(path: Path, key_source: str, kept: int) -> Backups:

@@ -96,10 +96,6 @@ class Backups:
         """Whether a copy can take the store's place; reads all of it. Raises StoreError."""
         return not damage.problems_of_copy(backup.path, self.key)
 
-    def newest_sound(self) -> Backup | None:
-        """The newest copy that can take the store's place. Raises StoreError."""
-        return next((backup for backup in reversed(self.list()) if self.sound(backup)), None)
-
     def n_events(self, backup: Backup) -> int | None:
         """How many events a copy has; None when the key does not open it."""
         try:

@@ -81,9 +81,10 @@ def remove_quarantined(data_dir: Path) -> int:
 def restore(
     path: Path, backups: Backups, backup: Backup, why: Sequence[str], *, told: bool = False
 ) -> Quarantined:
-    """Put the database ``path`` with its log aside, and a copy of a sound ``backup`` in its place.
+    """Put the database ``path`` with its log aside, and a copy of ``backup`` in its place.
 
-    No connection may be open. Raises StoreCorrupt when the copy does not come out sound, OSError.
+    No connection may be open. Raises StoreCorrupt when the copy is not sound (then nothing has changed),
+    StoreError, OSError.
     """
     data_dir = path.parent
     folder = _new_folder(data_dir)
@@ -96,17 +97,30 @@ def restore(
         shutil.copyfile(backup.path, part)
         files.sync_file(part)
         if not backups.sound(dataclasses.replace(backup, path=part)):
-            raise StoreCorrupt(f"{part} did not come out as {backup.path} is; check the disk and try again")
+            raise StoreCorrupt(f"{backup.path} is damaged or has another key; choose another backup")
         _write_report(report)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.rmdir()  # unless something else was put aside before
         raise
     part.replace(_restored(path))
     files.sync_dir(data_dir)
     finish(path)
     return report
+
+
+def restore_newest(
+    path: Path, backups: Backups, why: Sequence[str], *, told: bool = False
+) -> Quarantined | None:
+    """``restore`` with the newest backup that is sound; None if there is none. Raises StoreError, OSError."""
+    for backup in reversed(backups.list()):
+        # What the key does not open need not be copied to see that. The rest is checked once it is copied.
+        if backups.n_events(backup) is not None:
+            with contextlib.suppress(StoreCorrupt):
+                return restore(path, backups, backup, why, told=told)
+    return None
 
 
 def finish(path: Path) -> None:

@@ -104,10 +104,10 @@ def replace_damaged(path: Path, key: Key, backups: Backups, error: Exception) ->
     except StoreCorrupt as other:
         # What was said first is nearer: that it is no store at all, or of a newer version.
         raise error if isinstance(error, StoreCorrupt) else other from None
-    newest = backups.newest_sound() if why else None
-    if newest is None:
+    recovered = recovery.restore_newest(path, backups, why) if why else None
+    if recovered is None:
         raise error
-    return recovery.restore(path, backups, newest, why)
+    return recovered
 
 
 def _has_log(path: Path) -> bool:

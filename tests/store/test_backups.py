@@ -46,7 +46,7 @@ def test_a_backup_has_all_that_was_stored_and_nothing_in_plain(store: Store, mak
     assert b"SQLite" not in data
     assert abs(made.made_at - time.time()) < 60
     assert store.backups.n_events(made) == 50
-    assert store.backups.newest_sound() == made
+    assert store.backups.sound(made)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
@@ -186,15 +186,19 @@ def test_forgetting_does_not_wait_for_a_backup_and_leaves_none(store: Store, mak
     assert store.backups.n_events(store.backups.list()[0]) == 99
 
 
-def test_a_damaged_store_is_not_backed_up(data_dir: Path, make_event: MakeEvent) -> None:
-    """SQLCipher itself would copy zeros in the damaged page's place, and sign them."""
+def test_a_damaged_store_is_not_backed_up(data_dir: Path) -> None:
+    """SQLCipher would copy zeros in a damaged page's place; within a text no other check sees that."""
     with Store.open(data_dir, key_source="file") as store:
-        store.record("app", [make_event(n, title="x" * 2000) for n in range(50)])
-    flip(data_dir / "store.db", 20 * 4096 + 100)
-    with Store.open(data_dir, key_source="file") as store:
-        with pytest.raises(StoreCorrupt, match="not backed up"):
-            store.back_up()
-        assert list(store.backups.folder.iterdir()) == []
+        store.record("app", [Event("e", EventType.SEARCH, 1.0, query="x" * 30_000)])
+    path = data_dir / "store.db"
+    sound, n_pages = path.read_bytes(), path.stat().st_size // 4096
+    for page in range(n_pages - 8, n_pages):
+        flip(path, page * 4096 + 100)
+        with Store.open(data_dir, key_source="file") as store:
+            with pytest.raises(StoreCorrupt, match="not backed up"):
+                store.back_up()
+            assert list(store.backups.folder.iterdir()) == []
+        path.write_bytes(sound)
 
 
 def test_two_backups_are_not_made_at_once(store: Store, make_event: MakeEvent) -> None:

@@ -66,11 +66,14 @@ def test_every_flipped_bit_leads_to_the_newest_backup(backed_up: Path, tmp_path:
     size = (backed_up / "store.db").stat().st_size
     for n in range(20):
         place = shutil.copytree(backed_up, tmp_path / f"copy{n}", ignore=shutil.ignore_patterns("reserve"))
-        flip(place / "store.db", rng.randrange(size), 1 << rng.randrange(8))
-        damaged = (place / "store.db").read_bytes()
+        flipped = rng.randrange(size)
+        flip(place / "store.db", flipped, 1 << rng.randrange(8))
+        # Only that page: a store writes a little by itself when it is opened.
+        page = slice(flipped // PAGE * PAGE, (flipped // PAGE + 1) * PAGE)
+        damaged = (place / "store.db").read_bytes()[page]
         moments[meets_damage(place)] += 1
         (found,) = quarantined(place)
-        assert (Path(found.folder) / "store.db").read_bytes() == damaged
+        assert (Path(found.folder) / "store.db").read_bytes()[page] == damaged
         assert (found.n_events, n_events(place)) == (N_EVENTS, N_EVENTS)
     assert moments["by a read"]
     assert moments["by the daily check"]

@@ -6,12 +6,13 @@ import io
 import json
 import shutil
 import stat
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_reranker.errors import FailedPrecondition, InvalidArgument, StoreCorrupt
+from edge_reranker.errors import EdgeRerankerError, FailedPrecondition, InvalidArgument, StoreCorrupt
 from edge_reranker.store import Store, passphrase, rotation
 from edge_reranker.store.backups import Backups
 from edge_reranker.types import Event
@@ -192,3 +193,25 @@ def test_what_cannot_be_imported_changes_nothing(filled: Path, tmp_path: Path) -
         rotation.import_key(filled, tmp_path / "odd", "words", source="file")
     assert (filled / "key").read_bytes() == before
     assert n_events(filled) == 31
+
+
+def test_no_error_and_no_traceback_shows_a_key_or_a_passphrase(filled: Path, tmp_path: Path) -> None:
+    out, right = tmp_path / "out", (filled / "key").read_text()
+    rotation.export_key(filled, out, "zebra words", source="file")
+    told = []
+    for attempt in (
+        lambda: rotation.import_key(filled, out, "zebra wards", source="file"),
+        lambda: rotation.import_key(filled, out, "zebra words", source="file"),
+        lambda: rotation.export_key(filled, out, "zebra words", source="file"),
+        lambda: flip(filled / "store.db", 9 * PAGE + 5) or rotation.rotate(filled, source="file"),  # type: ignore[func-returns-value]
+        lambda: (filled / "key").write_text("ab" * 32) and Store.open(filled, key_source="file"),
+    ):
+        with pytest.raises(EdgeRerankerError) as caught:
+            attempt()
+        told.append("".join(traceback.format_exception(caught.value)))
+    assert len(told) == 5
+    for secret in (right, "ab" * 32, "zebra wo", "zebra wa"):
+        # The source lines of this test are in the traceback, with the words that it types.
+        assert not [
+            text for text in told if secret in text.replace('"zebra words"', "").replace('"zebra wards"', "")
+        ]
