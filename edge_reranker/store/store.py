@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,7 @@ class Store:
         self._generations: dict[str, int] = {}
         self._grants: tuple[Grant, ...] = ()
         self._deleted: set[str] = set()
+        self._logged: Counter[str] = Counter()
         self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
@@ -325,6 +327,10 @@ class Store:
         ``sources`` are the other namespaces by whose events it went: it goes with those.
         """
 
+        with self._lock:
+            prune = self._logged[namespace] % rankings.PRUNE_EVERY == 0
+            self._logged[namespace] += 1
+
         def run(db: Database) -> None:
             rankings.put(
                 db,
@@ -335,6 +341,7 @@ class Store:
                 session_id=session_id,
                 created_at=created_at,
                 sources=sources,
+                prune=prune,
             )
 
         self._writer.post(run)
