@@ -21,12 +21,16 @@ NAMES = (
     "take_along",
     "idle",
     "survival",
+    "durability",
     "mutants",
     "busy",
     "client_import",
     "contention",
     "logs",
     "isolation",
+    "flips",
+    "backup",
+    "retention",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

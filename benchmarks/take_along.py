@@ -97,7 +97,7 @@ def growth(pid: int) -> Iterator[list[float]]:
 
 
 def moved(n: int) -> tuple[float, float, float]:
-    """The end of an import of ``n`` events: s, s of processor time, and the longest a record waited."""
+    """The end of an import of ``n`` events: s, s of processor time, the longest another's record waited."""
     with (
         tempfile.TemporaryDirectory(prefix="er-bench-") as name,
         Store.open(Path(name), key_source="file") as store,

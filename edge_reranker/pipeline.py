@@ -32,6 +32,7 @@ from edge_reranker.scoring import (
 )
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Import, Store
+from edge_reranker.sweeper import Sweeper
 from edge_reranker.turns import Shares
 from edge_reranker.types import (
     DegradedReason,
@@ -46,6 +47,8 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Retention,
+    RetentionStatus,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -91,6 +94,7 @@ class Pipeline:
         self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
         self._fusion_paces = Paces()  # per candidate, after each result of a tier
         self._afterwards_paces = Paces()  # per candidate
+        self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
@@ -142,6 +146,7 @@ class Pipeline:
         owner = tiers.epochs.owner(namespace)
         with self._writes.of(namespace, len(events)):
             recorded = self._store.record(namespace, events)
+        self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
         if tiers.background is not None and tiers.vectors is not None:
@@ -186,6 +191,26 @@ class Pipeline:
             for each in whose:
                 # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
                 self._prefill_soon(each)
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        """How long the namespace's events are kept, and whether some are being removed."""
+        return self._sweeper.status(namespace)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Changes that, durably, and begins to remove what the rule does not keep."""
+        self._sweeper.set(namespace, rule)
+
+    def _swept(self, namespace: str, touched: bool) -> None:
+        """Events went by the rule: what was made of them goes from memory too."""
+        tiers = self._current.value.tiers
+        if touched:
+            tiers.epochs.end(namespace)
+            self._forget_in_memory(namespace)
+            self._prefill_soon(namespace)
+            with self._forgetting("", self._store.readers(namespace)):
+                pass
+        elif tiers.vectors is not None:
+            tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
         """Everything that cannot be made again, page by page."""
@@ -323,6 +348,7 @@ class Pipeline:
         """Stops background work and engines, and keeps what the model has read of the user. Idempotent."""
         with self._lock:
             self._closed = True
+        self._sweeper.close()
         serving = self._current.value
         if serving.tiers.background is not None:
             serving.tiers.background.close()

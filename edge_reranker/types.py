@@ -242,6 +242,40 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
+class TypeRetention:
+    """How long events of one type are kept, where that is shorter than for all; 0: as for all."""
+
+    type: EventType
+    max_age_days: int = 0
+    max_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long the events of a namespace are kept, and how many, the newest; 0: no limit."""
+
+    max_age_days: int = 0
+    max_events: int = 0
+    by_type: tuple[TypeRetention, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Retention()
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionStatus:
+    """The rule in force, and how far it is.
+
+    ``reckoned_to_s`` (s since 1970) is the moment that ages are counted to; ``sweeping`` says that events
+    over the rule are being removed.
+    """
+
+    retention: Retention
+    reckoned_to_s: float
+    sweeping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model file on this device. ``role`` is "encoder", "scorer" or "ranker".
 

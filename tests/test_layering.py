@@ -17,7 +17,7 @@ LAYERS = {
     "types": 0, "errors": 0, "config": 0, "deadline": 0, "turns": 0, "current": 0, "interrupts": 0,
     "v1": 0,
     "store": 1, "prompt": 1, "engine": 1, "ranking": 1, "models": 1,
-    "scoring": 2,
+    "scoring": 2, "sweeper": 2,
     "pipeline": 3,
     "server": 4, "evaluation": 4, "training": 4, "backend": 4, "quantize": 4,
     "cli": 5,

@@ -295,9 +295,9 @@ def rss_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_what_is_taken_along(empty: Device, taken: Taken) -> None:
-    """Lines of 7 MB, made while they are sent; the service is in this process, too.
+    """Lines of 22 MB, made while they are sent; the service is in this process, too.
 
-    benchmarks/take_along.py measures the same with fifty times as much.
+    benchmarks/take_along.py measures the service alone.
     """
     n = 20_000
 
@@ -309,7 +309,7 @@ def test_memory_does_not_grow_with_what_is_taken_along(empty: Device, taken: Tak
                 body = {
                     "eventId": f"event-{number:08}",
                     "type": "EVENT_TYPE_LIKE",
-                    "item": {"id": f"i{number % 9_000}", "title": f"T{number % 9_000}", "text": "w" * 150},
+                    "item": {"id": f"i{number % 9_000}", "title": f"T{number % 9_000}", "text": "w" * 900},
                     "occurredAt": "2020-01-01T00:00:00Z",
                 }
                 line = json.dumps({"event": body}).encode() + b"\n"
@@ -343,5 +343,5 @@ def test_memory_does_not_grow_with_what_is_taken_along(empty: Device, taken: Tak
     list(owner.export(namespace="another"))
     before, seen = rss_bytes(), [0]
     assert owner.import_(during_import()) == api.Recorded(n, 0)
-    assert max(seen) - before < 10e6
-    assert grown(owner.export()) < 10e6
+    assert max(seen) - before < 16e6
+    assert grown(owner.export()) < 16e6

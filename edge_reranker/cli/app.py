@@ -12,16 +12,19 @@ import click
 
 from edge_reranker import errors
 from edge_reranker.cli import (
+    backup,
     demo,
     doctor,
     encode,
     events,
+    key,
     model,
     namespace,
     packs,
     quality,
     quantize,
     rank,
+    retention,
     serve,
     take,
 )
@@ -94,10 +97,11 @@ def cli() -> None:
 
 
 for command in (
-    *(serve.serve, rank.rank, events.record, events.events, events.forget, namespace.namespace),
+    *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(namespace.namespace, retention.retention),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
-    *(quantize.quantize, demo.demo, doctor.doctor),
+    *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),
 ):
     cli.add_command(command)
 

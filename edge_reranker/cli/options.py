@@ -98,6 +98,13 @@ def passphrase_file(command: _Command) -> _Command:
     )(command)
 
 
+def key_source(command: _Command) -> _Command:
+    """Adds --key-source."""
+    return click.option("--key-source", help='"auto": the OS keyring, else a key file. "file": a key file.')(
+        command
+    )
+
+
 def as_json(command: _Command) -> _Command:
     """Adds --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import NotAvailableYet
-from edge_reranker.server import checks, convert, respond
+from edge_reranker.server import checks, convert, convert_retention, respond
 from edge_reranker.server.call import Call, current
 from edge_reranker.server.core import Core
 from edge_reranker.server.transfers import Transfers
@@ -78,21 +78,26 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     async def GetRetention(
         self, request: pb.GetRetentionRequest, context: _Context
     ) -> pb.GetRetentionResponse:
-        """Comes with a later version."""
-        raise _later("GetRetention")
+        """How long events are kept."""
+        call = current()
+        return await self._workers.run(lambda: self._retention(call, request), app=call.app)
 
     async def SetRetention(
         self, request: pb.SetRetentionRequest, context: _Context
     ) -> pb.SetRetentionResponse:
-        """Comes with a later version."""
-        raise _later("SetRetention")
+        """Changes how long events are kept."""
+        call = current()
+        return await self._workers.run(lambda: self._set_retention(call, request), app=call.app)
 
     async def _whose(self, namespace: str) -> str:
         """Whose part of the store an owner's call is about. Raises InvalidArgument and NotFound."""
         call = current()
+        return await self._workers.run(lambda: self._named(call, namespace), app=call.app)
+
+    def _named(self, call: Call, namespace: str) -> str:
         whose = checks.namespace("namespace", namespace, call.namespace)
         if whose != call.namespace:
-            await self._workers.run(lambda: self._core.require_namespace(whose), app=call.app)
+            self._core.require_namespace(whose)
         return whose
 
     def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
@@ -107,6 +112,16 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         event_id, item_id, everything = convert.forget_selector(request)
         receipt = self._core.forget(call.namespace, event_id=event_id, item_id=item_id, everything=everything)
         return respond.forgotten(receipt)
+
+    def _retention(self, call: Call, request: pb.GetRetentionRequest) -> pb.GetRetentionResponse:
+        namespace = self._named(call, request.namespace)
+        return respond.retention_status(self._core.retention(namespace))
+
+    def _set_retention(self, call: Call, request: pb.SetRetentionRequest) -> pb.SetRetentionResponse:
+        namespace = self._named(call, request.namespace)
+        rule = convert_retention.rule(request)
+        self._core.set_retention(namespace, rule)
+        return pb.SetRetentionResponse(retention=respond.retention(rule))
 
 
 def _later(rpc: str) -> NotAvailableYet:

@@ -16,6 +16,8 @@ from edge_reranker.types import (
     Ranking,
     Recorded,
     RerankQuery,
+    Retention,
+    RetentionStatus,
 )
 
 
@@ -94,6 +96,14 @@ class Core(Protocol):
 
     def revoke(self, source: str, reader: str) -> None:
         """Ends a grant, and forgets what was derived by it. Idempotent."""
+        ...
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        """How long the namespace's events are kept."""
+        ...
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Changes that, durably, and begins to remove what the rule does not keep. Idempotent."""
         ...
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:

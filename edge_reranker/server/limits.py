@@ -33,6 +33,8 @@ MAX_DWELL_S: Final = 86_400.0
 EARLIEST_S: Final = 631_152_000.0  # 1990-01-01T00:00:00Z
 MAX_AHEAD_S: Final = 86_400.0
 
+MAX_AGE_DAYS: Final = 36_500
+
 MAX_BUDGET_MS: Final = 60_000.0
 """A call works no longer than this, whatever it asks for, so that no thread is held for long."""
 

@@ -8,7 +8,19 @@ from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edge_reranker.types import Event, Forgotten, Grant, Item, Model, Namespace, Ranking, Recorded, Timings
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    Grant,
+    Item,
+    Model,
+    Namespace,
+    Ranking,
+    Recorded,
+    Retention,
+    RetentionStatus,
+    Timings,
+)
 from edge_reranker.v1 import (
     context_service_pb2,
     model_service_pb2,
@@ -64,7 +76,7 @@ def event(record: Event) -> types_pb2.Event:
         type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
         query=record.query,
         dwell_s=record.dwell_s,
-        occurred_at=_moment(record.occurred_at),
+        occurred_at=_timestamp(record.occurred_at),
         surface=record.surface,
         session_id=record.session_id,
         ranking_id=record.ranking_id,
@@ -86,6 +98,27 @@ def forgotten(receipt: Forgotten) -> context_service_pb2.ForgetResponse:
     """The receipt of a forget."""
     return context_service_pb2.ForgetResponse(
         events=receipt.events, items=receipt.items, vectors=receipt.vectors, rankings=receipt.rankings
+    )
+
+
+def retention(rule: Retention) -> context_service_pb2.Retention:
+    """A rule."""
+    message = context_service_pb2.Retention(max_age_days=rule.max_age_days, max_events=rule.max_events)
+    for each in rule.by_type:
+        message.by_type.add(
+            type=int(each.type),
+            max_age_days=each.max_age_days,
+            max_events=each.max_events,
+        )
+    return message
+
+
+def retention_status(status: RetentionStatus) -> context_service_pb2.GetRetentionResponse:
+    """The rule in force, and how far it is."""
+    return context_service_pb2.GetRetentionResponse(
+        retention=retention(status.retention),
+        reckoned_to=_timestamp(status.reckoned_to_s),
+        sweeping=status.sweeping,
     )
 
 
@@ -115,10 +148,10 @@ def namespace(record: Namespace, token_file: Path) -> namespace_service_pb2.Name
 def grant(record: Grant) -> namespace_service_pb2.Grant:
     """One grant; its time is exact to the microsecond."""
     return namespace_service_pb2.Grant(
-        source=record.source, reader=record.reader, granted_at=_moment(record.granted_at)
+        source=record.source, reader=record.reader, granted_at=_timestamp(record.granted_at)
     )
 
 
-def _moment(at_s: float) -> Timestamp:
+def _timestamp(at_s: float) -> Timestamp:
     micros = round(at_s * 1e6)
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)

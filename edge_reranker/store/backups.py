@@ -68,7 +68,7 @@ class Backups:
     def __init__(self, data_dir: Path, key: Key, *, kept: int = KEPT) -> None:
         self.folder = data_dir / "backups"
         self.kept = kept
-        self._key = key
+        self.key = key
         self._making = threading.Lock()
         self._holders = 0
         self._holding = threading.Lock()
@@ -94,7 +94,7 @@ class Backups:
 
     def sound(self, backup: Backup) -> bool:
         """Whether a copy can take the store's place; reads all of it. Raises StoreError."""
-        return not damage.problems_of_copy(backup.path, self._key)
+        return not damage.problems_of_copy(backup.path, self.key)
 
     def newest_sound(self) -> Backup | None:
         """The newest copy that can take the store's place. Raises StoreError."""
@@ -103,7 +103,7 @@ class Backups:
     def n_events(self, backup: Backup) -> int | None:
         """How many events a copy has; None when the key does not open it."""
         try:
-            with contextlib.closing(open_still(backup.path, self._key)) as db:
+            with contextlib.closing(open_still(backup.path, self.key)) as db:
                 return int(db.conn.execute("SELECT count(*) FROM events").fetchone()[0])
         except dbapi2.Error:
             return None
@@ -128,8 +128,8 @@ class Backups:
             name = f"{number:06d}-{datetime.fromtimestamp(made_at, UTC).strftime(_TIME)}.db"
             part = self.folder / f"{name}.part"
             try:
-                copy(source, part, self._key, pace=lambda: self._step(pace))
-                if damage.wrong_pages_of(source) or damage.problems_of_copy(part, self._key):
+                copy(source, part, self.key, pace=lambda: self._step(pace))
+                if damage.wrong_pages_of(source) or damage.problems_of_copy(part, self.key):
                     raise StoreCorrupt(
                         f"{path} is damaged, so it was not backed up; run `edge-reranker doctor`"
                     )

@@ -89,13 +89,10 @@ def _unchanged(db: Database, namespace: str, start: _Start, given: set[int]) -> 
 
     The oldest rankings go by themselves, at any time: of those, any number may be missing.
     """
-    kept_from = rankings.kept_from(db)
+    left = rankings.places(db, namespace)
+    kept_from = rankings.oldest_kept(left)
     must = {rowid for rowid in start.rankings if rowid >= kept_from}
-    return (
-        _count(db, namespace, start.last_event) == start.n_events
-        and must <= given
-        and must <= set(rankings.places(db, namespace))
-    )
+    return _count(db, namespace, start.last_event) == start.n_events and must <= given and must <= set(left)
 
 
 def _count(db: Database, namespace: str, last: int) -> int:

@@ -21,6 +21,9 @@ from edge_reranker.types import Event, LoggedRanking, Recorded
 _SUFFIX = ".import"
 # For the time of the move: with SQLite's 2 MB, every insert into an index would decrypt its page anew.
 _CACHE_KIB = 32 * 1024
+# Of one statement, which keeps each page as it was before, in memory, to be able to take itself back: 40,000
+# events in one took 12 MB, in parts 5.
+_PART_ROWS = 10_000
 
 _TABLES = (
     """CREATE TABLE items (
@@ -226,22 +229,25 @@ def _larger_cache(db: Database) -> Iterator[None]:
 def _move_events(db: Database, namespace: str) -> Recorded:
     conn = db.conn
     last_item = conn.execute("SELECT coalesce(max(id), 0) FROM items").fetchone()[0]
-    conn.execute(
-        "INSERT INTO items (namespace, item_id, digest, title, text, tags, attributes) "
-        "SELECT ?, item_id, digest, title, text, tags, attributes FROM staged.items WHERE true "
-        "ON CONFLICT DO NOTHING",
-        (namespace,),
-    )
-    recorded = conn.execute(
-        "INSERT INTO events (namespace, event_id, type, occurred_at, query, dwell_s, surface, session_id, "
-        "ranking_id, position, item) "
-        "SELECT ?1, s.event_id, s.type, s.occurred_at, s.query, s.dwell_s, s.surface, s.session_id, "
-        "s.ranking_id, s.position, i.id FROM staged.events AS s "
-        "LEFT JOIN staged.items AS si ON si.id = s.item "
-        "LEFT JOIN items AS i ON i.namespace = ?1 AND i.item_id = si.item_id AND i.digest = si.digest "
-        "WHERE true ORDER BY s.line ON CONFLICT DO NOTHING",
-        (namespace,),
-    ).rowcount
+    for first, last in _parts(db, "items", "id"):
+        conn.execute(
+            "INSERT INTO items (namespace, item_id, digest, title, text, tags, attributes) "
+            "SELECT ?, item_id, digest, title, text, tags, attributes FROM staged.items "
+            "WHERE id BETWEEN ? AND ? ON CONFLICT DO NOTHING",
+            (namespace, first, last),
+        )
+    recorded = 0
+    for first, last in _parts(db, "events", "line"):
+        recorded += conn.execute(
+            "INSERT INTO events (namespace, event_id, type, occurred_at, query, dwell_s, surface, "
+            "session_id, ranking_id, position, item) "
+            "SELECT ?1, s.event_id, s.type, s.occurred_at, s.query, s.dwell_s, s.surface, s.session_id, "
+            "s.ranking_id, s.position, i.id FROM staged.events AS s "
+            "LEFT JOIN staged.items AS si ON si.id = s.item "
+            "LEFT JOIN items AS i ON i.namespace = ?1 AND i.item_id = si.item_id AND i.digest = si.digest "
+            "WHERE s.line BETWEEN ?2 AND ?3 ORDER BY s.line ON CONFLICT DO NOTHING",
+            (namespace, first, last),
+        ).rowcount
     n_staged = conn.execute("SELECT count(*) FROM staged.events").fetchone()[0]
     if recorded != n_staged:
         # Snapshots that only events saw which are known already, with another one.
@@ -253,12 +259,21 @@ def _move_events(db: Database, namespace: str) -> Recorded:
     return Recorded(recorded, n_staged - recorded)
 
 
+def _parts(db: Database, table: str, key: str) -> Iterator[tuple[int, int]]:
+    """Spans of a staged table's numbers, first and last."""
+    sql = f"SELECT coalesce(max({key}), 0) FROM staged.{table}"  # noqa: S608 (constants only)
+    last = int(db.conn.execute(sql).fetchone()[0])
+    for first in range(1, last + 1, _PART_ROWS):
+        yield first, first + _PART_ROWS - 1
+
+
 def _move_rankings(db: Database, namespace: str) -> None:
     """Behind all that are there, so that those are kept longer; the newest come first."""
     first = db.conn.execute("SELECT coalesce(min(rowid), 1) FROM rankings").fetchone()[0]
+    room = rankings.KEPT - len(rankings.places(db, namespace))
     db.conn.execute(
         "INSERT INTO rankings (rowid, namespace, ranking_id, created_at, surface, session_id, body) "
         "SELECT ?1 - place, ?2, ranking_id, created_at, surface, session_id, body FROM staged.rankings "
-        "WHERE ?1 - place >= ?3 ORDER BY place ON CONFLICT DO NOTHING",
-        (first, namespace, rankings.kept_from(db)),
+        "WHERE place <= ?3 ORDER BY place ON CONFLICT DO NOTHING",
+        (first, namespace, room),
     )

@@ -83,6 +83,27 @@ def _prefix(db: Database) -> None:
     )
 
 
+def _retention(db: Database) -> None:
+    # Type 0: of all types.
+    db.execute(
+        """CREATE TABLE retention (
+            namespace TEXT NOT NULL,
+            type INTEGER NOT NULL,
+            max_age_days INTEGER NOT NULL,
+            max_events INTEGER NOT NULL,
+            PRIMARY KEY (namespace, type)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    # At most one row: what time it was when somebody looked last.
+    db.execute(
+        """CREATE TABLE clock (
+            store_s REAL NOT NULL,
+            device_s REAL NOT NULL,
+            steps TEXT NOT NULL
+        ) STRICT"""
+    )
+
+
 def _namespaces(db: Database) -> None:
     # The tables above name namespaces without a reference: what is not listed here has no token.
     db.execute(
@@ -109,6 +130,7 @@ def _namespaces(db: Database) -> None:
 
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
+MIGRATIONS(name="0004_retention")(_retention)
 MIGRATIONS(name="0006_namespaces")(_namespaces)
 
 

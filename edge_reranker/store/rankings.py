@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,9 +100,9 @@ def at(db: Database, namespace: str, place: int) -> LoggedRanking | None:
     return None if row is None else LoggedRanking(decode(row[0], row[1]), *row[2:])
 
 
-def kept_from(db: Database) -> int:
-    """The first row that the next ``put`` would not remove."""
-    return int(db.conn.execute("SELECT coalesce(max(rowid), 0) FROM rankings").fetchone()[0]) - KEPT + 1
+def oldest_kept(found: Sequence[int]) -> float:
+    """Of a namespace's rows, the newest first: from which one on ``put`` cannot have removed any."""
+    return found[KEPT - 1] if len(found) >= KEPT else -math.inf
 
 
 def delete_listing(db: Database, namespace: str, item_id: str) -> int:

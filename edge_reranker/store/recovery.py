@@ -78,16 +78,17 @@ def remove_quarantined(data_dir: Path) -> int:
     return len(folders)
 
 
-def restore(path: Path, backups: Backups, backup: Backup, why: Sequence[str]) -> Quarantined:
+def restore(
+    path: Path, backups: Backups, backup: Backup, why: Sequence[str], *, told: bool = False
+) -> Quarantined:
     """Put the database ``path`` with its log aside, and a copy of a sound ``backup`` in its place.
 
     No connection may be open. Raises StoreCorrupt when the copy does not come out sound, OSError.
     """
     data_dir = path.parent
     folder = _new_folder(data_dir)
-    report = Quarantined(
-        str(folder), time.time(), tuple(why), backup.name, backup.made_at, backups.n_events(backup) or 0
-    )
+    n_events = backups.n_events(backup) or 0
+    report = Quarantined(str(folder), time.time(), tuple(why), backup.name, backup.made_at, n_events, told)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     try:

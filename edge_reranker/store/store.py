@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,18 +22,32 @@ from edge_reranker.errors import (
     StoreCorrupt,
     StoreError,
 )
+from edge_reranker.store import clock as store_clock
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import export, faults, files, forget, namespaces, prefixes, rankings, vectors
+from edge_reranker.store import (
+    export,
+    faults,
+    files,
+    forget,
+    namespaces,
+    prefixes,
+    rankings,
+    retention,
+    vectors,
+)
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
+from edge_reranker.store.clock import Clock, Noted
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.imports import Import, remove_leftovers
 from edge_reranker.store.open import open_database
+from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.start import Started, start
-from edge_reranker.store.writer import Writer, checkpoint
+from edge_reranker.store.sweep import Sweep, Swept
+from edge_reranker.store.writer import Writer, checkpoint, transaction
 from edge_reranker.types import (
     Context,
     Event,
@@ -43,6 +59,7 @@ from edge_reranker.types import (
     PrefixState,
     Ranking,
     Recorded,
+    Retention,
 )
 
 _T = TypeVar("_T")
@@ -58,9 +75,18 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, started: Started, *, kept: int = KEPT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        started: Started,
+        *,
+        kept: int = KEPT,
+        device_s: Callable[[], float] = time.time,
+        passed_s: Callable[[], float] = store_clock.passed_s,
+    ) -> None:
         key = started.key
         self.path = path
+        self._reach = Reach()
         self.key_location = key.location
         self._connect = lambda: open_database(path, key)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
@@ -78,16 +104,26 @@ class Store:
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
+        self._clock = Clock(self._begin(device_s()), device_s, passed_s)
 
     @classmethod
-    def open(cls, data_dir: Path, *, key_source: str = "auto", backups: int = KEPT) -> Store:
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        key_source: str = "auto",
+        backups: int = KEPT,
+        device_s: Callable[[], float] = time.time,
+        passed_s: Callable[[], float] = store_clock.passed_s,
+    ) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
         ``backups`` is how many are kept; 0: none is made unasked. A damaged store is put aside for the newest
-        sound backup; see ``quarantined``. Raises StoreCorrupt for a file that is no store of this version or
-        whose key is gone or another (it is left as it is), FailedPrecondition for a directory that cannot be
-        private, StoreError.
+        sound backup; see ``quarantined``. ``device_s`` is the device's clock (s since 1970), ``passed_s`` one
+        that nobody can set. Raises StoreCorrupt for a file that is no store of this version or whose key is
+        gone or another (it is left as it is), FailedPrecondition for a directory that cannot be private,
+        StoreError.
         """
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
@@ -95,7 +131,7 @@ class Store:
         with faults.translated(path):
             remove_leftovers(data_dir)
             started = start(path, source=key_source, kept=backups)
-        store = cls(path, started, kept=backups)
+        store = cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
         store._grants = tuple(started.grants)
         for name in started.ending:
             # Else it goes at a later start: it has no token, and nobody can record in it.
@@ -125,21 +161,34 @@ class Store:
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
 
-        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
+        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait. After an
+        error of the disk the batch may be there all the same, whole: only a return says that it is durable.
         """
         self._care.asked()
-        rows = event_rows.encode(events)
+        now = self._clock.now()
+        rows = event_rows.encode(
+            [
+                event if at == event.occurred_at else dataclasses.replace(event, occurred_at=at)
+                for event in events
+                for at in (store_clock.dated(event.occurred_at, now),)
+            ]
+        )
         if not rows:
             return Recorded(0, 0)
+        note = self._clock.due(now)
 
         def insert(db: Database) -> Recorded:
             self._require_open(namespace)
+            if note:
+                store_clock.put(db, now)
             return event_rows.insert(db, namespace, rows)
 
-        return self._writer.submit(
-            insert,
-            lambda result: self._changed(namespace, result.recorded),
-        )
+        def after(result: Recorded) -> None:
+            if note:
+                self._clock.kept(now)
+            self._changed(namespace, result.recorded)
+
+        return self._writer.submit(insert, after)
 
     def context(
         self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
@@ -155,8 +204,12 @@ class Store:
             mixed = self._read(lambda db: event_rows.newest_of(db, (namespace, *sources), limit, types))
             events = tuple(event for _, event in reversed(mixed))
             return Context(events, sources, tuple(whose for whose, _ in reversed(mixed)))
+        before = self._reach.reading(namespace)
         found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
-        return Context(tuple(reversed(found)))
+        context = Context(tuple(reversed(found)))
+        if self._reach.read(namespace, before, context, types):
+            self._changed(namespace, 1)
+        return context
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
@@ -300,6 +353,32 @@ class Store:
 
         self._erase(Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed))
 
+    def now(self) -> float:
+        """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
+        return self._clock.now().store_s
+
+    def retention(self, namespace: str) -> Retention:
+        """How long the namespace's events are kept; everything, until a rule is set."""
+        return self._read(lambda db: retention.get(db, namespace))
+
+    def retentions(self) -> dict[str, Retention]:
+        """The rule of each namespace that has one."""
+        return self._read(retention.rules)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
+        self._writer.submit(lambda db: retention.put(db, namespace, rule))
+
+    def sweep(self, namespace: str) -> Iterator[Swept]:
+        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
+
+        At the end exactly those events are gone that were over the rule when it began, with what only they
+        needed. It may stop after any step, and be begun again. Raises StoreError.
+        """
+        sweep = Sweep(namespace, self._writer, self._read, self._clock, self._removed)
+        with faults.translated(self.path):
+            yield from sweep.run()
+
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
         if not hashes:
@@ -326,7 +405,7 @@ class Store:
 
         ``sources`` are the other namespaces by whose events it went: it goes with those.
         """
-
+        at = store_clock.dated(created_at, self._clock.now())
         with self._lock:
             prune = self._logged[namespace] % rankings.PRUNE_EVERY == 0
             self._logged[namespace] += 1
@@ -339,7 +418,7 @@ class Store:
                 rankings.encode(ranking),
                 surface=surface,
                 session_id=session_id,
-                created_at=created_at,
+                created_at=at,
                 sources=sources,
                 prune=prune,
             )
@@ -385,7 +464,9 @@ class Store:
         with self._close_lock:
             self._care.close()
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
+            now = self._clock.now()
             with contextlib.suppress(StoreError):
+                self._writer.submit(lambda db: store_clock.put(db, now))
                 self._writer.alone(checkpoint)
             self._readers.close()
             self._writer.close()
@@ -423,6 +504,20 @@ class Store:
         with contextlib.suppress(StoreError):
             self._regrant(set(self._read(namespaces.grants)))
 
+    def _begin(self, device_s: float) -> Noted:
+        """The time at the start, noted where there is room."""
+
+        def begin(db: Database) -> Noted:
+            with transaction(db):
+                return store_clock.set_right(db, store_clock.begin(db, device_s))
+
+        # Whoever must forget to get room has to get in first, even into a store that could not be migrated.
+        with contextlib.suppress(StoreError):
+            return self._writer.alone(begin)
+        with contextlib.suppress(StoreError):
+            return self._read(lambda db: store_clock.begin(db, device_s))
+        return Noted(device_s, device_s)
+
     def _was_restored(self) -> None:
         """Whatever anybody remembers of the events, it may be of others now."""
         with self._lock:
@@ -442,6 +537,12 @@ class Store:
         changed = {each.reader for each in now ^ set(self._grants)}
         self._grants = tuple(sorted(now, key=lambda each: (each.reader, each.source)))
         self._renew(changed)
+
+    def _removed(self, namespace: str, latest: dict[int, float]) -> bool:
+        # What readers have read of it by a grant is not followed so closely.
+        touched = self._reach.removed(namespace, latest) or bool(self.readers(namespace))
+        self._changed(namespace, int(touched))
+        return touched
 
     def _changed(self, namespace: str, n_events: int) -> None:
         if n_events:

@@ -22,7 +22,7 @@ _QUIET_S = 2.0
 _PATIENCE_S = 3600.0
 # Between two steps of a copy, as a share of what a step takes: half of a core. Not a low priority for the
 # thread: on a busy machine it would be kept waiting with the interpreter's lock, and all others with it.
-_REST = 1.0
+REST = 1.0
 
 
 class Upkeep:
@@ -65,7 +65,7 @@ class Upkeep:
 
     def _rest(self) -> None:
         took_s = time.monotonic() - self._step_began
-        if self._stopping.wait(took_s * _REST):
+        if self._stopping.wait(took_s * REST):
             raise StoreBusy("the store is being closed; the backup is made after the next start")
         self._step_began = time.monotonic()
 

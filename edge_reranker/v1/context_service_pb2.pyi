@@ -184,10 +184,14 @@ class GetRetentionRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class GetRetentionResponse(_message.Message):
-    __slots__ = ("retention",)
+    __slots__ = ("retention", "reckoned_to", "sweeping")
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    RECKONED_TO_FIELD_NUMBER: _ClassVar[int]
+    SWEEPING_FIELD_NUMBER: _ClassVar[int]
     retention: Retention
-    def __init__(self, retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
+    reckoned_to: _timestamp_pb2.Timestamp
+    sweeping: bool
+    def __init__(self, retention: _Optional[_Union[Retention, _Mapping]] = ..., reckoned_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sweeping: bool = ...) -> None: ...
 
 class SetRetentionRequest(_message.Message):
     __slots__ = ("retention", "namespace")

@@ -153,14 +153,14 @@ class ContextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRetention(self, request, context):
-        """Says how long events are kept. Owner scope. Comes with a later version.
+        """Says how long events are kept. Owner scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRetention(self, request, context):
-        """Changes how long events are kept. Owner scope. Comes with a later version.
+        """Changes how long events are kept, and begins to remove what the new rule does not keep. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

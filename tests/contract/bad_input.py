@@ -15,11 +15,12 @@ Rerank = rerank_service_pb2.RerankRequest
 Record = context_service_pb2.RecordEventsRequest
 Page = context_service_pb2.ListEventsRequest
 Forget = context_service_pb2.ForgetRequest
+SetRetention = context_service_pb2.SetRetentionRequest
 
 
 class Case(NamedTuple):
     name: str
-    message: Rerank | Record | Page | Forget
+    message: Rerank | Record | Page | Forget | SetRetention
     says: str
 
 
@@ -221,4 +222,54 @@ FORGETS = [
     Case("an empty item id", Forget(item_id=""), "item_id: is empty; 1 to 256 bytes are allowed"),
 ]
 
-ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS]
+
+def _rule(*by_type: tuple[int, int, int], max_age_days: int = 0, max_events: int = 0) -> SetRetention:
+    rule = context_service_pb2.Retention(max_age_days=max_age_days, max_events=max_events)
+    for kind, age_days, events in by_type:
+        rule.by_type.add(type=kind, max_age_days=age_days, max_events=events)  # type: ignore[arg-type]
+    return SetRetention(retention=rule)
+
+
+RETENTIONS = [
+    Case(
+        "36,501 days",
+        _rule(max_age_days=36_501),
+        "retention.max_age_days: 36,501 is too many; 0 (no limit) to 36,500 are allowed",
+    ),
+    Case(
+        "36,501 days for a type",
+        _rule((1, 36_501, 0)),
+        "retention.by_type[0].max_age_days: 36,501 is too many; 0 (no limit) to 36,500 are allowed",
+    ),
+    Case(
+        "a rule for no type",
+        _rule((1, 1, 0), (0, 1, 0)),
+        "retention.by_type[1].type: 0 is not a type that this version knows",
+    ),
+    Case("a rule for a type of the future", _rule((99, 1, 0)), "retention.by_type[0].type: 99 is not a type"),
+    Case(
+        "two rules for a type",
+        _rule((4, 1, 0), (1, 1, 0), (4, 0, 5)),
+        "retention.by_type[2].type: LIKE appears twice, first as by_type[0]; once is allowed",
+    ),
+    Case(
+        "a rule for a type that sets nothing",
+        _rule((4, 0, 0)),
+        "retention.by_type[0]: sets nothing for LIKE; set max_age_days or max_events, or leave it out",
+    ),
+    Case(
+        "a type kept longer than all",
+        _rule((4, 31, 0), max_age_days=30),
+        "retention.by_type[0].max_age_days: 31 is more than the 30 for all types; at most that is allowed",
+    ),
+    Case(
+        "more of a type than of all",
+        _rule((4, 0, 1_001), max_events=1_000),
+        "retention.by_type[0].max_events: 1,001 is more than the 1,000 for all types; at most that is",
+    ),
+    Case(
+        "a namespace with a capital", SetRetention(namespace="App"), 'namespace: "App" is not a name; 1 to 64'
+    ),
+]
+
+ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS, *RETENTIONS]

@@ -13,7 +13,7 @@ import pytest
 
 import edge_reranker_client
 from edge_reranker import errors
-from edge_reranker.server import convert
+from edge_reranker.server import checks, convert, convert_retention
 from edge_reranker.v1 import rerank_service_pb2
 from edge_reranker_client import EdgeReranker
 from tests.contract import bad_input
@@ -41,6 +41,9 @@ def in_process(message: object) -> object:
         return convert.events(message, time.time())
     if isinstance(message, bad_input.Page):
         return convert.page(message)
+    if isinstance(message, bad_input.SetRetention):
+        checks.namespace("namespace", message.namespace, "own")
+        return convert_retention.rule(message)
     assert isinstance(message, bad_input.Forget)
     return convert.forget_selector(message)
 
@@ -52,6 +55,8 @@ def over_the_socket(client: EdgeReranker, message: object) -> object:
         return client.record_message(message)
     if isinstance(message, bad_input.Page):
         return client.events_message(message)
+    if isinstance(message, bad_input.SetRetention):
+        return client.set_retention_message(message)
     assert isinstance(message, bad_input.Forget)
     return client.forget_message(message)
 
@@ -73,6 +78,7 @@ def test_client_is_told_and_nothing_reaches_the_core(
     assert caught.value.status is grpc.StatusCode.INVALID_ARGUMENT
     assert shared.core.seen == []
     assert shared.core.stored == {}
+    assert shared.core.rules == {}
 
 
 @pytest.mark.parametrize("case", CANDIDATES, ids=lambda case: case.name)

@@ -22,8 +22,6 @@ LATER = {
     "ContextService/GetProfile",
     "ContextService/MuteTopic",
     "ContextService/UnmuteTopic",
-    "ContextService/GetRetention",
-    "ContextService/SetRetention",
 }
 
 

@@ -47,7 +47,7 @@ class Attended:
     def fault(self, *faults: str) -> Iterator[None]:
         """In the block, calls on the store's files fail as strace's ``-e inject=`` says."""
         paths = [part for name in _FILES for part in ("-P", str(self._data_dir / name))]
-        command = [trace.strace(), "-f", "-p", str(self._process.pid), "-o", os.devnull, *paths]
+        command = ["strace", "-f", "-p", str(self._process.pid), "-o", os.devnull, *paths]
         for each in faults:
             command += ["-e", f"inject={each}"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:

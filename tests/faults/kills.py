@@ -49,7 +49,7 @@ def kill(folder: Path, n_kills: int, seed: int, *, control: str = "") -> Killed:
     found, promised = Killed(), Promised()
     rng = random.Random(seed)
     data_dir, promises = folder / "data", folder / "promises"
-    promises.touch()
+    folder.mkdir(parents=True, exist_ok=True)
     with _nursery(control) as nursery:
         assert nursery.stdin is not None
         assert nursery.stdout is not None

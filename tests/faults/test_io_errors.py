@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_reranker.errors import StoreError
 from edge_reranker.store import Store
+from tests.faults import trace
 from tests.faults.attended import attended
 from tests.faults.workload import batch
+from tests.store.parts import disk
+
+pytestmark = pytest.mark.skipif(not trace.usable(), reason=trace.INSTALL)
 
 RECOVERY_S = 5.0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    with disk(tmp_path / "disk", "8m") as place:
+        yield place
+
 
 _WRITES = "write,pwrite64,ftruncate,fallocate"
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import power_loss
+from tests.faults import power_loss, trace
 from tests.faults.disk import SECTOR, Disk, Luck
 from tests.faults.power_loss import Promised, examine, record
 from tests.faults.trace import Call
+
+pytestmark = pytest.mark.skipif(not trace.usable(), reason=trace.INSTALL)
 
 _N_STATES = 420
 _SEED = 20_261_125

@@ -6,6 +6,7 @@ thought of is an error here instead of a gap.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -15,9 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-INSTALL = "strace is missing or may not trace here; install it with: apt-get install strace"
+INSTALL = "strace is missing or may not trace here; on Debian: apt-get install strace"
 
 # Calls that change a file or a name, and those that tell which file a descriptor means.
 _CALLS = (
@@ -62,15 +61,14 @@ class Call:
         return int(self.arguments[place], 0)
 
 
-def strace() -> str:
-    """The tracer; skips the test where there is none, and says what to install."""
+@functools.cache
+def usable() -> bool:
+    """Whether there is a strace that may trace."""
     found = shutil.which("strace")
     if found is None or not sys.platform.startswith("linux"):
-        pytest.skip(INSTALL)
+        return False
     tried = subprocess.run([found, "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"{INSTALL}: {tried.stderr.decode(errors='replace').strip()[:200]}")
-    return found
+    return tried.returncode == 0
 
 
 def record(
@@ -86,7 +84,7 @@ def record(
     # --seccomp-bpf: other system calls do not stop the process.
     run = subprocess.run(
         [
-            *(strace(), "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)),
+            *("strace", "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(_BLOCK), "-o", str(log)),
             *("-e", f"trace={_CALLS}", "-e", "signal=none", *faults, *command),
         ],
         capture_output=True,

@@ -22,6 +22,8 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Retention,
+    RetentionStatus,
     Timings,
 )
 
@@ -52,6 +54,7 @@ class FakeCore:
     stored: dict[str, list[Event]] = field(default_factory=dict)
     names: set[str] = field(default_factory=lambda: {"default"})
     grants: set[Grant] = field(default_factory=set)
+    rules: dict[str, Retention] = field(default_factory=dict)
     logged: dict[str, list[LoggedRanking]] = field(default_factory=dict)
     imports: list[FakeImport] = field(default_factory=list)
     streams_closed: int = 0
@@ -105,6 +108,14 @@ class FakeCore:
         ]
         self.stored[namespace] = [event for event in kept if event not in gone]
         return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
+
+    def retention(self, namespace: str) -> RetentionStatus:
+        self.before(Deadline())
+        return RetentionStatus(self.rules.get(namespace, Retention()), 1.7e9)
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        self.before(Deadline())
+        self.rules[namespace] = rule
 
     def export(self, namespace: str) -> Iterator[list[Event | LoggedRanking]]:
         self.before(Deadline())

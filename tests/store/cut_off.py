@@ -31,7 +31,7 @@ def end_before(place, left):
     actions[action](place)
 n, code = 0, 9
 while code == 9:
-    place = Path(shutil.copytree(source, target / str(n)))
+    place = Path(shutil.copytree(source, target / str(n), ignore=shutil.ignore_patterns("reserve")))
     pid = os.fork()
     if not pid:
         end_before(place, n)

@@ -292,7 +292,7 @@ def test_after_a_crash_every_page_is_checked_soon(
 
 
 def test_closing_does_not_wait_for_a_backup(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "_REST", 1000.0)
+    monkeypatch.setattr(upkeep, "REST", 1000.0)
     with hurried(monkeypatch), Store.open(data_dir, key_source="file") as store:
         store.record("app", [Event(str(n), EventType.SEARCH, 1.0, query="x" * 50_000) for n in range(100)])
         store.keep_safe()

@@ -64,8 +64,8 @@ def test_every_flipped_bit_leads_to_the_newest_backup(backed_up: Path, tmp_path:
     rng = random.Random(11)
     moments: Counter[str] = Counter()
     size = (backed_up / "store.db").stat().st_size
-    for n in range(25):
-        place = shutil.copytree(backed_up, tmp_path / f"copy{n}")
+    for n in range(20):
+        place = shutil.copytree(backed_up, tmp_path / f"copy{n}", ignore=shutil.ignore_patterns("reserve"))
         flip(place / "store.db", rng.randrange(size), 1 << rng.randrange(8))
         damaged = (place / "store.db").read_bytes()
         moments[meets_damage(place)] += 1

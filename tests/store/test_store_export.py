@@ -155,7 +155,7 @@ def test_an_export_during_which_something_was_forgotten_is_void(
 ) -> None:
     """Whether it was given already or was still to come; also a ranking alone."""
     store.record("app", [make_event(n) for n in range(700)])
-    log(store, "app", 1)
+    log(store, "app", 1, 2)
     pages = store.export("app")
     next(pages)
     store.forget("app", **gone)  # type: ignore[arg-type]

@@ -40,7 +40,10 @@ from edge_reranker_client.records import (
     Ranking,
     Recorded,
     Result,
+    Retention,
+    RetentionStatus,
     Timings,
+    TypeRetention,
 )
 
 __all__ = [
@@ -74,6 +77,8 @@ __all__ = [
     "Ranking",
     "Recorded",
     "Result",
+    "Retention",
+    "RetentionStatus",
     "ServiceUnavailable",
     "Stopping",
     "StoreBusy",
@@ -81,5 +86,6 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Timings",
+    "TypeRetention",
     "Unauthenticated",
 ]

@@ -19,7 +19,15 @@ from edge_reranker.v1 import (
 from edge_reranker_client import discovery, explain, messages
 from edge_reranker_client.errors import InvalidArgument
 from edge_reranker_client.namespaces import Namespaces
-from edge_reranker_client.records import Event, Forgotten, Model, Ranking, Recorded
+from edge_reranker_client.records import (
+    Event,
+    Forgotten,
+    Model,
+    Ranking,
+    Recorded,
+    Retention,
+    RetentionStatus,
+)
 from edge_reranker_client.transport import Transport, given_path
 
 _WARMUP_S = 60.0
@@ -36,8 +44,9 @@ class EdgeReranker:
     ``data_dir`` means its own socket and token, whatever the environment says. The socket is the one that
     ``config.toml`` in the data directory names, else the usual one; other settings files are not read.
     ``namespace`` is the app's own, if the owner made one for it (else ``EDGE_RERANKER_NAMESPACE``, else the
-    default one); its token is found there. ``owner=True`` reads the owner's token, which ``forget``,
-    ``models``, ``load_model``, ``warmup`` and ``namespaces`` need.
+    default one); its token is found there.
+    ``owner=True`` reads the owner's token, which all calls but ``rerank``, ``record``, ``events``
+    and ``healthy`` need.
     Every call ends within ``timeout_s`` unless it is given its own. Use it from several threads as you like,
     and close it or use it in a ``with`` block. All errors are ``edge_reranker_client.EdgeRerankerError``; an
     argument that cannot be right raises its kind ``InvalidArgument``, which names it.
@@ -151,6 +160,23 @@ class EdgeReranker:
         request = kind(all=True) if all else messages.request(kind, **given)
         return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
 
+    def retention(self, *, namespace: str = "", timeout_s: float | None = None) -> RetentionStatus:
+        """How long a namespace's events are kept; "": the token's own. Owner only."""
+        request = messages.request(context_service_pb2.GetRetentionRequest, namespace=namespace)
+        return messages.retention_status_of(self.retention_message(request, timeout_s=timeout_s))
+
+    def set_retention(
+        self, retention: messages.RetentionLike, *, namespace: str = "", timeout_s: float | None = None
+    ) -> Retention:
+        """Changes how long a namespace's events are kept; returns the rule in force. Owner only.
+
+        It takes the place of the rule before, and what it does not keep is removed soon: ``retention`` says
+        whether that is done. ``Retention()`` keeps everything.
+        """
+        request = messages.request(context_service_pb2.SetRetentionRequest, namespace=namespace)
+        request.retention.CopyFrom(messages.retention(retention))
+        return messages.retention_of(self.set_retention_message(request, timeout_s=timeout_s).retention)
+
     def export(self, *, namespace: str = "", timeout_s: float = _TRANSFER_S) -> Iterator[bytes]:
         """All that cannot be made again, as JSON lines for ``import_``, in pieces. Owner only.
 
@@ -243,6 +269,26 @@ class EdgeReranker:
         _expect(context_service_pb2.ForgetRequest, request)
         answer: context_service_pb2.ForgetResponse = self._transport.call(
             self._context.Forget, request, timeout_s=timeout_s, idempotent=True
+        )
+        return answer
+
+    def retention_message(
+        self, request: context_service_pb2.GetRetentionRequest, *, timeout_s: float | None = None
+    ) -> context_service_pb2.GetRetentionResponse:
+        """``retention`` in protos."""
+        _expect(context_service_pb2.GetRetentionRequest, request)
+        answer: context_service_pb2.GetRetentionResponse = self._transport.call(
+            self._context.GetRetention, request, timeout_s=timeout_s, idempotent=True
+        )
+        return answer
+
+    def set_retention_message(
+        self, request: context_service_pb2.SetRetentionRequest, *, timeout_s: float | None = None
+    ) -> context_service_pb2.SetRetentionResponse:
+        """``set_retention`` in protos."""
+        _expect(context_service_pb2.SetRetentionRequest, request)
+        answer: context_service_pb2.SetRetentionResponse = self._transport.call(
+            self._context.SetRetention, request, timeout_s=timeout_s, idempotent=True
         )
         return answer
 

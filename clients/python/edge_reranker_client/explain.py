@@ -37,6 +37,7 @@ _ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
     "Sequence[float]": ("a list of numbers", _NUMBER),
     "Sequence[Neighbour]": ("a list of neighbours", ""),
     "Sequence[Pin]": ("a list of pins", ""),
+    "Sequence[TypeRetention]": ("a list of rules for types", ""),
     "Mapping[str, str]": ("a mapping from Unicode text to text", TEXT),
     "Mapping[str, float]": ("a mapping from Unicode text to numbers", _NUMBER),
     "Item | None": ("an Item, a mapping or None", ""),
@@ -44,6 +45,7 @@ _ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
 _NESTED: Final[Mapping[str, type]] = {
     "Sequence[Neighbour]": records.Neighbour,
     "Sequence[Pin]": records.Pin,
+    "Sequence[TypeRetention]": records.TypeRetention,
     "Item | None": records.Item,
 }
 # A good record of each kind: with one field of a bad record put in, it tells whether that field is bad.
@@ -54,6 +56,8 @@ _GOOD: Final[Mapping[type, Any]] = {
     records.Neighbour: records.Neighbour("1", 1.0),
     records.Pin: records.Pin("1", 0),
     records.Policy: records.Policy(),
+    records.Retention: records.Retention(),
+    records.TypeRetention: records.TypeRetention("VIEW"),
 }
 
 Converters = Mapping[type, Callable[[Any], object]]
@@ -120,7 +124,7 @@ def _field(
     if nested is records.Item and value is not None and isinstance(value, (records.Item, Mapping)):
         return record(path, nested, value, converters)
     allowed, allowed_part = _ALLOWED[annotation]
-    if (kind, field.name) == (records.Event, "type"):
+    if field.name == "type" and kind in (records.Event, records.TypeRetention):
         allowed = f"one of {_TYPES}"
     for part, alone, shown in _parts(annotation, value):
         if nested is not None:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CandidateLike = records.Candidate | Mapping[str, Any] | types_pb2.Candidate
 EventLike = records.Event | Mapping[str, Any] | types_pb2.Event
+RetentionLike = records.Retention | Mapping[str, Any] | context_service_pb2.Retention
 PolicyLike = records.Policy | Mapping[str, Any] | rerank_service_pb2.Policy
 
 _LONE = explain.LONE
@@ -71,6 +72,14 @@ def policy(given: PolicyLike) -> rerank_service_pb2.Policy:
         return _policy(given)
     except explain.ODD:
         raise explain.record("policy", records.Policy, given, _CONVERTERS) from None
+
+
+def retention(given: RetentionLike) -> context_service_pb2.Retention:
+    """A rule from a record, a mapping or a message as it is; raises InvalidArgument for a bad one."""
+    try:
+        return _retention(given)
+    except explain.ODD:
+        raise explain.record("retention", records.Retention, given, _CONVERTERS) from None
 
 
 def request(kind: type[T], **fields: object) -> T:
@@ -215,6 +224,21 @@ def forgotten_of(message: context_service_pb2.ForgetResponse) -> records.Forgott
     return records.Forgotten(message.events, message.items, message.vectors, message.rankings)
 
 
+def retention_of(message: context_service_pb2.Retention) -> records.Retention:
+    """The record of a rule."""
+    by_type = tuple(
+        records.TypeRetention(_enum_name(types_pb2.EventType, each.type), each.max_age_days, each.max_events)
+        for each in message.by_type
+    )
+    return records.Retention(message.max_age_days, message.max_events, by_type)
+
+
+def retention_status_of(message: context_service_pb2.GetRetentionResponse) -> records.RetentionStatus:
+    """The record of a rule in force; its time is an aware datetime in UTC."""
+    reckoned_to = message.reckoned_to.ToDatetime(tzinfo=datetime.UTC)
+    return records.RetentionStatus(retention_of(message.retention), reckoned_to, message.sweeping)
+
+
 def model_of(message: model_service_pb2.Model) -> records.Model:
     """The record of a model."""
     return records.Model(
@@ -269,6 +293,26 @@ def _pin(given: records.Pin | Mapping[str, Any]) -> rerank_service_pb2.Pin:
     return rerank_service_pb2.Pin(id=record.id, position=record.position)
 
 
+def _retention(given: RetentionLike) -> context_service_pb2.Retention:
+    if isinstance(given, context_service_pb2.Retention):
+        return given
+    record = _record(records.Retention, given)
+    if isinstance(record.by_type, _LONE):
+        raise TypeError
+    return context_service_pb2.Retention(
+        max_age_days=record.max_age_days,
+        max_events=record.max_events,
+        by_type=[_type_retention(each) for each in record.by_type],
+    )
+
+
+def _type_retention(given: records.TypeRetention | Mapping[str, Any]) -> context_service_pb2.TypeRetention:
+    record = _record(records.TypeRetention, given)
+    return context_service_pb2.TypeRetention(
+        type=event_type(record.type), max_age_days=record.max_age_days, max_events=record.max_events
+    )
+
+
 _CONVERTERS: Final[explain.Converters] = {
     records.Candidate: candidate,
     records.Event: event,
@@ -276,6 +320,8 @@ _CONVERTERS: Final[explain.Converters] = {
     records.Neighbour: _neighbour,
     records.Pin: _pin,
     records.Policy: _policy,
+    records.Retention: _retention,
+    records.TypeRetention: _type_retention,
 }
 
 

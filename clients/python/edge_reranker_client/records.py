@@ -168,6 +168,36 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
+class TypeRetention:
+    """How long events of one type ("LIKE") are kept, where that is shorter than for all; 0: as for all."""
+
+    type: str
+    max_age_days: int = 0
+    max_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a namespace's events are kept, and how many, the newest; 0: no limit."""
+
+    max_age_days: int = 0
+    max_events: int = 0
+    by_type: Sequence[TypeRetention] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionStatus:
+    """The rule in force, the moment that ages are counted to, and whether events over it are being removed.
+
+    ``reckoned_to`` is the device's clock, unless that has jumped and is not believed yet.
+    """
+
+    retention: Retention
+    reckoned_to: datetime.datetime
+    sweeping: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model file on the device; ``role`` is "encoder", "scorer" or "ranker", ``state`` such as "READY".
 

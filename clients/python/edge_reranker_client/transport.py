@@ -119,6 +119,8 @@ class Transport:
             # its end would say that this was all.
             try:
                 yield from requests
+            except GeneratorExit:  # it was refused before its end, and gRPC wants no more of it
+                raise
             except BaseException as error:
                 failed.append(error)
                 begun.wait()
