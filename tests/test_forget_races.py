@@ -140,7 +140,9 @@ def test_a_request_that_read_forgotten_events_leaves_neither_them_nor_their_tast
         whole.rerank("a", RerankQuery(films(9)), LONG)
         assert len(held(whole, Event)) == 2
         assert len(tastes(whole)) == before + 2, "of the whole history, and of its newest items"
-        whole.warmup(LONG)
+        background = whole._current.value.tiers.background
+        assert background is not None
+        assert background.wait_idle(LONG), "else it would read the next event ahead of the request"
         store.record("a", liked(3))  # behind its back, so that nothing is read ahead of the request
         tiers: list[int] = []
 

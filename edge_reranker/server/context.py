@@ -80,21 +80,24 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     ) -> pb.GetRetentionResponse:
         """How long events are kept."""
         call = current()
-        return await self._workers.run(lambda: self._retention(call, request))
+        return await self._workers.run(lambda: self._retention(call, request), app=call.app)
 
     async def SetRetention(
         self, request: pb.SetRetentionRequest, context: _Context
     ) -> pb.SetRetentionResponse:
         """Changes how long events are kept."""
         call = current()
-        return await self._workers.run(lambda: self._set_retention(call, request))
+        return await self._workers.run(lambda: self._set_retention(call, request), app=call.app)
 
     async def _whose(self, namespace: str) -> str:
         """Whose part of the store an owner's call is about. Raises InvalidArgument and NotFound."""
         call = current()
+        return await self._workers.run(lambda: self._named(call, namespace), app=call.app)
+
+    def _named(self, call: Call, namespace: str) -> str:
         whose = checks.namespace("namespace", namespace, call.namespace)
         if whose != call.namespace:
-            await self._workers.run(lambda: self._core.require_namespace(whose), app=call.app)
+            self._core.require_namespace(whose)
         return whose
 
     def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
@@ -111,11 +114,11 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return respond.forgotten(receipt)
 
     def _retention(self, call: Call, request: pb.GetRetentionRequest) -> pb.GetRetentionResponse:
-        namespace = checks.namespace("namespace", request.namespace, call.namespace)
+        namespace = self._named(call, request.namespace)
         return respond.retention_status(self._core.retention(namespace))
 
     def _set_retention(self, call: Call, request: pb.SetRetentionRequest) -> pb.SetRetentionResponse:
-        namespace = checks.namespace("namespace", request.namespace, call.namespace)
+        namespace = self._named(call, request.namespace)
         rule = convert_retention.rule(request)
         self._core.set_retention(namespace, rule)
         return pb.SetRetentionResponse(retention=respond.retention(rule))

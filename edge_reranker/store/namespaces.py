@@ -55,7 +55,8 @@ def ending(db: Database) -> list[str]:
 
 
 def remove(db: Database, name: str) -> None:
-    """Take its row away, and its grants."""
+    """Take its row away, its rule of retention and its grants."""
+    db.conn.execute("DELETE FROM retention WHERE namespace = ?", (name,))
     db.conn.execute("DELETE FROM namespaces WHERE name = ?", (name,))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,7 @@ class Store:
         self._generations: dict[str, int] = {}
         self._grants: tuple[Grant, ...] = ()
         self._deleted: set[str] = set()
+        self._logged: Counter[str] = Counter()
         self._restored = 0
         self._lock = threading.Lock()
         self._close_lock = threading.Lock()
@@ -407,6 +409,9 @@ class Store:
         ``sources`` are the other namespaces by whose events it went: it goes with those.
         """
         at = store_clock.dated(created_at, self._clock.now())
+        with self._lock:
+            prune = self._logged[namespace] % rankings.PRUNE_EVERY == 0
+            self._logged[namespace] += 1
 
         def run(db: Database) -> None:
             rankings.put(
@@ -418,6 +423,7 @@ class Store:
                 session_id=session_id,
                 created_at=at,
                 sources=sources,
+                prune=prune,
             )
 
         self._writer.post(run)

@@ -129,6 +129,7 @@ def test_newer_rankings_are_kept_longer_than_imported_ones(
     store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_reranker.store.rankings.KEPT", 4)
+    monkeypatch.setattr("edge_reranker.store.rankings.PRUNE_EVERY", 1)
     log(store, "app", 1, 2, 3)
     log(other, "app", 11, 12)
     imported(other, exported(store))
@@ -167,6 +168,7 @@ def test_an_export_during_which_something_was_forgotten_is_void(
 
 def test_the_oldest_rankings_may_go_during_an_export(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_reranker.store.rankings.KEPT", 3)
+    monkeypatch.setattr("edge_reranker.store.rankings.PRUNE_EVERY", 1)
     log(store, "app", 1, 2, 3)
     pages = store.export("app")
     next(pages)

@@ -190,11 +190,12 @@ def test_forgetting_in_the_source_takes_what_its_readers_derived(
 
 def test_one_apps_rankings_push_out_none_of_anothers(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_reranker.store.rankings.KEPT", 5)
+    monkeypatch.setattr("edge_reranker.store.rankings.PRUNE_EVERY", 2)
     log(two, "shop", "mine")
     for number in range(20):
         log(two, "news", f"r{number}")
     log(two, "shop", "mine too")
-    assert two.counts("news")["rankings"] == 5
+    assert two.counts("news")["rankings"] == 6
     assert two.ranking("shop", "mine") is not None
 
 
