@@ -71,29 +71,37 @@ class Recording:
     promises: Path
 
     def sync_after_half_a_fold(self) -> int:
-        """Which of the writer's syncs is the first of the database after pages that no sync had covered.
+        """Which of the writer's syncs is of the database after a fold that had stopped half-way.
 
-        Counted from 1, in the writer's thread, as strace's ``when=`` does.
+        Of those, the one after which most pages of that fold stay unwritten for longest. Counted from 1,
+        in the writer's thread, as strace's ``when=`` does; no other thread has as many.
         """
         names: dict[int, str] = {}
         counts: Counter[str] = Counter()
-        half = False
-        folded = False
+        n_others = sum(c.name == "fsync" and c.thread == self.calls[0].thread for c in self.calls)
+        half: set[str] = set()
+        pages: set[str] = set()
+        missing: dict[int, set[str]] = {}
+        lasted: Counter[int] = Counter()
         for call in self.calls:
             if call.name == "openat":
                 names[call.result] = call.path(1).name
             target = names.get(call.number(0)) if call.name in ("pwrite64", "fsync") else None
             if call.name == "pwrite64" and target == "store.db":
-                folded = True
+                pages.add(call.arguments[3])
             elif call.name == "fsync":
                 counts[call.thread] += 1
                 if target == "store.db":
-                    if half:
-                        return counts[call.thread]
-                    folded = False
-                # Synced by something else than the fold that wrote it: that one stopped half-way.
-                half = half or (folded and target == "store.db-wal")
-        raise AssertionError("no fold stopped half-way: the workload does not do what it is for")
+                    missing = {when: lost - pages for when, lost in missing.items()}
+                    lasted.update({when: len(lost) for when, lost in missing.items()})
+                    if counts[call.thread] > n_others:
+                        missing[counts[call.thread]] = half - pages
+                    half, pages = set(), set()
+                elif target == "store.db-wal":
+                    # Not the sync that ends a fold: it had stopped half-way.
+                    half, pages = half | pages, set()
+        assert lasted, "no fold stopped half-way: the workload does not do what it is for"
+        return lasted.most_common(1)[0][0]
 
     def moments(self) -> list[int]:
         """The places in the log at which something below the root changes."""
