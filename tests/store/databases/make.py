@@ -34,7 +34,8 @@ ROWS = {
         "INSERT INTO events VALUES (3, 'app', 'e3', 7, 3000.0, NULL, 'crime films', 0.0, '', '', '', NULL)",
         "INSERT INTO events VALUES (4, 'other', 'e1', 4, 1000.0, 3, '', 0.0, '', '', '', NULL)",
         "INSERT INTO vectors VALUES ('app', 'pack', 'h1', 'i1', x'00112233')",
-        "INSERT INTO rankings VALUES ('app', 'r1', 999.0, 'home', 's', '{\"results\":[[\"i1\",1],[\"i2\",0]],"
+        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) VALUES "
+        "('app', 'r1', 999.0, 'home', 's', '{\"results\":[[\"i1\",1],[\"i2\",0]],"
         '"coverage":0.5,"degraded_reason":0,"timings":{},"model":"m","pack":"p","final":true}\')',
     ),
     "0004_retention": (
