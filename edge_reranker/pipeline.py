@@ -40,6 +40,7 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Selector,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -145,21 +146,26 @@ class Pipeline:
         """A page of events, newest first, and where the next one starts."""
         return self._store.events(namespace, limit, page_token)
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Removes events and what was derived from them, here and in the store."""
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Removes events and what was derived from them, here and in the store; the receipt.
+
+        With ``dry_run`` nothing is removed, and it is the receipt that there would be.
+        """
+        if dry_run:
+            return self._store.forget(namespace, selector, dry_run=True)
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
         # after the store, so that nothing is read back in between; also when the store failed half-way. And
         # the epoch once more: what began meanwhile may have read what was about to go.
-        self._current.value.tiers.epochs.end(namespace)
+        epochs = self._current.value.tiers.epochs
+        whose = None if selector.all_namespaces else namespace
+        epochs.end(whose)
         try:
-            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+            return self._store.forget(namespace, selector)
         finally:
-            self._current.value.tiers.epochs.end(namespace)
-            self._forget_in_memory(namespace)
-            # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
-            self._prefill_soon(namespace)
+            for each in epochs.end(whose):
+                self._forget_in_memory(each)
+                # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
+                self._prefill_soon(each)
 
     def _prefill_soon(self, namespace: str) -> None:
         background = self._current.value.tiers.background

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.types import Event, Forgotten, Model, Ranking, Recorded, RerankQuery
+from edge_reranker.types import Event, Forgotten, Model, Ranking, Recorded, RerankQuery, Selector
 
 
 class Core(Protocol):
@@ -32,10 +32,8 @@ class Core(Protocol):
         """A page of events, newest first, and the next page's token ("" after the last)."""
         ...
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Removes what exactly one of the selectors names. Idempotent."""
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Removes what is selected, or only says what would go; the receipt. Idempotent."""
         ...
 
     def models(self) -> Sequence[Model]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from typing import Any
 
 from sqlite_utils import Database
@@ -40,9 +41,10 @@ def put(
     created_at: float,
 ) -> None:
     """Store one; a ranking id that is known is left as it is."""
+    # With the newest event there is: whether an event was known then can be told later by its number.
     db.conn.execute(
-        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, newest_event) "
+        "VALUES (?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) ON CONFLICT DO NOTHING",
         (namespace, ranking_id, created_at, surface, session_id, body),
     )
     # Rows are numbered as they come; an index over the whole table would cost more than it saves.
@@ -72,12 +74,9 @@ def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
     )
 
 
-def delete_listing(db: Database, namespace: str, item_id: str) -> int:
-    """Remove the rankings that list the item, and say how many."""
-    # Exact: inside a JSON string a quote is escaped, so this text can only be a result's beginning.
-    start = "[" + json.dumps(item_id, ensure_ascii=False) + ","
-    return int(
-        db.conn.execute(
-            "DELETE FROM rankings WHERE namespace = ? AND instr(body, ?) > 0", (namespace, start)
-        ).rowcount
-    )
+def listing(db: Database, namespace: str, item_ids: Collection[str]) -> list[int]:
+    """The rowids of the rankings that list one of the items; at most ``KEPT`` rows are looked at."""
+    rows = db.conn.execute("SELECT rowid, body FROM rankings WHERE namespace = ?", (namespace,))
+    return [
+        rowid for rowid, body in rows if any(result[0] in item_ids for result in json.loads(body)["results"])
+    ]

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreError
+from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreError, StoreFull
+from edge_reranker.store import (
+    copies,
+    digest,
+    faults,
+    files,
+    forget,
+    keys,
+    prefixes,
+    promises,
+    rankings,
+    vectors,
+)
 from edge_reranker.store import events as event_rows
-from edge_reranker.store import faults, files, forget, keys, prefixes, rankings, vectors
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.migrations import migrate
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.promises import Promise
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
 from edge_reranker.store.writer import Writer, checkpoint
-from edge_reranker.types import Context, Event, EventType, Forgotten, PrefixState, Ranking, Recorded
+from edge_reranker.types import (
+    Context,
+    Event,
+    EventType,
+    Forgotten,
+    PrefixState,
+    Ranking,
+    Recorded,
+    Selector,
+)
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
@@ -37,13 +59,15 @@ class Store:
     def __init__(self, path: Path, key: keys.Key) -> None:
         self.path = path
         self.key_location = key.location
-        self._connect = lambda: open_database(path, key)
+        self._connect: Callable[[], Database] = lambda: open_database(path, key)
         self._writer = Writer(self._connect, path)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
+        self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
+        self._forgetting = threading.Lock()
         self._close_lock = threading.Lock()
 
     @classmethod
@@ -57,6 +81,7 @@ class Store:
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
+        cut_off = False
         with faults.translated(path):
             exists = inspect(path)
             key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
@@ -66,7 +91,7 @@ class Store:
             db = open_database(path, key)
             try:
                 migrate(db, path)
-                # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
+                cut_off = promises.unfinished(db)
                 checkpoint(db)
             except dbapi2.Error as e:
                 # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
@@ -74,7 +99,12 @@ class Store:
                     raise
             finally:
                 db.close()
-        return cls(path, key)
+        store = cls(path, key)
+        if cut_off:
+            # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
+            with contextlib.suppress(StoreFull, StoreBusy):
+                store._erase(None)
+        return store
 
     @property
     def commits(self) -> int:
@@ -110,7 +140,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the namespace's events do, after the commit. No I/O."""
-        return self._generations.get(namespace, 0)
+        return self._generations.get(namespace, 0) + self._of_all
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -121,31 +151,52 @@ class Store:
             raise InvalidArgument("page_size", f"is {limit}; it must be from 1 to {_MAX_PAGE}")
         return self._read(lambda db: event_rows.page(db, namespace, limit, page_token))
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Remove events and every row that only they needed, also from the log. Idempotent.
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Remove events and all that only they needed, also from the log, and every backup. Idempotent.
 
-        Rankings that list the item go too. It is one transaction, but everything on a full disk goes in
-        parts: what is recorded meanwhile may go too, what is recorded after the return stays. Raises
-        StoreFull, which says what is gone, and InvalidArgument unless there is exactly one selector.
+        That is: snapshots that no other event has; vectors of texts that only those had, and all of an item
+        without any snapshot left; what a model made of the user's events; rankings that list the events'
+        items, and those logged since the oldest of the events was stored. Of an item that is selected by its
+        id, vectors and rankings go even without an event. What only a list of candidates brought stays: it is
+        public, and no event made it.
+
+        One transaction, but on a full disk it goes in parts, of the events that were there at its beginning.
+        What a crash cuts off is finished at the next ``open``. ``dry_run`` writes nothing, and returns what
+        the same call without it would. Raises StoreFull, which says what is gone.
         """
-        if bool(event_id) + bool(item_id) + everything != 1:
-            raise InvalidArgument("selector", "needs exactly one of event_id, item_id and everything")
+        if dry_run:
+            return self._would_forget(namespace, selector)
+        with self._forgetting:
+            gone = self._erase(Promise(namespace, selector))
+            if selector.all_namespaces:
+                return gone
+            # On a connection of its own, beside what is being written now.
+            with self._beside() as db:
+                return dataclasses.replace(gone, remaining_digest=digest.remaining(db, namespace))
 
-        def remove(db: Database) -> Forgotten:
-            if everything:
-                return forget.everything(db, namespace)
-            return forget.event(db, namespace, event_id) if event_id else forget.item(db, namespace, item_id)
+    def _would_forget(self, namespace: str, selector: Selector) -> Forgotten:
+        with self._beside() as db:
+            found = forget.gather(db, namespace, selector)
+            left = "" if selector.all_namespaces else digest.remaining(db, namespace)
+        return dataclasses.replace(found, backups=copies.count(self.path.parent), remaining_digest=left)
 
-        def some(db: Database, n_rows: int) -> Forgotten:
-            return forget.some(db, namespace, n_rows)
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[Database]:
+        """A connection that sees one moment, and writes to temporary tables only, which are there."""
+        with faults.translated(self.path):
+            db = self._connect()
+            try:
+                db.conn.execute("BEGIN")
+                forget.prepare(db)
+                yield db
+            finally:
+                db.close()
 
-        def removed(gone: Forgotten) -> None:
-            self._changed(namespace, gone.events)
+    def _erase(self, promise: Promise | None) -> Forgotten:
+        def removed(promise: Promise, gone: Forgotten) -> None:
+            self._changed(None if promise.selector.all_namespaces else promise.namespace, gone.events)
 
-        erasure = Erasure(self.path, remove, some if everything else None, removed)
-        return erasure.run(self._writer, self._reserve)
+        return Erasure(self.path, promise, removed).run(self._writer, self._reserve)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -230,7 +281,10 @@ class Store:
         with faults.translated(self.path), self._readers.one() as db:
             return query(db)
 
-    def _changed(self, namespace: str, n_events: int) -> None:
-        if n_events:
-            with self._lock:
+    def _changed(self, namespace: str | None, n_events: int) -> None:
+        """Events of a namespace, or of all, have come or gone."""
+        with self._lock:
+            if n_events and namespace is None:
+                self._of_all += 1
+            elif n_events and namespace is not None:
                 self._generations[namespace] = self._generations.get(namespace, 0) + 1

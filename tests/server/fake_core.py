@@ -19,6 +19,7 @@ from edge_reranker.types import (
     Recorded,
     RerankQuery,
     Result,
+    Selector,
     Timings,
 )
 
@@ -47,6 +48,7 @@ class FakeCore:
     seen: list[RerankQuery] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
+    forgets: list[tuple[str, Selector, bool]] = field(default_factory=list)
     streams_closed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,20 +86,21 @@ class FakeCore:
         more = start + limit < len(newest)
         return newest[start : start + limit], str(start + limit) if more else ""
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
         self.before(Deadline())
+        self.forgets.append((namespace, selector, dry_run))
         kept = self.stored.get(namespace, [])
         gone = [
             event
             for event in kept
-            if everything
-            or event.event_id == event_id
-            or (event.item is not None and event.item.id == item_id)
+            if selector.everything
+            or selector.all_namespaces
+            or event.event_id == selector.event_id
+            or (event.item is not None and event.item.id == selector.item_id)
         ]
-        self.stored[namespace] = [event for event in kept if event not in gone]
-        return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
+        if not dry_run:
+            self.stored[namespace] = [event for event in kept if event not in gone]
+        return Forgotten(len(gone), len(gone), remaining_digest="ab" * 32)
 
     pack_id = "films-1"
 

@@ -18,7 +18,7 @@ from edge_reranker.errors import FailedPrecondition, StoreCorrupt, StoreError
 from edge_reranker.store import Store, inspect_store, migrations
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import open_database
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, Selector
 from tests.store.parts import assert_refused, fill
 
 MakeEvent = Callable[..., Event]
@@ -193,7 +193,7 @@ def test_check_names_a_flipped_bit_and_reads_report_it(data_dir: Path) -> None:
         # What does not touch the damaged page goes on, although SQLCipher gives up the connection that did.
         assert store.events("other", 5) == ([], "")
         with pytest.raises(StoreCorrupt, match="damaged"):
-            store.forget("app", everything=True)
+            store.forget("app", Selector(everything=True))
         assert store.record("other", [Event("e", EventType.SEARCH, 1.0, query="q")]).recorded == 1
         assert store.counts("other")["events"] == 1
     path.write_bytes(sound)
@@ -231,12 +231,14 @@ def test_a_migration_that_fails_leaves_nothing_behind(data_dir: Path) -> None:
     steps = Migrations("edge-reranker")
     steps(name="0001_events_items_vectors_rankings")(migrations._first)
     steps(name="0002_prefixes")(migrations._prefix)
+    steps(name="0003_ranking_history")(migrations._ranking_history)
+    steps(name="0004_forgets")(migrations._forgets)
 
     def half(db: Database) -> None:
         db.execute("CREATE TABLE half (a)")
         raise RuntimeError("power loss")
 
-    steps(name="0003_half")(half)
+    steps(name="9999_half")(half)
     path = data_dir / "store.db"
     db = open_database(path, Key((data_dir / "key").read_text(), "file"))
     with pytest.raises(RuntimeError):
