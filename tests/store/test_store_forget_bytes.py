@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from edge_reranker.store import Store, erasure
-from edge_reranker.store import store as front
 from edge_reranker.store.writer import checkpoint
 from edge_reranker.types import Event, EventType, Item, PrefixState, Ranking, Result, Selector, Span
 from tests.store import pages
@@ -30,11 +29,24 @@ def _fill(store: Store, seed: int) -> list[Event]:
         batch = []
         for n in range(len(events), len(events) + draw.choice([1, 10, 50])):
             mark, noise = _mark(n), f"{draw.getrandbits(64):016x}"
-            text = mark + "x" * draw.choice([0, 99, 5000])
-            item = Item(f"{noise}{mark}i", f"{mark}t", text, (mark,), {mark: mark})
+            text = mark + "x" * draw.choice([0, 99, 5000 if n % 20 == 0 else 300])
+            item = Item(
+                f"{noise}{mark}i" + "p" * draw.randint(0, 150), f"{mark}t", text, (mark,), {mark: mark}
+            )
             at_s = 1e9 + 1000 * n
             batch.append(
-                Event(f"{noise}{mark}e", EventType.LIKE, at_s, item, f"{mark}q", 1.0, mark, mark, mark, n)
+                Event(
+                    f"{noise}{mark}e" + "p" * draw.randint(0, 200),
+                    EventType.LIKE,
+                    at_s,
+                    item,
+                    f"{mark}q",
+                    1.0,
+                    mark,
+                    mark,
+                    mark,
+                    n,
+                )
             )
         store.record("app", batch)
         vectors = [(f"{draw.getrandbits(128):032x}", each.item.id, b"v" * 128) for each in batch if each.item]
@@ -165,6 +177,7 @@ def _left(data_dir: Path) -> bool:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_forget_that_is_killed_is_finished_at_the_next_start(tmp_path: Path, point: str) -> None:
     _kill(tmp_path / "data", point)
+    assert _left(tmp_path / "data") or point not in UNFINISHED
     with Store.open(tmp_path / "data", key_source="file") as store:
         assert not _left(tmp_path / "data")
         expected = {"other"} if POINTS[point][3] == "parts" else {"stays"}
@@ -173,14 +186,13 @@ def test_a_forget_that_is_killed_is_finished_at_the_next_start(tmp_path: Path, p
         assert store.check() == []
 
 
-@pytest.mark.parametrize("point", UNFINISHED)
+@pytest.mark.parametrize("point", [point for point in UNFINISHED if not point.endswith("emptied")])
 def test_without_finishing_it_bytes_would_be_left(
     tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control, for each point at which something is left to do."""
+    """The control, for each point; the log alone SQLite itself empties when the last connection is closed."""
     _kill(tmp_path / "data", point)
     monkeypatch.setattr(Store, "_erase", lambda self, promise: None)
-    monkeypatch.setattr(front, "checkpoint", lambda db: True)
     with Store.open(tmp_path / "data", key_source="file"):
         assert _left(tmp_path / "data")
 
