@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.store import Store
+from edge_reranker.store import Store, forget
 from edge_reranker.texts import content_hash
 from edge_reranker.types import (
     DegradedReason,
@@ -201,6 +203,38 @@ def test_the_digest_is_of_what_is_left_in_whatever_order_it_came(
         assert never.forget("app", Selector(event_id="e3")).remaining_digest == digest
         never.record("app", [dataclasses.replace(events[2], query="x")])
         assert never.forget("app", Selector(event_id="none")).remaining_digest != digest
+
+
+@pytest.mark.parametrize(
+    "selector", [Selector(event_id="e1"), Selector(item_id="i1"), Selector(span=Span(1e9, 1e9 + 2))]
+)
+def test_a_few_events_are_found_and_removed_by_index(
+    store: Store, make_event: MakeEvent, selector: Selector
+) -> None:
+    """Only rankings are looked through, of which there are 2,000 at most."""
+    store.record("app", [make_event(n) for n in range(50)])
+    store.put_vectors("app", "pack", [(f"h{n}", f"i{n}", b"1") for n in range(50)])
+    _log(store, "app", _ranking("r", "i1"))
+    statements: list[str] = []
+
+    def run(db: Database) -> list[str]:
+        db.conn.execute("BEGIN")
+        db.conn.set_trace_callback(statements.append)
+        assert forget.remove(db, "app", selector).events > 0
+        db.conn.set_trace_callback(None)
+        plans = [
+            step[3]
+            for sql in statements
+            if sql.lstrip().startswith(("SELECT", "INSERT", "DELETE"))
+            for step in db.conn.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+        ]
+        db.conn.execute("ROLLBACK")
+        return plans
+
+    plans = store._writer.alone(run)
+    assert any("SEARCH" in step for step in plans)
+    tables = r"SCAN (events|items|vectors|e|i|v)\b"
+    assert [step for step in plans if re.match(tables, step)] == []
 
 
 def test_copies_of_the_store_go_with_every_forget(store: Store, make_event: MakeEvent) -> None:
