@@ -18,13 +18,17 @@ NAMES = (
     "deadlines",
     "concurrent",
     "memory",
+    "take_along",
     "idle",
     "survival",
+    "durability",
     "mutants",
     "busy",
     "client_import",
     "contention",
     "logs",
+    "flips",
+    "backup",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

@@ -26,8 +26,8 @@ def main() -> bool:
                 for start in range(200, 500, 100):
                     client.rerank(candidates(items[start : start + 100]))
                 client.warmup()
-                parent = _service_pid()
-                service_mib = _resident(parent) / _MIB
+                parent = service_pid()
+                service_mib = resident(parent) / _MIB
         finally:
             del os.environ["EDGE_RERANKER_PACK"]
     _, path = ModelCache(cache_dir()).open("smollm2-135m", "scorer")
@@ -40,8 +40,8 @@ def main() -> bool:
         saved = engine.save_prefix(Deadline())
         assert saved is not None
         assert engine.pid is not None
-        worker_mib = _resident(engine.pid) / _MIB
-        libraries_mib = _resident(engine.pid, "RssFile") / _MIB
+        worker_mib = resident(engine.pid) / _MIB
+        libraries_mib = resident(engine.pid, "RssFile") / _MIB
     finally:
         engine.close()
     file_mib = path.stat().st_size / _MIB
@@ -65,7 +65,7 @@ def main() -> bool:
     )
 
 
-def _service_pid() -> int:
+def service_pid() -> int:
     """The child of this process that runs `serve`."""
     me = str(os.getpid())
     for status in Path("/proc").glob("[0-9]*/status"):
@@ -76,7 +76,7 @@ def _service_pid() -> int:
     raise AssertionError("no service runs")
 
 
-def _resident(pid: int, kind: str = "VmRSS") -> int:
+def resident(pid: int, kind: str = "VmRSS") -> int:
     """Bytes; ``RssFile`` are those of mapped files: the libraries, since no model is mapped."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{kind}:"):

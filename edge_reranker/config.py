@@ -24,7 +24,7 @@ class Config:
     empty means the pack that ships. ``key_source`` is "auto" (the OS keyring, else a key file) or "file".
     ``n_threads`` 0 means as many as there are physical cores within the CPU quota, four at most. ``nice`` is
     what the model's processes add to be behind other programs. ``mode`` is how tier 2 lays candidates out,
-    "isolated" or "unified"; see EngineSpec.
+    "isolated" or "unified"; see EngineSpec. ``backups`` of the store are kept; with 0 none is made unasked.
     """
 
     data_dir: Path
@@ -39,6 +39,7 @@ class Config:
     memory_limit_mb: int = 0
     nice: int = 0
     mode: str = "isolated"
+    backups: int = 3
 
 
 def load(
@@ -142,6 +143,7 @@ _MOST: dict[str, int | float] = {
     "margin_ms": 60_000.0,
     "memory_limit_mb": 1024 * 1024,
     "nice": 19,
+    "backups": 100,
 }
 _ALLOWED = {
     "data_dir": "a path",

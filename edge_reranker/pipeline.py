@@ -29,12 +29,13 @@ from edge_reranker.scoring import (
     TierScores,
     User,
 )
-from edge_reranker.store import Store
+from edge_reranker.store import Import, Store
 from edge_reranker.types import (
     Context,
     DegradedReason,
     Event,
     Forgotten,
+    LoggedRanking,
     Model,
     Ranking,
     Recorded,
@@ -166,6 +167,23 @@ class Pipeline:
                 self._forget_in_memory(each)
                 # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
                 self._prefill_soon(each)
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """Everything that cannot be made again, page by page."""
+        return self._store.export(namespace)
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import, whose end has the newest items encoded before they are needed."""
+        return self._store.importing(namespace, lambda: self._imported(namespace))
+
+    def _imported(self, namespace: str) -> None:
+        with self._current.use() as serving, contextlib.suppress(StoreError):  # the next request says so
+            tiers = serving.tiers
+            user = self._user(tiers, namespace)
+            if tiers.background is not None and tiers.vectors is not None:
+                items = [event.item for event in user.context.events if event.item is not None]
+                tiers.background.schedule(user.owner, tiers.vectors.keyed(items)[::-1], first=True)
+        self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
         background = self._current.value.tiers.background

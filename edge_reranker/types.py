@@ -193,6 +193,16 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedRanking:
+    """A ranking as it was logged; ``created_at`` is in seconds since 1970 UTC."""
+
+    ranking: Ranking
+    surface: str
+    session_id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """How many events of a batch were new, and how many were known already."""
 

@@ -33,6 +33,7 @@ OWNERS = {
     "sqlcipher3": {"store"},
     "sqlite_utils": {"store"},
     "keyring": {"store"},
+    "cryptography": {"store"},
     "grpc": {"server", "v1", "clients"},
     "grpc_health": {"server", "clients"},
     "grpc_reflection": {"server"},

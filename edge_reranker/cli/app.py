@@ -11,7 +11,21 @@ from typing import Any
 import click
 
 from edge_reranker import errors
-from edge_reranker.cli import demo, doctor, encode, events, model, packs, quality, quantize, rank, serve
+from edge_reranker.cli import (
+    backup,
+    demo,
+    doctor,
+    encode,
+    events,
+    key,
+    model,
+    packs,
+    quality,
+    quantize,
+    rank,
+    serve,
+    take,
+)
 from edge_reranker_client import errors as client_errors
 
 EXIT_CODES = """\b
@@ -82,8 +96,9 @@ def cli() -> None:
 
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
-    *(quantize.quantize, demo.demo, doctor.doctor),
+    *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),
 ):
     cli.add_command(command)
 

@@ -14,6 +14,8 @@ import click
 import msgspec
 
 from edge_reranker.cli import options
+from edge_reranker.cli.doctor_backups import backups, quarantine
+from edge_reranker.cli.finding import Finding
 from edge_reranker.config import Config
 from edge_reranker.deadline import Deadline
 from edge_reranker.errors import AlreadyRunning, EdgeRerankerError, Missing, ModelInvalid
@@ -22,15 +24,6 @@ from edge_reranker_client import EdgeReranker, messages
 from edge_reranker_client import errors as client_errors
 
 _TRY_MS = 30_000.0
-
-
-class Finding(msgspec.Struct):
-    """One thing that was looked at; ``next`` says what to do when it is not ``ok``."""
-
-    what: str
-    ok: bool
-    detail: str
-    next: str = ""
 
 
 @click.command()
@@ -72,6 +65,8 @@ def _look(config: Config) -> Iterator[Finding]:
     yield _key(config.data_dir)
     if not missing:
         yield _store(config)
+        yield from backups(config)
+        yield from quarantine(config)
         yield from _context(config)
     yield _service(config)
 
@@ -149,7 +144,10 @@ def _key(data_dir: Path) -> Finding:
     if (data_dir / "key-id").exists():
         return Finding("key", True, "in the OS keyring")
     if database.exists() and database.stat().st_size:
-        way_out = f"put back {data_dir / 'key'}, or move {database} away to start empty"
+        way_out = (
+            f"put back {data_dir / 'key'}, run `edge-reranker key import FILE`, "
+            f"or move {database} away to start empty"
+        )
         return Finding("key", False, f"lost: {database} cannot be read without it", way_out)
     return Finding("key", True, "made by the first `serve`")
 
@@ -179,7 +177,7 @@ def _store(config: Config) -> Finding:
             "store", True, f"{database}, every page checked" if made else "made by the first `serve`"
         )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    way_out = f"put back a backup of {config.data_dir}, or move {database} away to start empty"
+    way_out = f"run `edge-reranker backup restore`, or move {database} away to start empty"
     return Finding("store", False, problems[0] + more, way_out)
 
 

@@ -28,17 +28,30 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def _split(_context: click.Context, _option: click.Parameter, given: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (given or "").split(",")))
+
+
 @click.command()
 @click.argument("model")
 @click.option(
     "--role", type=click.Choice(_ROLES), default="scorer", show_default=True, help="What the model does."
 )
-@click.option("--types", help="Types, with commas between them; default: a ladder of twelve.")
 @click.option(
-    "--requests", type=click.IntRange(1), default=200, show_default=True, help="Requests a scorer ranks."
+    "--types", callback=_split, help="Types, with commas between them; default: a ladder of twelve."
+)
+@click.option(
+    "--requests", type=click.IntRange(1), default=200, show_default=True, help="Most that a scorer ranks."
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds that speed is taken in."
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="A scorer ranks as many requests as fit, 30 at the least.",
 )
 @click.option("--out", type=options.Given(path_type=Path), help="Folder for report.json and plot.svg.")
 @options.cache_dir
@@ -50,9 +63,10 @@ def _say(line: str) -> None:
 def measure(
     model: str,
     role: str,
-    types: str | None,
+    types: tuple[str, ...],
     requests: int,
     rounds: int,
+    max_minutes: float,
     out: Path | None,
     data_folder: Path | None,
     items: Path | None,
@@ -67,21 +81,24 @@ def measure(
       edge-reranker quantize measure smollm2-135m --out report
       edge-reranker quantize measure minilm --role encoder --types Q8_0,Q4_0
     """
+    from edge_reranker.deadline import Deadline
     from edge_reranker.engine.quantiser import QUANTISATIONS, derive
     from edge_reranker.evaluation import metrics
     from edge_reranker_quantize import measure as measuring
     from edge_reranker_quantize import plot, variants
 
+    deadline = Deadline.after_ms(max_minutes * 60_000)
     metrics.require_library()
     config = options.load_config(flags)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
-    wanted = variants.LADDER if types is None else tuple(filter(None, types.split(",")))
     with _source(config, model, role) as source, tempfile.TemporaryDirectory(prefix="er-quantize-") as folder:
-        found = variants.make(source, wanted, QUANTISATIONS, Path(folder), derive, _say)
+        found = variants.make(source, types or variants.LADDER, QUANTISATIONS, Path(folder), derive, _say)
         report = measuring.measure(
-            source, found, _subject(config, model, role, data), _say, n_requests=requests, n_rounds=rounds
+            *(source, found, _subject(config, model, role, data), _say, deadline),
+            n_requests=requests,
+            n_rounds=rounds,
         )
     plain = msgspec.json.encode(report).decode()
     if out is not None:
@@ -93,6 +110,9 @@ def measure(
 @click.command()
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option("--role", type=click.Choice(_ROLES), help="What the model does; default: what it can.")
+@click.option(
+    "--types", callback=_split, help="Types to choose from, with commas between them; default: ten."
+)
 @click.option("--memory-mb", type=click.IntRange(1), help="The most memory for a worker; default: no bound.")
 @click.option(
     "--max-minutes",
@@ -111,6 +131,7 @@ def measure(
 def pick(
     model: str,
     role: str | None,
+    types: tuple[str, ...],
     memory_mb: int | None,
     max_minutes: float,
     dry_run: bool,
@@ -148,7 +169,7 @@ def pick(
         role = MODELS[model].variants[-1].role if model in MODELS else "scorer"
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     with _source(config, model, role) as source, tempfile.TemporaryDirectory(prefix="er-quantize-") as folder:
-        found = variants.make(source, picking.TYPES, QUANTISATIONS, Path(folder), derive, _say)
+        found = variants.make(source, types or picking.TYPES, QUANTISATIONS, Path(folder), derive, _say)
         choice = picking.pick(
             *(source, found, _subject(config, model, role, data), _say, deadline),
             memory_bytes=(memory_mb or 0) * 1_000_000,

@@ -82,6 +82,29 @@ def config_file(command: _Command) -> _Command:
     )(command)
 
 
+def namespace(command: _Command) -> _Command:
+    """Adds --namespace."""
+    return click.option("--namespace", default="", help="Whose part of the store; default: the token's own.")(
+        command
+    )
+
+
+def passphrase_file(command: _Command) -> _Command:
+    """Adds --passphrase-file."""
+    return click.option(
+        "--passphrase-file",
+        type=Given(path_type=Path, dir_okay=False, exists=True),
+        help="File whose first line is the passphrase; without it, it is asked for.",
+    )(command)
+
+
+def key_source(command: _Command) -> _Command:
+    """Adds --key-source."""
+    return click.option("--key-source", help='"auto": the OS keyring, else a key file. "file": a key file.')(
+        command
+    )
+
+
 def as_json(command: _Command) -> _Command:
     """Adds --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)

@@ -50,6 +50,7 @@ _LOAD_MS = 15_000.0
 async def _serve(config: Config, *, reflection: bool) -> None:
     from edge_reranker.cli.wiring import open_device
     from edge_reranker.server import InstanceLock, Server
+    from edge_reranker.store import mark_told
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -60,7 +61,7 @@ async def _serve(config: Config, *, reflection: bool) -> None:
         try:
             # The model is loaded before the first call is taken: nobody gets a lesser order for being early.
             problems = await asyncio.to_thread(device.settle, Deadline.after_ms(_LOAD_MS))
-            for problem in problems:
+            for problem in (*problems, *mark_told(config.data_dir)):
                 click.echo(f"warning: {problem}", err=True)
             server = Server(
                 device.pipeline,

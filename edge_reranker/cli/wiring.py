@@ -155,9 +155,11 @@ def open_device(config: Config) -> Device:
         raise InvalidArgument(
             "model", f"{config.model!r} is neither in the catalogue nor added; see `edge-reranker model list`"
         )
-    store = Store.open(config.data_dir, key_source=config.key_source)
+    store = Store.open(config.data_dir, key_source=config.key_source, backups=config.backups)
     try:
-        return _wire(config, store)
+        device = _wire(config, store)
+        store.keep_safe()
+        return device
     except BaseException:
         store.close()
         raise

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 V = TypeVar("V")
 
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# Their token files are those of "default" and of the owner.
+_RESERVED = frozenset({"app", "owner"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 _MIN_TIMESTAMP_S = -62_135_596_800  # 0001-01-01T00:00:00Z
 _MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -42,6 +45,21 @@ def name(path: str, value: str) -> str:
     if len(value) > limits.MAX_NAME:
         problem = f'"{echo(value)}" has {len(value):,} characters; at most {limits.MAX_NAME} are allowed'
         raise InvalidArgument(path, problem)
+    return value
+
+
+def namespace(path: str, value: str, own: str = "") -> str:
+    """Whose part of the store a request is about: ``own`` if it says nothing.
+
+    Only says whether there can be one of this name; NOT_FOUND is up to the core.
+    """
+    if not value and own:
+        return own
+    if not _NAMESPACE.fullmatch(value):
+        problem = f'"{echo(value)}" is not a name; 1 to 64 of a-z, 0-9, - and _ are, beginning with a letter'
+        raise InvalidArgument(path, problem)
+    if value in _RESERVED:
+        raise InvalidArgument(path, f'"{value}" is reserved; choose another name')
     return value
 
 
@@ -78,6 +96,13 @@ def finite(path: str, value: float) -> float:
     return value
 
 
+def not_negative(path: str, value: float) -> float:
+    """Finite, and 0 or more."""
+    if finite(path, value) < 0:
+        raise InvalidArgument(path, f"{value:g} is negative; 0 or more is allowed")
+    return value
+
+
 def time(path: str, message: Timestamp) -> float:
     """Seconds since 1970 UTC."""
     seconds, nanos = message.seconds, message.nanos
@@ -108,12 +133,10 @@ def each(path: str, values: Iterable[V], convert: Callable[[V], T]) -> list[T]:
     return converted
 
 
-def echo(value: str) -> str:
+def echo(value: str, most: int = limits.ECHO_CHARACTERS) -> str:
     """A caller's own value, safe and short enough to stand in an error about it."""
-    readable = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value[: limits.ECHO_CHARACTERS]
-    )
-    return readable + "…" if len(value) > limits.ECHO_CHARACTERS else readable
+    readable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value[:most])
+    return readable + "…" if len(value) > most else readable
 
 
 def inside(path: str, error: InvalidArgument) -> InvalidArgument:

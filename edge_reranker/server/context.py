@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.errors import NotAvailableYet
-from edge_reranker.server import convert, respond
+from edge_reranker.server import checks, convert, respond
 from edge_reranker.server.call import Call, current
 from edge_reranker.server.core import Core
+from edge_reranker.server.transfers import Transfers
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import context_service_pb2 as pb
 from edge_reranker.v1 import context_service_pb2_grpc
@@ -20,11 +21,12 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
-    """Keeps, lists and forgets what the user did."""
+    """Keeps, lists and forgets what the user did, and gives it to take along."""
 
-    def __init__(self, core: Core, workers: Workers) -> None:
+    def __init__(self, core: Core, workers: Workers, transfers: Transfers) -> None:
         self._core = core
         self._workers = workers
+        self._transfers = transfers
 
     async def RecordEvents(
         self, request: pb.RecordEventsRequest, context: _Context
@@ -44,13 +46,22 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return await self._workers.run(lambda: self._forget(call, request))
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> AsyncIterator[pb.ExportResponse]:
-        """Comes with a later version."""
-        raise _later("Export")
-        yield  # makes this a generator, as a streaming rpc must be
+        """Everything of a namespace that cannot be made again, as JSON lines."""
+        async for chunk in self._transfers.export(_whose(request.namespace)):
+            yield pb.ExportResponse(chunk=chunk)
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: _Context) -> pb.ImportResponse:
-        """Comes with a later version."""
-        raise _later("Import")
+        """Takes an export in, all of it or nothing; answers once it is durable."""
+        requests = aiter(request)
+        first = await anext(requests, pb.ImportRequest())
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.chunk
+            async for each in requests:
+                yield each.chunk
+
+        recorded = await self._transfers.import_(_whose(first.namespace), chunks())
+        return respond.imported(recorded)
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
         """Comes with a later version."""
@@ -88,6 +99,10 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         namespace, selector = convert.forget_selector(request)
         receipt = self._core.forget(namespace or call.namespace, selector, dry_run=request.dry_run)
         return respond.forgotten(receipt)
+
+
+def _whose(namespace: str) -> str:
+    return checks.namespace("namespace", namespace, current().namespace)
 
 
 def _later(rpc: str) -> NotAvailableYet:

@@ -82,7 +82,7 @@ def events(message: context_service_pb2.RecordEventsRequest, now_s: float) -> tu
     n = len(message.events)
     if not 1 <= n <= limits.MAX_EVENTS:
         raise InvalidArgument("events", f"{n:,} given; 1 to {limits.MAX_EVENTS:,} are allowed")
-    return tuple(checks.each("events[{}]", message.events, partial(_event, now_s=now_s)))
+    return tuple(checks.each("events[{}]", message.events, partial(event, now_s=now_s)))
 
 
 def page(message: context_service_pb2.ListEventsRequest) -> tuple[int, str]:
@@ -237,9 +237,7 @@ def _neighbours(messages: Iterable[types_pb2.Neighbour]) -> tuple[Neighbour, ...
     converted = []
     for index, message in enumerate(messages):
         path = f"neighbours[{index}]"
-        weight = checks.finite(f"{path}.weight", message.weight)
-        if weight < 0:
-            raise InvalidArgument(f"{path}.weight", f"{weight:g} is negative; 0 or more is allowed")
+        weight = checks.not_negative(f"{path}.weight", message.weight)
         converted.append(Neighbour(checks.identifier(f"{path}.id", message.id), weight))
     checks.few("neighbours", len(converted), limits.MAX_NEIGHBOURS)
     return tuple(converted)
@@ -281,7 +279,8 @@ def _attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
     }
 
 
-def _event(message: types_pb2.Event, now_s: float) -> Event:
+def event(message: types_pb2.Event, now_s: float) -> Event:
+    """One event, checked as ``events`` does; raises InvalidArgument."""
     event_id = checks.identifier("event_id", message.event_id)
     kind = _event_type(message.type)
     item = None
@@ -298,7 +297,9 @@ def _event(message: types_pb2.Event, now_s: float) -> Event:
     return Event(
         event_id=event_id,
         type=kind,
-        occurred_at=_occurred_at(message.occurred_at, now_s) if message.HasField("occurred_at") else now_s,
+        occurred_at=moment("occurred_at", message.occurred_at, now_s)
+        if message.HasField("occurred_at")
+        else now_s,
         item=item,
         query=query,
         dwell_s=dwell_s,
@@ -309,12 +310,13 @@ def _event(message: types_pb2.Event, now_s: float) -> Event:
     )
 
 
-def _occurred_at(message: Timestamp, now_s: float) -> float:
-    at_s = checks.time("occurred_at", message)
+def moment(path: str, message: Timestamp, now_s: float) -> float:
+    """When something happened, in seconds since 1970: from 1990 to one day after ``now_s``."""
+    at_s = checks.time(path, message)
     if not limits.EARLIEST_S <= at_s <= now_s + limits.MAX_AHEAD_S:
         earliest, now = checks.shown(limits.EARLIEST_S), checks.shown(now_s)
         problem = f"{checks.shown(at_s)} is outside {earliest} to one day after now ({now})"
-        raise InvalidArgument("occurred_at", problem)
+        raise InvalidArgument(path, problem)
     return at_s
 
 

@@ -6,7 +6,32 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.types import Event, Forgotten, Model, Ranking, Recorded, RerankQuery, Selector
+from edge_reranker.types import (
+    Event,
+    Forgotten,
+    LoggedRanking,
+    Model,
+    Ranking,
+    Recorded,
+    RerankQuery,
+    Selector,
+)
+
+
+class Import(Protocol):
+    """One import that is under way; for one thread at a time."""
+
+    def add(self, line: int, record: Event | LoggedRanking) -> None:
+        """Puts aside what stood in a line; raises InvalidArgument for an id that was there before."""
+        ...
+
+    def finish(self) -> Recorded:
+        """Takes in all of it, durably, or nothing."""
+        ...
+
+    def close(self) -> None:
+        """Leaves nothing behind. Idempotent."""
+        ...
 
 
 class Core(Protocol):
@@ -34,6 +59,14 @@ class Core(Protocol):
 
     def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
         """Removes what is selected, or only says what would go; the receipt. Idempotent."""
+        ...
+
+    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+        """All that cannot be made again, page by page; raises StoreBusy at its end when that is void."""
+        ...
+
+    def importing(self, namespace: str) -> Import:
+        """Begins an import; nothing of it is seen before it is finished."""
         ...
 
     def models(self) -> Sequence[Model]:

@@ -38,6 +38,11 @@ def recorded(answer: Recorded) -> context_service_pb2.RecordEventsResponse:
     return context_service_pb2.RecordEventsResponse(recorded=answer.recorded, duplicates=answer.duplicates)
 
 
+def imported(answer: Recorded) -> context_service_pb2.ImportResponse:
+    """How many events were new and how many known."""
+    return context_service_pb2.ImportResponse(recorded=answer.recorded, duplicates=answer.duplicates)
+
+
 def events(page: Sequence[Event], next_page_token: str) -> context_service_pb2.ListEventsResponse:
     """A page of events in the order given."""
     return context_service_pb2.ListEventsResponse(

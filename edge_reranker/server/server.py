@@ -26,6 +26,7 @@ from edge_reranker.server.listen import (
 from edge_reranker.server.models import ModelServicer
 from edge_reranker.server.namespaces import NamespaceServicer
 from edge_reranker.server.rerank import RerankServicer
+from edge_reranker.server.transfers import Transfers
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import (
     context_service_pb2,
@@ -85,6 +86,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._gate: Gate | None = None
         self._workers: list[Workers] = []
+        self._transfers = Transfers(core)
         self._inode: tuple[int, int] | None = None
 
     async def start(self) -> None:
@@ -126,6 +128,7 @@ class Server:
         for workers in self._workers:
             workers.close()
         self._workers.clear()
+        self._transfers.close()
         if self._inode is not None:
             remove_socket(self._socket_path, self._inode)
             self._inode = None
@@ -145,7 +148,7 @@ class Server:
         add = rerank_service_pb2_grpc.add_RerankServiceServicer_to_server
         add(RerankServicer(self._core, rerank, self._budget), server)  # type: ignore[no-untyped-call]
         add = context_service_pb2_grpc.add_ContextServiceServicer_to_server
-        add(ContextServicer(self._core, context), server)  # type: ignore[no-untyped-call]
+        add(ContextServicer(self._core, context, self._transfers), server)  # type: ignore[no-untyped-call]
         add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
         add(ModelServicer(self._core, models, self._budget), server)  # type: ignore[no-untyped-call]
         add = namespace_service_pb2_grpc.add_NamespaceServiceServicer_to_server

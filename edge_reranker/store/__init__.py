@@ -12,7 +12,27 @@ finally:
     if _HIDDEN:
         del sys.modules["pandas"]
 
-from edge_reranker.store.check import inspect_store, kept_fingerprint  # noqa: E402 - after what is above
+from edge_reranker.store.at_rest import list_backups, make_backup, restore_backup  # noqa: E402 - after what is above
+from edge_reranker.store.backups import Backup  # noqa: E402
+from edge_reranker.store.check import inspect_store, kept_fingerprint  # noqa: E402
+from edge_reranker.store.imports import Import  # noqa: E402
+from edge_reranker.store.recovery import Quarantined, mark_told, quarantined  # noqa: E402
+from edge_reranker.store.rotation import export_key, import_key, rotate  # noqa: E402
 from edge_reranker.store.store import Store  # noqa: E402
 
-__all__ = ["Store", "inspect_store", "kept_fingerprint"]
+__all__ = [
+    "Backup",
+    "Import",
+    "Quarantined",
+    "Store",
+    "export_key",
+    "import_key",
+    "inspect_store",
+    "kept_fingerprint",
+    "list_backups",
+    "make_backup",
+    "mark_told",
+    "quarantined",
+    "restore_backup",
+    "rotate",
+]

@@ -12,7 +12,7 @@ from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.errors import StoreBusy, StoreError, StoreFull
-from edge_reranker.store import copies, faults, forget, promises
+from edge_reranker.store import faults, forget, promises
 from edge_reranker.store.promises import Promise
 from edge_reranker.store.reserve import RESERVE_BYTES, Reserve
 from edge_reranker.store.writer import Writer, checkpoint, transaction
@@ -26,15 +26,20 @@ class Erasure:
     """One call of forget, which knows at any moment what of it is committed.
 
     Before it, it does what an earlier one has left; ``promise`` None does only that. ``removed`` hears of
-    every commit.
+    every commit; ``purge`` removes all copies of the store, and says how many.
     """
 
     def __init__(
-        self, path: Path, promise: Promise | None, removed: Callable[[Promise, Forgotten], None]
+        self,
+        path: Path,
+        promise: Promise | None,
+        removed: Callable[[Promise, Forgotten], None],
+        purge: Callable[[], int],
     ) -> None:
         self._path = path
         self._own = promise
         self._removed = removed
+        self._purge = purge
         self._promises: list[Promise] = []
         self._gone = Forgotten()
         self._had_reserve = False
@@ -119,7 +124,7 @@ class Erasure:
     def _finish(self, db: Database, *, scrub: bool) -> None:
         """What is beside the tables, and between the rows; only then is the promise struck out."""
         try:
-            self._add(Forgotten(backups=copies.purge(self._path.parent)))
+            self._add(Forgotten(backups=self._purge()))
         except OSError as e:
             raise StoreError(
                 f"a backup could not be removed: {os.strerror(e.errno or 0)}; check its permissions"

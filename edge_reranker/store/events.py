@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from edge_reranker.errors import InvalidArgument
 from edge_reranker.types import Event, EventType, Item, Recorded
 
-_COLUMNS = (
+COLUMNS = (
     "e.event_id, e.type, e.occurred_at, e.query, e.dwell_s, e.surface, e.session_id, e.ranking_id, "
     "e.position, i.item_id, i.title, i.text, i.tags, i.attributes"
 )
@@ -40,7 +40,7 @@ class Row:
 
 def encode(events: Sequence[Event]) -> list[Row]:
     """The rows of a batch. Raises InvalidArgument for what could not be read back as it is."""
-    return [_encode(event, f"events[{i}]") for i, event in enumerate(events)]
+    return [encode_one(event, f"events[{i}]") for i, event in enumerate(events)]
 
 
 def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
@@ -68,7 +68,7 @@ def newest(
 ) -> list[Event]:
     """The newest ``limit`` events (of ``types``), newest first; those of one moment, last to arrive first."""
     with _page(db, namespace, limit, None, types) as found:
-        return [_decode(row[2:]) for row in found]
+        return [decode(row[2:]) for row in found]
 
 
 def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Event], str]:
@@ -86,7 +86,7 @@ def page(db: Database, namespace: str, limit: int, token: str) -> tuple[list[Eve
             size_bytes += sum(len(value.encode()) for value in row if isinstance(value, str))
     # The place in the order, not a count: events that arrive later shift nothing.
     following = base64.urlsafe_b64encode(_CURSOR.pack(*rows[-1][:2])).decode("ascii") if more else ""
-    return [_decode(row[2:]) for row in rows], following
+    return [decode(row[2:]) for row in rows], following
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def _page(
     if types is not None:
         where += f" AND type IN ({', '.join(str(int(kind)) for kind in sorted(types))})"
     sql = (
-        f"SELECT e.occurred_at, e.seq, {_COLUMNS} FROM "  # noqa: S608 (constants only)
+        f"SELECT e.occurred_at, e.seq, {COLUMNS} FROM "  # noqa: S608 (constants only)
         f"(SELECT * FROM events WHERE namespace = ? {where} {_NEWEST} LIMIT ?) AS e "
         f"LEFT JOIN items AS i ON i.id = e.item {_NEWEST}"
     )
@@ -134,7 +134,8 @@ def _snapshot(db: Database, namespace: str, item: tuple[Any, ...]) -> int:
     return made
 
 
-def _encode(event: Event, where: str) -> Row:
+def encode_one(event: Event, where: str) -> Row:
+    """The row of an event; an error's path begins with ``where``. Raises as ``encode``."""
     if not event.event_id:
         raise InvalidArgument(f"{where}.event_id", "is empty; give every event an id")
     for name, number in (("occurred_at", event.occurred_at), ("dwell_s", event.dwell_s)):
@@ -179,7 +180,8 @@ def decode_item(item_id: str, title: str, text: str, tags: str, attributes: str)
     return Item(item_id, title, text, tuple(json.loads(tags)), json.loads(attributes))
 
 
-def _decode(row: tuple[Any, ...]) -> Event:
+def decode(row: tuple[Any, ...]) -> Event:
+    """The event in a row of ``COLUMNS``."""
     event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position = row[:9]
     item_id, title, text, tags, attributes = row[9:]
     item = None if item_id is None else decode_item(item_id, title, text, tags, attributes)

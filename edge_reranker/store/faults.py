@@ -42,9 +42,22 @@ def poisons(error: BaseException) -> bool:
     return primary_code(error) in _POISON
 
 
+def unsynced(error: BaseException) -> bool:
+    """Whether ``error`` may mean that the disk did not take what had been written.
+
+    SQLite knows whether it was a sync that failed, but the driver hands on the primary code alone.
+    """
+    return primary_code(error) == _IOERR
+
+
 def is_full(error: BaseException) -> bool:
     """Whether SQLite found no space left, and the connection that raised ``error`` can go on."""
     return primary_code(error) == _FULL
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found something other than it wrote: damage, or the wrong key."""
+    return primary_code(error) in (_CORRUPT, _NOTADB)
 
 
 def translate(error: BaseException, path: Path) -> EdgeRerankerError:
@@ -54,6 +67,10 @@ def translate(error: BaseException, path: Path) -> EdgeRerankerError:
     if isinstance(error, UnicodeEncodeError):
         # str(error) would quote the text.
         return InvalidArgument("text", "has a lone surrogate, which is not valid Unicode; send valid text")
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreFull(f"no space is left for {path}; free some, then try again")
+        return StoreError(f"{path}: {os.strerror(error.errno or 0)}; check the permissions and the disk")
     code = primary_code(error)
     if code == _FULL or (code in (_IOERR, _CANTOPEN) and _no_room(path)):
         return StoreFull(f"no space is left for {path}; free some, then try again: no restart is needed")
@@ -76,15 +93,9 @@ def translated(path: Path) -> Iterator[None]:
     """Turn database and file errors inside the block into the project's."""
     try:
         yield
-    except dbapi2.Error as e:
+    except (dbapi2.Error, UnicodeEncodeError, OSError) as e:
         # ``from None``: a chained database error must not carry a value into a log.
         raise translate(e, path) from None
-    except UnicodeEncodeError as e:
-        raise translate(e, path) from None
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"no space is left for {path}; free some, then try again") from None
-        raise StoreError(f"{path}: {os.strerror(e.errno or 0)}; check the permissions and the disk") from None
 
 
 def _no_room(path: Path) -> bool:

@@ -17,7 +17,11 @@ def private_dir(path: Path) -> None:
     made.
     """
     try:
+        made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in made:
+            # Else a power loss takes the directory, with everything that was synced inside it.
+            sync_dir(each.parent)
         info = path.stat()
         if info.st_uid != os.geteuid():
             raise FailedPrecondition(
@@ -71,6 +75,15 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(fd)
     part.replace(path)
     sync_dir(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of ``path`` durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_dir(path: Path) -> None:

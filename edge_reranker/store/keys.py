@@ -1,7 +1,8 @@
 """The database's key: in the keyring of the operating system, else in a 0600 file beside the database.
 
 ``key`` holds the key itself; ``key-id`` names the keyring's entry that holds it. One of them is written
-before the database is made, so a database without either has lost its key.
+before the database is made, so a database without either has lost its key. While the key is being changed,
+the same names with ``.new`` have the one to come.
 """
 
 from __future__ import annotations
@@ -49,26 +50,103 @@ def load_or_make(data_dir: Path, database: Path, *, source: str, database_exists
     """
     if source not in ("auto", "file"):
         raise InvalidArgument("key_source", f'is {source!r}; it must be "auto" or "file"')
-    key_file, id_file = data_dir / "key", data_dir / "key-id"
+    found = _load(data_dir, database, source, "", database_exists)
+    if found is not None:
+        return found
+    new = secrets.token_hex(_KEY_BYTES)
+    return _put(data_dir, new, "", keyring=source == "auto")
+
+
+def has_next(data_dir: Path) -> bool:
+    """Whether a change of the key was begun and not ended."""
+    return any((data_dir / name).exists() for name in ("key.new", "key-id.new"))
+
+
+def load_next(data_dir: Path, database: Path, *, source: str) -> Key | None:
+    """The key to which that of ``database`` is being changed; None if there is none. Raises OSError."""
+    # As for a database that does not exist: what a crash kept from being written is not lost.
+    return _load(data_dir, database, source, ".new", False)
+
+
+def make_next(data_dir: Path, old: Key) -> Key:
+    """A new key beside the old one. Raises StoreError when the keyring refuses, OSError."""
+    new = _put(data_dir, secrets.token_hex(_KEY_BYTES), ".new", keyring=old.location == "keyring")
+    if new.location != old.location:
+        drop_next(data_dir)
+        raise StoreError("the keyring did not take a new key; unlock it and try again. Nothing was changed")
+    return new
+
+
+def promote_next(data_dir: Path, new: Key) -> None:
+    """Put the new key in the old one's place. Raises OSError."""
+    name = "key" if new.location == "file" else "key-id"
+    current = data_dir / name
+    before = current.read_bytes() if current.exists() else b""
+    (data_dir / f"{name}.new").replace(current)
+    files.sync_dir(data_dir)
+    if new.location == "keyring":
+        _forget_entry(before)
+
+
+def drop_next(data_dir: Path) -> None:
+    """Give up a change of the key. Raises OSError."""
+    id_file = data_dir / "key-id.new"
+    if id_file.exists():
+        _forget_entry(id_file.read_bytes())
+    for path in (id_file, data_dir / "key.new"):
+        path.unlink(missing_ok=True)
+    files.sync_dir(data_dir)
+
+
+def install(data_dir: Path, hex_: str, *, source: str) -> Key:
+    """Make ``hex_`` the key of the directory, whatever was there. Raises OSError."""
+    # In the order in which they are looked for: a crash leaves the one before or this one.
+    key = _put(data_dir, hex_, "", keyring=source == "auto")
+    if key.location == "keyring":
+        (data_dir / "key").unlink(missing_ok=True)
+        files.sync_dir(data_dir)
+    return key
+
+
+def is_key(text: str) -> bool:
+    """Whether ``text`` is a key in hex."""
+    return len(text) == 2 * _KEY_BYTES and set(text) <= set("0123456789abcdef")
+
+
+def _load(data_dir: Path, database: Path, source: str, suffix: str, database_exists: bool) -> Key | None:
+    key_file, id_file = data_dir / f"key{suffix}", data_dir / f"key-id{suffix}"
     if key_file.exists() or key_file.is_symlink():
         return Key(_read_key_file(key_file), "file")
     if id_file.exists():
-        found = _from_keyring(id_file, source, database, database_exists)
-        if found is not None:
-            return found
-    elif database_exists:
+        return _from_keyring(id_file, source, database, database_exists)
+    if database_exists:
         raise _lost(database, f"{key_file} is missing")
-    new = secrets.token_hex(_KEY_BYTES)
-    if source == "auto" and _to_keyring(id_file, new):
-        return Key(new, "keyring")
-    files.write_private(key_file, new.encode("ascii"))
+    return None
+
+
+def _put(data_dir: Path, hex_: str, suffix: str, *, keyring: bool) -> Key:
+    id_file = data_dir / f"key-id{suffix}"
+    if keyring and _to_keyring(id_file, hex_):
+        return Key(hex_, "keyring")
+    files.write_private(data_dir / f"key{suffix}", hex_.encode("ascii"))
     id_file.unlink(missing_ok=True)
-    return Key(new, "file")
+    return Key(hex_, "file")
+
+
+def _forget_entry(entry: bytes) -> None:
+    """Take an entry that is of no use any more out of the keyring, if that answers."""
+
+    def forget() -> None:
+        _backend().delete_password(_SERVICE, entry.strip().decode("ascii", "replace"))
+
+    with contextlib.suppress(_KeyringUnusable):
+        _in_time(forget)
 
 
 def _lost(database: Path, why: str) -> StoreCorrupt:
     return StoreCorrupt(
-        f"the key of {database} is gone ({why}); put it back, or move the database away to start empty"
+        f"the key of {database} is gone ({why}); put it back, run `edge-reranker key import FILE`, "
+        "or move the database away to start empty"
     )
 
 
@@ -79,7 +157,10 @@ def _read_key_file(path: Path) -> str:
         raw = bytes.fromhex(text.decode("ascii"))
         if len(raw) == _KEY_BYTES:
             return raw.hex()
-    raise StoreCorrupt(f"{path} holds no key of 64 hex digits; put back the right one")
+    raise StoreCorrupt(
+        f"{path} holds no key of 64 hex digits; put back the right one, "
+        "or run `edge-reranker key import FILE`"
+    )
 
 
 def _from_keyring(id_file: Path, source: str, database: Path, database_exists: bool) -> Key | None:
@@ -100,7 +181,7 @@ def _from_keyring(id_file: Path, source: str, database: Path, database_exists: b
         if not database_exists:
             return None
         raise _lost(database, f"the keyring has no entry for it under {_SERVICE}")
-    if len(value) != 2 * _KEY_BYTES or not set(value) <= set("0123456789abcdef"):
+    if not is_key(value):
         raise StoreCorrupt(f"the keyring's entry for {database} is no key; put back the right one")
     return Key(value, "keyring")
 

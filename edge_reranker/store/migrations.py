@@ -109,17 +109,29 @@ MIGRATIONS(name="0003_ranking_history")(_ranking_history)
 MIGRATIONS(name="0004_forgets")(_forgets)
 
 
-def migrate(db: Database, path: Path, migrations: Migrations = MIGRATIONS) -> None:
-    """Bring ``db`` to this version's schema, each step in a transaction of its own.
+def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:
+    """The steps that ``db`` has, in order."""
+    return [step.name for step in migrations.applied(db)]
 
-    Raises StoreCorrupt when a newer version made it, and the database's own errors.
-    """
+
+def pending(db: Database, path: Path, migrations: Migrations = MIGRATIONS) -> list[str]:
+    """The steps that ``db`` lacks. Raises StoreCorrupt when a newer version made it."""
     with Database(memory=True, execute_plugins=False) as empty:
         known = {step.name for step in migrations.pending(empty)}
-    unknown = {step.name for step in migrations.applied(db)} - known
-    if unknown:
+    if {step.name for step in migrations.applied(db)} - known:
         raise StoreCorrupt(
             f"{path} was made by a newer version of edge-reranker; update it, "
             "or move the file away to start empty"
         )
-    migrations.apply(db)
+    return [step.name for step in migrations.pending(db)]
+
+
+def migrate(db: Database, path: Path, migrations: Migrations = MIGRATIONS) -> None:
+    """Bring ``db`` to this version's schema, by all steps that it lacks or by none.
+
+    Raises StoreCorrupt when a newer version made it, and the database's own errors.
+    """
+    if pending(db, path, migrations):
+        # One transaction around all: the version that made ``db`` can still open what a failure leaves.
+        with db.atomic():
+            migrations.apply(db)

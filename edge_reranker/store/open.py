@@ -14,7 +14,7 @@ from edge_reranker.store.migrations import migrate
 from edge_reranker.store.writer import checkpoint
 
 _PLAIN_HEADER = b"SQLite format 3\0"
-_PAGE_BYTES = 4096
+PAGE_BYTES = 4096
 
 
 def inspect(path: Path) -> bool:
@@ -39,7 +39,7 @@ def inspect(path: Path) -> bool:
         header = f.read(len(_PLAIN_HEADER))
     if header == _PLAIN_HEADER:
         raise StoreCorrupt(f"{path} is an unencrypted SQLite file, not a store; move it away to start empty")
-    if size < _PAGE_BYTES:
+    if size < PAGE_BYTES:
         raise StoreCorrupt(f"{path} is too short to be a store; put back a backup, or move it away")
     return True
 
@@ -100,19 +100,69 @@ def open_database(path: Path, key: Key, *, read_only: bool = False) -> Database:
         raise
 
 
+def open_staging(path: Path, key: Key) -> Database:
+    """A connection to a database at ``path`` that need not outlive a crash, for rows on their way.
+
+    Raises as ``open_database``.
+    """
+    db = open_database(path, key, read_only=True)
+    # The file is thrown away, so nothing has to survive, nor to be undone.
+    for pragma in ("query_only = OFF", "journal_mode = OFF", "synchronous = OFF"):
+        db.conn.execute(f"PRAGMA {pragma}").fetchone()
+    return db
+
+
+def open_still(path: Path, key: Key, *, salt: str = "") -> Database:
+    """A connection that reads a file which nobody writes to, and makes no file beside it.
+
+    Nothing is read yet, so it may also be the wrong key or no database. ``salt`` (hex) stands in for that
+    of a file whose first bytes are damaged. Raises the database's own errors, StoreError.
+    """
+    conn = dbapi2.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    try:
+        _unlock(conn, path, key)
+        if salt:
+            conn.execute(f"PRAGMA cipher_salt = \"x'{salt}'\"")
+        conn.execute("PRAGMA temp_store = MEMORY")
+        return Database(conn, execute_plugins=False, recursive_triggers=False)
+    except BaseException:
+        conn.close()
+        raise
+
+
+def open_target(path: Path, key: Key) -> Database:
+    """A connection to an empty file that is to become a copy; whoever made it syncs it at the end.
+
+    Raises the database's own errors, StoreError.
+    """
+    conn = dbapi2.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None)
+    try:
+        _unlock(conn, path, key)
+        conn.execute("PRAGMA synchronous = OFF")
+        conn.execute("PRAGMA journal_mode = OFF")
+        return Database(conn, execute_plugins=False, recursive_triggers=False)
+    except BaseException:
+        conn.close()
+        raise
+
+
+def _unlock(conn: dbapi2.Connection, path: Path, key: Key) -> None:
+    # SQLCipher writes to stderr by itself; errors are raised anyway.
+    conn.execute("PRAGMA cipher_log_level = NONE")
+    # A raw key, 32 random bytes: no passphrase, so nothing to stretch (a quarter second per connection).
+    conn.execute(f"PRAGMA key = \"x'{key.hex}'\"")
+    # The format of SQLCipher 4 (AES-256, HMAC-SHA512, 4 KiB pages), whatever a later library prefers.
+    conn.execute("PRAGMA cipher_compatibility = 4")
+    if conn.execute("PRAGMA cipher_version").fetchone() is None:
+        raise StoreError(f"{path} was not opened: this sqlcipher3 has no encryption; reinstall it")
+
+
 def _set_up(conn: dbapi2.Connection, path: Path, key: Key, *, read_only: bool) -> None:
     def pragma(text: str) -> object:
         row = conn.execute(f"PRAGMA {text}").fetchone()
         return None if row is None else row[0]
 
-    # SQLCipher writes to stderr by itself; errors are raised anyway.
-    pragma("cipher_log_level = NONE")
-    # A raw key, 32 random bytes: no passphrase, so nothing to stretch (a quarter second per connection).
-    pragma(f"key = \"x'{key.hex}'\"")
-    # The format of SQLCipher 4 (AES-256, HMAC-SHA512, 4 KiB pages), whatever a later library prefers.
-    pragma("cipher_compatibility = 4")
-    if pragma("cipher_version") is None:
-        raise StoreError(f"{path} was not opened: this sqlcipher3 has no encryption; reinstall it")
+    _unlock(conn, path, key)
     # Off: it wipes every freed allocation, and the plain records are in this process's memory anyway.
     pragma("cipher_memory_security = OFF")
     # Another process (doctor) may hold the lock for a moment.
@@ -140,5 +190,10 @@ def _set_up(conn: dbapi2.Connection, path: Path, key: Key, *, read_only: bool) -
     pragma("foreign_keys = ON")
     # What is deleted is overwritten, even though it is encrypted: the key lives on.
     pragma("secure_delete = ON")
-    # A checkpoint cuts the log back to this, so that one big import does not hold the space for good.
-    pragma("journal_size_limit = 4194304")
+    # The log is cut back to this once it was folded in, so that one big import does not hold the space for
+    # good. Half of what the writer lets it have: to write over it is faster than to make it longer.
+    pragma("journal_size_limit = 2097152")
+    # The writer folds the log in: SQLite by itself would not tell of an error.
+    pragma("wal_autocheckpoint = 0")
+    # The name of the log. SQLite syncs it too, but says nothing when that fails.
+    files.sync_dir(path.parent)

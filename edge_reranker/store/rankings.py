@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlite_utils import Database
 
-from edge_reranker.types import DegradedReason, Ranking, Result, Timings
+from edge_reranker.types import DegradedReason, LoggedRanking, Ranking, Result, Timings
 
 
 def encode(ranking: Ranking) -> str:
@@ -59,9 +60,12 @@ def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
     row = db.conn.execute(
         "SELECT body FROM rankings WHERE namespace = ? AND ranking_id = ?", (namespace, ranking_id)
     ).fetchone()
-    if row is None:
-        return None
-    body: dict[str, Any] = json.loads(row[0])
+    return None if row is None else decode(ranking_id, row[0])
+
+
+def decode(ranking_id: str, text: str) -> Ranking:
+    """The ranking that ``encode`` made ``text`` of."""
+    body: dict[str, Any] = json.loads(text)
     return Ranking(
         ranking_id,
         tuple(Result(id_, tier) for id_, tier in body["results"]),
@@ -80,3 +84,24 @@ def listing(db: Database, namespace: str, item_ids: Collection[str]) -> list[int
     return [
         rowid for rowid, body in rows if any(result[0] in item_ids for result in json.loads(body)["results"])
     ]
+
+
+def places(db: Database, namespace: str) -> list[int]:
+    """The rows of a namespace, the newest first."""
+    sql = "SELECT rowid FROM rankings WHERE namespace = ? ORDER BY rowid DESC"
+    return [int(row[0]) for row in db.conn.execute(sql, (namespace,)).fetchall()]
+
+
+def at(db: Database, namespace: str, place: int) -> LoggedRanking | None:
+    """The ranking in a row, if it is still there."""
+    row = db.conn.execute(
+        "SELECT ranking_id, body, surface, session_id, created_at FROM rankings "
+        "WHERE namespace = ? AND rowid = ?",
+        (namespace, place),
+    ).fetchone()
+    return None if row is None else LoggedRanking(decode(row[0], row[1]), *row[2:])
+
+
+def oldest_kept(found: Sequence[int]) -> float:
+    """Of a namespace's rows, the newest first: from which one on ``put`` cannot have removed any."""
+    return found[KEPT - 1] if len(found) >= KEPT else -math.inf

@@ -21,8 +21,10 @@ class Readers:
     def __init__(self, connect: Callable[[], Database]) -> None:
         self._connect = connect
         self._idle: list[Database] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._closed = False
+        self._in_use = 0
+        self._kept_out = False
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Database]:
@@ -31,25 +33,39 @@ class Readers:
         Raises StoreError after close, and the database's own errors.
         """
         with self._lock:
+            self._lock.wait_for(lambda: not self._kept_out)
             if self._closed:
                 raise StoreError("the store is closed; open it again")
+            self._in_use += 1
             # The last one used has the warmest page cache.
             db = self._idle.pop() if self._idle else None
-        if db is None:
-            db = self._connect()
         try:
+            if db is None:
+                db = self._connect()
             yield db
         except dbapi2.Error as e:
-            if faults.poisons(e):
+            if db is not None and faults.poisons(e):
                 db.close()
-            else:
-                self._give_back(db)
+                db = None
             raise
-        except BaseException:
+        finally:
             self._give_back(db)
-            raise
-        else:
-            self._give_back(db)
+
+    @contextlib.contextmanager
+    def kept_out(self, wait_s: float) -> Iterator[bool]:
+        """No connection is open during the block, and who wants one waits; False when one lasts too long."""
+        with self._lock:
+            self._kept_out = True
+            free = self._lock.wait_for(lambda: not self._in_use, timeout=wait_s)
+            idle, self._idle = self._idle, []
+        try:
+            for db in idle:
+                db.close()
+            yield free
+        finally:
+            with self._lock:
+                self._kept_out = False
+                self._lock.notify_all()
 
     def close(self) -> None:
         """Close what is idle now, and the others when their block ends."""
@@ -59,9 +75,12 @@ class Readers:
         for db in idle:
             db.close()
 
-    def _give_back(self, db: Database) -> None:
+    def _give_back(self, db: Database | None) -> None:
         with self._lock:
-            if not self._closed and len(self._idle) < _MAX_IDLE:
+            self._in_use -= 1
+            keep = db is not None and not self._closed and len(self._idle) < _MAX_IDLE
+            if keep:
                 self._idle.append(db)
-                return
-        db.close()
+            self._lock.notify_all()
+        if db is not None and not keep:
+            db.close()

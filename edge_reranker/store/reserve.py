@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-# 1,000 pages of 4 KiB gather in the log before SQLite folds them in, and the database may have to grow by as
-# many; what a removal then writes gets as much again.
+# 4 MiB gather in the log before the writer folds them in, and the database may have to grow by as much; what a
+# removal then writes gets as much again.
 RESERVE_BYTES = 8 * 1024 * 1024
 # Too little to carry a removal is only taken from the others.
 _LEAST_BYTES = 1024 * 1024

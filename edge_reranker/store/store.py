@@ -9,36 +9,46 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import EdgeRerankerError, InvalidArgument, StoreBusy, StoreError, StoreFull
+from edge_reranker.errors import (
+    EdgeRerankerError,
+    InvalidArgument,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+)
 from edge_reranker.store import (
-    copies,
     digest,
+    export,
     faults,
     files,
     forget,
-    keys,
     prefixes,
     promises,
     rankings,
+    recovery,
     vectors,
 )
 from edge_reranker.store import events as event_rows
+from edge_reranker.store.backups import KEPT, Backups
+from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.erasure import Erasure
-from edge_reranker.store.migrations import migrate
-from edge_reranker.store.open import inspect, make_database, make_private, open_database
+from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.open import open_database
 from edge_reranker.store.promises import Promise
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.start import Started, start
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     Context,
     Event,
     EventType,
     Forgotten,
+    LoggedRanking,
     PrefixState,
     Ranking,
     Recorded,
@@ -47,6 +57,8 @@ from edge_reranker.types import (
 
 _T = TypeVar("_T")
 _MAX_PAGE = 100_000
+# Reads take milliseconds; one that takes longer is not waited for.
+_READERS_S = 1.0
 
 
 class Store:
@@ -56,55 +68,57 @@ class Store:
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
 
-    def __init__(self, path: Path, key: keys.Key) -> None:
+    def __init__(self, path: Path, started: Started, *, kept: int = KEPT) -> None:
+        key = started.key
         self.path = path
         self.key_location = key.location
         self._connect: Callable[[], Database] = lambda: open_database(path, key)
-        self._writer = Writer(self._connect, path)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
+        self._writer = Writer(
+            self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
+        )
         self._reserve = Reserve(path.with_name("reserve"))
         self._reserve.make()
         self._generations: dict[str, int] = {}
         self._of_all = 0  # the part of every namespace's generation that changes with all of them
+        self._restored = 0
         self._lock = threading.Lock()
         self._forgetting = threading.Lock()
         self._close_lock = threading.Lock()
+        self.backups = Backups(path.parent, key, kept=kept)
+        self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_restored)
 
     @classmethod
-    def open(cls, data_dir: Path, *, key_source: str = "auto") -> Store:
+    def open(cls, data_dir: Path, *, key_source: str = "auto", backups: int = KEPT) -> Store:
         """Open the store of a data directory, and make it when there is none.
 
         ``key_source`` "auto" keeps a new key in the keyring if there is one, "file" never asks a keyring.
-        Raises StoreCorrupt for a file that is no store of this version or whose key is gone (it is left as
-        it is), FailedPrecondition for a directory that cannot be private, StoreError.
+        ``backups`` is how many are kept; 0: none is made unasked. A damaged store is put aside for the newest
+        sound backup; see ``quarantined``. Raises StoreCorrupt for a file that is no store of this version or
+        whose key is gone or another (it is left as it is), FailedPrecondition for a directory that cannot be
+        private, StoreError.
         """
         data_dir = data_dir.absolute()
         path = data_dir / "store.db"
         files.private_dir(data_dir)
-        cut_off = False
         with faults.translated(path):
-            exists = inspect(path)
-            key = keys.load_or_make(data_dir, path, source=key_source, database_exists=exists)
-            if not exists:
-                make_database(path, key)
-            make_private(path)
-            db = open_database(path, key)
-            try:
-                migrate(db, path)
-                cut_off = promises.unfinished(db)
-                checkpoint(db)
-            except dbapi2.Error as e:
-                # Whoever must forget to get room has to get in first. No write is lost: the log is durable.
-                if not faults.is_full(e):
-                    raise
-            finally:
-                db.close()
-        store = cls(path, key)
-        if cut_off:
-            # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
-            with contextlib.suppress(StoreFull, StoreBusy):
+            remove_leftovers(data_dir)
+            started = start(path, source=key_source, kept=backups)
+        store = cls(path, started, kept=backups)
+        # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
+        with contextlib.suppress(StoreFull, StoreBusy):
+            if store._read(promises.unfinished):
                 store._erase(None)
         return store
+
+    def keep_safe(self) -> None:
+        """From now on make a backup every day, at an idle moment, and check every page with it."""
+        self._care.begin()
+
+    def back_up(self) -> None:
+        """Make a backup now. Raises StoreFull, StoreCorrupt for a damaged store, StoreBusy, StoreError."""
+        with faults.translated(self.path):
+            self._care.back_up()
 
     @property
     def commits(self) -> int:
@@ -119,8 +133,10 @@ class Store:
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
 
-        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait.
+        Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait. After an
+        error of the disk the batch may be there all the same, whole: only a return says that it is durable.
         """
+        self._care.asked()
         rows = event_rows.encode(events)
         if not rows:
             return Recorded(0, 0)
@@ -140,7 +156,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the namespace's events do, after the commit. No I/O."""
-        return self._generations.get(namespace, 0) + self._of_all
+        return self._restored + self._of_all + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -178,7 +194,8 @@ class Store:
         with self._beside() as db:
             found = forget.gather(db, namespace, selector)
             left = "" if selector.all_namespaces else digest.remaining(db, namespace)
-        return dataclasses.replace(found, backups=copies.count(self.path.parent), remaining_digest=left)
+        n_copies = len(self.backups.list()) + recovery.n_quarantined(self.path.parent)
+        return dataclasses.replace(found, backups=n_copies, remaining_digest=left)
 
     @contextlib.contextmanager
     def _beside(self) -> Iterator[Database]:
@@ -196,7 +213,29 @@ class Store:
         def removed(promise: Promise, gone: Forgotten) -> None:
             self._changed(None if promise.selector.all_namespaces else promise.namespace, gone.events)
 
-        return Erasure(self.path, promise, removed).run(self._writer, self._reserve)
+        erasure = Erasure(self.path, promise, removed, self._care.remove_copies)
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            return erasure.run(self._writer, self._reserve)
+
+    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+        """All of a namespace that cannot be made again, page by page, as it was at the first one.
+
+        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
+        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        """
+        return export.pages(self._read, namespace)
+
+    def importing(self, namespace: str, done: Callable[[], None] = lambda: None) -> Import:
+        """Begin an import: nothing of it is in the store before it is finished, then all of it is.
+
+        ``done`` is called in between the commit and the return of ``finish``. Raises StoreError.
+        """
+
+        def committed(result: Recorded) -> None:
+            self._changed(namespace, result.recorded)
+
+        return Import(self.path, self._writer, namespace, committed, done)
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -265,6 +304,7 @@ class Store:
     def close(self) -> None:
         """Store what waits, fold the log into the database, close. Idempotent."""
         with self._close_lock:
+            self._care.close()
             # Closed before, or the disk is full: the log is durable and is folded in at the next start.
             with contextlib.suppress(StoreError):
                 self._writer.alone(checkpoint)
@@ -278,8 +318,27 @@ class Store:
         self.close()
 
     def _read(self, query: Callable[[Database], _T]) -> _T:
-        with faults.translated(self.path), self._readers.one() as db:
-            return query(db)
+        self._care.asked()
+        try:
+            with faults.translated(self.path), self._readers.one() as db:
+                return query(db)
+        except StoreCorrupt:
+            self._care.suspect()
+            raise
+
+    def _was_restored(self) -> None:
+        """Whatever anybody remembers of the events, it may be of others now."""
+        with self._lock:
+            self._restored += 1
+
+    @contextlib.contextmanager
+    def _log_read_anew(self) -> Iterator[None]:
+        with self.backups.held_off(), self._readers.kept_out(_READERS_S) as free:
+            if not free:
+                raise StoreBusy(f"{self.path} is being read while its log must be read anew; try again")
+            yield
+            # A batch that failed at the last moment may be there now.
+            self._was_restored()
 
     def _changed(self, namespace: str | None, n_events: int) -> None:
         """Events of a namespace, or of all, have come or gone."""

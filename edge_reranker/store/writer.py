@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +18,8 @@ from typing import Any, TypeVar
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
-from edge_reranker.errors import StoreBusy, StoreError
-from edge_reranker.store import faults
+from edge_reranker.errors import StoreBusy, StoreCorrupt, StoreError
+from edge_reranker.store import faults, files
 
 _T = TypeVar("_T")
 
@@ -26,14 +29,23 @@ QUEUE_JOBS = 1024
 _GROUP_JOBS = 256
 # A job nobody waits for gives others this long to share its commit, and its fsync.
 _LINGER_S = 0.05
+# When the log is folded in. SQLite would do it by itself, but keep an error to itself, and to ask it for the
+# pages in the log costs a sync. So: as many commits as make half of LOG_BYTES, if small, or the file's size.
+LOG_COMMITS = 64
+LOG_BYTES = 4 * 1024 * 1024
+
+
+# Where SQLite's file format has its shared lock.
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    run: Callable[[Database], Any]
+    run: Callable[[Any], Any]
     after: Callable[[Any], None] | None = None
     waited_for: bool = True
     alone: bool = False
+    apart: bool = False
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     future: Future[Any] = field(default_factory=Future)
 
@@ -41,12 +53,28 @@ class _Job:
 class Writer:
     """Runs jobs on one connection in one thread. Thread-safe.
 
-    A job is a function of the connection that may be run again when a transaction is lost.
+    A job is a function of the connection that may be run again when a transaction is lost. ``damaged`` is
+    called when one failed because the file is damaged; it must not wait for the writer. ``closed`` is a
+    context without any other connection of this process; see ``_start_over``.
     """
 
-    def __init__(self, connect: Callable[[], Database], path: Path, *, queue_jobs: int = QUEUE_JOBS) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Database],
+        path: Path,
+        *,
+        queue_jobs: int = QUEUE_JOBS,
+        damaged: Callable[[], None] = lambda: None,
+        closed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self._connect = connect
         self._path = path
+        self._damaged = damaged
+        self._closed_others = closed
+        self._distrusted = False
+        self._unfolded = False
+        self._log = path.with_name(path.name + "-wal")
+        self._n_unfolded = 0
         self._db: Database | None = None
         self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=queue_jobs)
         self._lock = threading.Lock()
@@ -59,7 +87,8 @@ class Writer:
     def submit(self, run: Callable[[Database], _T], after: Callable[[_T], None] | None = None) -> _T:
         """Run in a shared transaction; return its result once that is durable, after ``after`` was called.
 
-        Raises StoreBusy when too many wait, else what went wrong; then nothing of it was stored.
+        Raises StoreBusy when too many wait, else what went wrong; then nothing of it was stored, or all of it
+        when the disk failed at the last moment. Only a return says that it is durable.
         """
         result: _T = self._wait(_Job(run, after))
         return result
@@ -82,6 +111,10 @@ class Writer:
             self._put(_Job(run, waited_for=False))
         except StoreError:
             self._drop()
+
+    def apart(self, run: Callable[[], object]) -> None:
+        """Run after what waits now, with no connection open, and do not wait. Raises as ``submit``."""
+        self._put(_Job(lambda _: run(), waited_for=False, alone=True, apart=True))
 
     def close(self) -> None:
         """Finish everything that waits, then stop. Idempotent."""
@@ -122,7 +155,11 @@ class Writer:
             self._run_group(group)
             if then is not None:
                 self._run_alone(then)
-        self._disconnect()
+        if self._distrusted:
+            with contextlib.suppress(StoreError, OSError):
+                self._start_over()
+        else:
+            self._disconnect()
 
     def _gather(self, first: _Job) -> tuple[list[_Job], _Job | None, bool]:
         """What shares the next commit, the lone job that came behind it, and whether to go on."""
@@ -180,11 +217,22 @@ class Writer:
                     self._run_group([job])
             return []
         self.commits += 1
+        self._n_unfolded += 1
         for job, result in done:
             self._finish(job, result)
+        self._fold_when_long(db)
         return []
 
     def _run_alone(self, job: _Job) -> None:
+        if job.apart:
+            try:
+                if self._distrusted:
+                    self._start_over()
+                self._disconnect()
+                self._finish(job, job.run(None))
+            except Exception as e:
+                job.future.set_exception(faults.translate(e, self._path))
+            return
         try:
             with job.around():
                 result = job.run(self._connection())
@@ -197,13 +245,22 @@ class Writer:
             self._finish(job, result)
 
     def _begin(self) -> Database:
-        db = self._connection()
         try:
+            db = self._connection()
             db.conn.execute("BEGIN IMMEDIATE")
         except Exception as e:
             self._reset_after(e)
             raise
         return db
+
+    def _fold_when_long(self, db: Database) -> None:
+        # Nobody waits for this: what was committed is durable in the log, and the next commit tries again.
+        try:
+            if self._n_unfolded >= LOG_COMMITS or self._log.stat().st_size >= LOG_BYTES:
+                fold(db)
+                self._n_unfolded = 0
+        except Exception as e:
+            self._reset_after(e)
 
     def _finish(self, job: _Job, result: Any) -> None:
         try:
@@ -216,15 +273,42 @@ class Writer:
         if not job.waited_for:
             self._drop()
         # ``translate`` makes a new error each time: one shared by threads would mix their tracebacks.
-        job.future.set_exception(faults.translate(error, self._path))
+        told = faults.translate(error, self._path)
+        job.future.set_exception(told)
+        if isinstance(told, StoreCorrupt):
+            self._damaged()
 
     def _connection(self) -> Database:
+        if self._distrusted:
+            self._start_over()
         if self._db is None:
             self._db = self._connect()
+        if self._unfolded:
+            if not fold(self._db):
+                raise StoreBusy(f"the log of {self._path} is read while it must be folded in; try again")
+            self._unfolded = False
         return self._db
 
+    def _start_over(self) -> None:
+        """Forget what is believed of the disk after a sync that may have failed, and trust the log alone.
+
+        The system calls pages clean that it could not write, and the next sync says that all is well. A
+        commit that failed may then be found in the log and be taken for durable when it comes again; and
+        what was folded in before the sync is not folded in again. So everything is closed, which has SQLite
+        read the log from its start, and all of it is folded in before anything else is acknowledged.
+        """
+        # Raises OSError while the disk takes nothing: until then, readers keep the connections they have.
+        probe = self._path.with_name("probe")
+        files.write_private(probe, bytes(4096))
+        probe.unlink()
+        with self._closed_others(), kept_log(self._path):
+            self._disconnect()
+        self._distrusted, self._unfolded = False, True
+
     def _reset_after(self, error: Exception) -> None:
-        if faults.poisons(error):
+        if faults.unsynced(error):
+            self._distrusted = True
+        elif faults.poisons(error):
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -249,6 +333,29 @@ def transaction(db: Database) -> Iterator[None]:
 def checkpoint(db: Database) -> bool:
     """Fold the log into the database and empty it; False when a reader outlasted the busy timeout."""
     return bool(db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+
+def fold(db: Database) -> bool:
+    """Fold in what no reader needs from the log, without waiting; whether that was all of it."""
+    busy, n_pages, folded = db.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return bool(busy == 0 and n_pages == folded)
+
+
+@contextlib.contextmanager
+def kept_log(path: Path) -> Iterator[None]:
+    """In the block, closing the last connection leaves the log as it is, where the system has locks for that.
+
+    SQLite else folds it in then, by what it believes to be folded in already, and removes it.
+    """
+    with contextlib.ExitStack() as stack:
+        # Closed last of all, or it would take SQLite's locks with it. A file that is gone needs no lock.
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("rb", buffering=0))
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                # Of the handle, not of the process: so it stands in the way of SQLite's lock for closing.
+                lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+        yield
 
 
 @contextlib.contextmanager

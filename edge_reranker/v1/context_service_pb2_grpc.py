@@ -115,14 +115,17 @@ class ContextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Streams everything stored of a namespace, as JSON lines. Owner scope. Comes with a later version.
+        """Streams all of a namespace that cannot be made again, as JSON lines, as it was at one moment: events with their
+        items in the order in which they arrived, and logged rankings. UNAVAILABLE at the end if something was forgotten
+        meanwhile: then it is void. Works on 4 exports and imports at once, besides the 64. Owner scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Import(self, request_iterator, context):
-        """Takes back what Export gave. Owner scope. Comes with a later version.
+        """Takes back what Export gave, all of it or, for the first bad line, nothing; answers once it is durable. Events
+        and rankings whose ids are known are left as they are. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ from edge_reranker_quantize.variants import REFERENCE, Source
 
 N_REQUESTS = 200
 N_ROUNDS = 5
+LEAST_REQUESTS = 30
+_BESIDE = 30  # requests' worth of noise and divergence
+_SHARE = 0.85  # of the time left: speeds were taken in another minute than that in which requests are read
 _N_STREAM = 4_096
 _LOAD_MS = 600_000.0
 
@@ -92,24 +96,29 @@ def measure(
     variants: Mapping[str, Path],
     subject: Subject,
     say: Say,
+    deadline: Deadline,
     *,
     n_requests: int = N_REQUESTS,
     n_rounds: int = N_ROUNDS,
 ) -> Report:
     """Speed in ``n_rounds`` rounds over all variants in turn, then each one's rankings.
 
-    Raises EngineDied, FailedPrecondition for a log that asks nothing.
+    A scorer's rankings are of as many of ``n_requests`` requests as all variants have the time for before
+    the deadline, and of ``LEAST_REQUESTS`` however late it is. Raises EngineDied, FailedPrecondition for a
+    log that asks nothing.
     """
     clock, machine = clocked(variants, subject)
     baseline = PUBLISHED if source.has_published else REFERENCE
     for at in range(n_rounds):
         say(f"speed, round {at + 1} of {n_rounds}")
         clock.round(variants)
-    ranked = ranker(variants, subject, n_requests)
+    speeds = {name: clock.of(name, baseline) for name in variants}
+    say(f"rankings of the reference, {REFERENCE}")
+    ranked = ranker(variants, subject, n_requests, enough=_in_time(speeds, deadline))
     found = []
     for name, path in variants.items():
         say(f"rankings of {name}")
-        found.append(ranked.measured(name, path, clock.of(name, baseline)))
+        found.append(ranked.measured(name, path, speeds[name]))
     return Report(
         source.name,
         subject.role,
@@ -121,6 +130,22 @@ def measure(
         n_rounds,
         tuple(found),
     )
+
+
+def _in_time(speeds: Mapping[str, Speed], deadline: Deadline) -> of_scorer.Enough:
+    """Whether the reference has read as many requests as there is time for, if every variant reads them."""
+    longest = max(speeds[REFERENCE].prefill)
+    # The reference reads twice: now, and as one of the variants.
+    cost = 1 + sum(speeds[REFERENCE].prefill[longest] / each.prefill[longest] for each in speeds.values())
+    share_s = _SHARE * deadline.remaining_ms() / 1000 / cost
+    times_s: list[float] = []
+
+    def enough(scores: Sequence[Float]) -> bool:
+        times_s.append(time.monotonic())
+        pace_s = (times_s[-1] - times_s[0]) / max(1, len(times_s) - 1)
+        return len(scores) >= max(LEAST_REQUESTS, share_s / max(pace_s, 1e-6) - _BESIDE)
+
+    return enough
 
 
 def clocked(variants: Mapping[str, Path], subject: Subject) -> tuple[Clock, Machine]:
@@ -150,29 +175,40 @@ def n_asked(subject: Subject, most: int) -> int:
 
 
 def ranker(
-    variants: Mapping[str, Path], subject: Subject, n_requests: int, n_most: int = 0
+    variants: Mapping[str, Path],
+    subject: Subject,
+    n_requests: int,
+    n_most: int = 0,
+    enough: of_scorer.Enough | None = None,
 ) -> OfScorer | OfEncoder:
     """What compares a variant's rankings with the reference's."""
     if subject.role == "encoder":
         return OfEncoder(variants[REFERENCE], subject)
-    return OfScorer(variants[REFERENCE], subject, n_requests, max(n_requests, n_most))
+    return OfScorer(variants[REFERENCE], subject, n_requests, max(n_requests, n_most), enough)
 
 
 class OfScorer:
     """Requests read by the reference once, as many as anybody needs, then by any variant."""
 
-    def __init__(self, reference: Path, subject: Subject, n_requests: int, n_most: int) -> None:
-        """``n_requests`` to begin with, ``n_most`` for who has to look closer."""
+    def __init__(
+        self,
+        reference: Path,
+        subject: Subject,
+        n_requests: int,
+        n_most: int,
+        enough: of_scorer.Enough | None = None,
+    ) -> None:
+        """``n_requests`` to begin with, fewer if it is ``enough``; ``n_most`` for who has to look closer."""
         self._path, self._n_threads = reference, subject.n_threads
         self._asked = workload.requests(subject.data, n_most)
         if not self._asked:
             raise FailedPrecondition("the log has no later user who likes anything: nothing can be asked")
-        self.n_requests = min(n_requests, len(self._asked))
         self.n_most = len(self._asked)
         engine = of_scorer.start(reference, self._n_threads)
         try:
             self._prompts = workload.prompts(engine, self._asked)
-            self.reference = self._read(engine, 0, self.n_requests)
+            self.reference = self._read(engine, 0, n_requests, enough)
+            self.n_requests = len(self.reference.users)
         finally:
             engine.close()
         self._next: Float | None = None

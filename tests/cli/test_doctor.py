@@ -66,7 +66,7 @@ def test_a_damaged_page_is_found(run: Run, filled: Path) -> None:
     found, last = _look(run)
     assert found["store"]["ok"] is False
     assert f"page {page + 1}" in str(found["store"]["detail"])
-    assert last == f"Next: put back a backup of {filled}, or move {path} away to start empty"
+    assert last == f"Next: run `edge-reranker backup restore`, or move {path} away to start empty"
     assert path.read_bytes() == damaged
 
 
@@ -84,7 +84,8 @@ def test_a_lost_key_is_found_and_none_is_made(run: Run, filled: Path) -> None:
     (filled / "key").unlink()
     found, last = _look(run)
     assert found["key"]["ok"] is found["store"]["ok"] is False
-    assert last == f"Next: put back {filled / 'key'}, or move {filled / 'store.db'} away to start empty"
+    way_out = f"run `edge-reranker key import FILE`, or move {filled / 'store.db'} away to start empty"
+    assert last == f"Next: put back {filled / 'key'}, {way_out}"
     assert not (filled / "key").exists()
 
 

@@ -54,8 +54,9 @@ def test_a_report_has_every_variant_and_a_plot(run: Run, folder: Path, asked: tu
     assert coarse.divergence.mean > 10 * fine.divergence.mean > 0
     for each in report.variants:
         assert each.noise is not None
-        exact = each.type != "published"  # which is in single precision, and rounds by its batches
-        assert each.noise.isolated <= (0 if exact else 1e-5), "the same bits alone and beside others"
+        # Single and half precision round by what is beside: 11 of 480 scores moved, none of Q8_0 or Q4_0.
+        exact = each.type in ("Q8_0", "Q4_0")
+        assert each.noise.isolated <= (0 if exact else 1e-4), "the same bits alone and beside others"
         assert each.speed.load_s > 0
         assert each.speed.resident_bytes > 10_000_000
         assert all(speed > 0 for speed in each.speed.prefill.values())
@@ -63,6 +64,13 @@ def test_a_report_has_every_variant_and_a_plot(run: Run, folder: Path, asked: tu
     words = [node.text for node in ElementTree.parse(out / "plot.svg").iter() if node.tag.endswith("text")]
     assert set(TYPES) <= set(words)
     assert all(name in found.stdout for name in TYPES)
+
+
+def test_a_report_in_a_hurry_asks_less_but_enough_for_intervals(run: Run, asked: tuple[str, ...]) -> None:
+    more = ("--types", "F16", "--requests", "60", "--rounds", "1", "--max-minutes", "0.001", "--json")
+    found = run("quantize", "measure", *asked, *more)
+    assert found.returncode == 0, found.stderr
+    assert msgspec.json.decode(found.stdout, type=Report).n_requests == 30
 
 
 def test_an_unknown_type_is_told_with_those_there_are(run: Run, asked: tuple[str, ...]) -> None:
@@ -89,7 +97,7 @@ def picked(run: Run, asked: tuple[str, ...], *more: str) -> tuple[int, Choice]:
 
 
 def test_what_ranks_otherwise_is_not_picked_however_fast(run: Run, asked: tuple[str, ...]) -> None:
-    code, choice = picked(run, asked)
+    code, choice = picked(run, asked, "--types", "F16,BF16,Q8_0,Q4_0")
     assert code == 0
     assert choice.n_requests == 200
     of = {each.type: each for each in choice.tried}
@@ -110,13 +118,13 @@ def test_what_ranks_otherwise_is_not_picked_however_fast(run: Run, asked: tuple[
 
 
 def test_nothing_is_picked_that_takes_too_much_memory(run: Run, asked: tuple[str, ...]) -> None:
-    code, choice = picked(run, asked, "--memory-mb", "1")
+    code, choice = picked(run, asked, "--types", "F16,Q8_0", "--memory-mb", "1")
     assert (code, choice.picked) == (4, "")
     assert {each.verdict for each in choice.tried} == {"its worker takes more than 1 MB"}
 
 
 def test_nothing_is_picked_when_no_time_is_left(run: Run, asked: tuple[str, ...]) -> None:
-    code, choice = picked(run, asked, "--max-minutes", "0.001")
+    code, choice = picked(run, asked, "--types", "F16,Q8_0", "--max-minutes", "0.001")
     assert (code, choice.picked) == (4, "")
     assert {each.verdict for each in choice.tried} == {"no time was left for it"}
 
@@ -125,6 +133,12 @@ def test_a_model_that_nobody_would_look_up_can_only_be_tried(run: Run, asked: tu
     found = run("quantize", "pick", *asked)
     assert found.returncode == 2
     assert "use --dry-run" in found.stderr
+
+
+def test_an_unknown_type_is_no_choice(run: Run, asked: tuple[str, ...]) -> None:
+    found = run("quantize", "pick", *asked, "--dry-run", "--types", "Q8_0,q9")
+    assert found.returncode == 2
+    assert found.stderr.startswith("Error: --types: 'q9'; there are ")
 
 
 def test_a_log_that_asks_too_little_is_told(run: Run, folder: Path, tmp_path: Path) -> None:

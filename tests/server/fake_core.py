@@ -13,6 +13,7 @@ from edge_reranker.errors import InvalidArgument, NotFound
 from edge_reranker.types import (
     Event,
     Forgotten,
+    LoggedRanking,
     Model,
     ModelState,
     Ranking,
@@ -49,6 +50,8 @@ class FakeCore:
     deadlines: list[Deadline] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
     forgets: list[tuple[str, Selector, bool]] = field(default_factory=list)
+    logged: dict[str, list[LoggedRanking]] = field(default_factory=dict)
+    imports: list[FakeImport] = field(default_factory=list)
     streams_closed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -102,6 +105,14 @@ class FakeCore:
             self.stored[namespace] = [event for event in kept if event not in gone]
         return Forgotten(len(gone), len(gone), remaining_digest="ab" * 32)
 
+    def export(self, namespace: str) -> Iterator[list[Event | LoggedRanking]]:
+        self.before(Deadline())
+        yield from ([event] for event in self.stored.get(namespace, []))
+        yield from ([logged] for logged in self.logged.get(namespace, []))
+
+    def importing(self, namespace: str) -> FakeImport:
+        return FakeImport(self, namespace)
+
     pack_id = "films-1"
 
     def models(self) -> Sequence[Model]:
@@ -119,6 +130,29 @@ class FakeCore:
         self.deadlines.append(deadline)
         self.before(deadline)
         return True
+
+
+class FakeImport:
+    """Keeps what it is given in a list until it is finished."""
+
+    def __init__(self, core: FakeCore, namespace: str) -> None:
+        self.core, self.namespace = core, namespace
+        self.kept: list[Event | LoggedRanking] = []
+        self.closed = False
+        core.imports.append(self)
+
+    def add(self, line: int, record: Event | LoggedRanking) -> None:
+        self.core.before(Deadline())
+        self.kept.append(record)
+
+    def finish(self) -> Recorded:
+        self.core.before(Deadline())
+        logged = [each for each in self.kept if isinstance(each, LoggedRanking)]
+        self.core.logged.setdefault(self.namespace, []).extend(logged)
+        return self.core.record(self.namespace, [each for each in self.kept if isinstance(each, Event)])
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def until_deadline(deadline: Deadline) -> None:

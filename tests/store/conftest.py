@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 
 from edge_reranker.store import Store
 from edge_reranker.types import Event, EventType, Item
+from tests.store.parts import disk
 
 MakeEvent = Callable[..., Event]
 
@@ -41,29 +38,12 @@ def make_event() -> MakeEvent:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    with _disk(tmp_path / "disk", "1m") as place:
+    with disk(tmp_path / "disk", "1m") as place:
         yield place
 
 
 @pytest.fixture
 def larger_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MiB: the reserve has room, and twice as much is left."""
-    with _disk(tmp_path / "disk", "40m") as place:
+    with disk(tmp_path / "disk", "40m") as place:
         yield place
-
-
-@contextlib.contextmanager
-def _disk(place: Path, size: str) -> Iterator[Path]:
-    place.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if not sys.platform.startswith("linux") or mount is None or umount is None:
-        pytest.skip("needs Linux and mount")
-    made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if made.returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        yield place
-    finally:
-        subprocess.run([umount, str(place)], check=True)

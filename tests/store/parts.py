@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +43,21 @@ def fill_up(disk: Path) -> Path:
         while True:
             f.write(b"\0" * 4096)
     return ballast
+
+
+@contextlib.contextmanager
+def disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own at ``place``; skips the test where nothing may be mounted."""
+    place.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if not sys.platform.startswith("linux") or mount is None or umount is None:
+        pytest.skip("needs Linux and mount")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield place
+    finally:
+        subprocess.run([umount, str(place)], check=True)

@@ -39,7 +39,9 @@ def test_only_the_owner_can_open_anything_under_any_umask(
             modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in data_dir.iterdir()}
     finally:
         os.umask(old)
-    assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "key", "reserve"), 0o600)
+    assert modes == dict.fromkeys(
+        ("store.db", "store.db-wal", "store.db-shm", "key", "key-check", "reserve"), 0o600
+    )
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
 
 
@@ -121,7 +123,7 @@ def test_no_file_holds_what_the_user_did_in_plain(data_dir: Path) -> None:
         assert store.context(CANARY).events[0].query == CANARY
         held = {p.name: p.read_bytes() for p in data_dir.iterdir()}
     held |= {p.name + " closed": p.read_bytes() for p in data_dir.iterdir()}
-    assert len(held) == 8
+    assert len(held) == 10
     assert [name for name, data in held.items() if CANARY.encode() in data] == []
     assert b"SQLite format" not in held["store.db closed"]
 
@@ -158,7 +160,7 @@ def test_a_crash_while_the_store_was_made_is_made_good(data_dir: Path, left: byt
     with Store.open(data_dir, key_source="file") as store:
         assert store.counts("app")["events"] == 1
         assert store.check() == []
-    assert sorted(p.name for p in data_dir.iterdir()) == ["key", "reserve", "store.db"]
+    assert sorted(p.name for p in data_dir.iterdir()) == ["key", "key-check", "reserve", "store.db"]
 
 
 @pytest.mark.parametrize("keep", ["empty", "gone"])

@@ -167,9 +167,8 @@ def test_a_dry_run_says_what_the_real_one_does_and_writes_nothing(
     store.record("app", [make_event(1), make_event(2), make_event(3, "i1")])
     store.put_vectors("app", "pack", [("h", "i2", b"2")])
     _log(store, "app", _ranking("r", "i1"))
-    backup = store.path.with_name("backups") / "1.db"
-    backup.parent.mkdir()
-    backup.write_bytes(b"old")
+    store.back_up()
+    backup = store.backups.list()[0].path
     for selector in (
         Selector(event_id="e1"),
         Selector(tag="drama"),
@@ -238,15 +237,10 @@ def test_a_few_events_are_found_and_removed_by_index(
 
 
 def test_copies_of_the_store_go_with_every_forget(store: Store, make_event: MakeEvent) -> None:
-    folder = store.path.parent
-    for name in ("backups", "quarantine"):
-        (folder / name).mkdir()
-    (folder / "backups" / "1.db").touch()
-    (folder / "quarantine" / "1").mkdir()
-    (folder / "quarantine" / "1" / "store.db").touch()
     store.record("app", [make_event(1)])
-    assert store.forget("app", Selector(event_id="e1")).backups == 2
-    assert not [*(folder / "backups").iterdir(), *(folder / "quarantine").iterdir()]
+    store.back_up()
+    assert store.forget("app", Selector(event_id="e1")).backups == 1
+    assert store.backups.list() == []
 
 
 def test_a_forgotten_event_can_be_recorded_anew(store: Store, make_event: MakeEvent) -> None:

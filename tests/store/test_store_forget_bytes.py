@@ -90,8 +90,8 @@ def _forget_and_look(folder: Path, seed: int) -> tuple[set[str], set[str]]:
     data_dir = folder / "data"
     with Store.open(data_dir, key_source="file") as store:
         events = _fill(store, seed)
-        (data_dir / "backups").mkdir()
-        (data_dir / "backups" / "1.db").write_bytes(events[0].event_id.encode())
+        (data_dir / "backups").mkdir(exist_ok=True)
+        (data_dir / "backups" / "000001-20260101T000000Z.db").write_bytes(events[0].event_id.encode())
         store._writer.alone(checkpoint)
         gone = _most_copied(events, pages.plain(data_dir))
         for selector in _selectors(gone):
@@ -121,7 +121,8 @@ def test_without_rewriting_the_pages_bytes_would_be_left(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from edge_reranker.store import Store, copies, erasure, forget, promises
+from edge_reranker.store import Store, erasure, promises
+from edge_reranker.store.care import Care
 from edge_reranker.types import Event, EventType, Item, Selector, Span
 data_dir, module, name = Path(sys.argv[1]), *sys.argv[2:4]
 call, parts = int(sys.argv[4]), sys.argv[5] == "parts"
@@ -130,12 +131,12 @@ def like(id_, at_s, *item): return Event(id_, EventType.LIKE, at_s, Item(*item))
 marked = [like(f"CANARY{n}", n + 1.0, f"i{n}", "CANARY" + "x" * 3000) for n in range(40)]
 store.record("app", [*marked, like("stays", 99.0, "j")])
 store._writer.alone(erasure.checkpoint)
-(data_dir / "backups").mkdir()
-(data_dir / "backups" / "1.db").write_bytes(b"CANARY")
+(data_dir / "backups").mkdir(exist_ok=True)
+(data_dir / "backups" / "000001-20260101T000000Z.db").write_bytes(b"CANARY")
 if parts:
     erasure._PART_ROWS = 10
     erasure.Erasure._with_room = lambda self, db, reserve: self._without_room(db)
-where = {"copies": copies, "erasure": erasure, "promises": promises}[module]
+where = {"care": Care, "erasure": erasure, "promises": promises}[module]
 real, n = getattr(where, name), 0
 def killing(*args):
     global n
@@ -153,13 +154,13 @@ store.forget("app", selector)
 """
 
 POINTS = {
-    "before the copies are removed": ("copies", "purge", 1, "whole"),
+    "before the copies are removed": ("care", "remove_copies", 1, "whole"),
     "before the log is emptied": ("erasure", "checkpoint", 1, "whole"),
     "before the promise is struck out": ("promises", "strike", 1, "whole"),
     "before the log is emptied again": ("erasure", "checkpoint", 2, "whole"),
     "after the first part": ("erasure", "checkpoint", 2, "parts"),
     "after the third part": ("erasure", "checkpoint", 4, "parts"),
-    "after the last part": ("copies", "purge", 1, "parts"),
+    "after the last part": ("care", "remove_copies", 1, "parts"),
 }
 UNFINISHED = [point for point in POINTS if not point.endswith(("struck out", "again"))]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from edge_reranker.v1 import (
     context_service_pb2,
@@ -22,6 +23,7 @@ from edge_reranker_client.transport import Transport, given_path
 _WARMUP_S = 60.0
 _LOAD_S = 130.0  # a minute for the self-test, and one for the longest call on the model before
 _HEALTH_S = 2.0
+_TRANSFER_S = 24 * 3600.0  # as long as it goes on: a million events take minutes, more on a slow board
 
 
 class EdgeReranker:
@@ -157,6 +159,30 @@ class EdgeReranker:
         }
         request = messages.forget_request(selector, namespace=namespace, dry_run=dry_run)
         return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
+
+    def export(self, *, namespace: str = "", timeout_s: float = _TRANSFER_S) -> Iterator[bytes]:
+        """All that cannot be made again, as JSON lines for ``import_``, in pieces. Owner only.
+
+        Keep it only if the loop ends by itself: on ServiceUnavailable or StoreBusy it is not whole.
+        ``namespace`` is whose, else the token's own.
+        """
+        request = messages.request(context_service_pb2.ExportRequest, namespace=namespace)
+        for answer in self._transport.stream(self._context.Export, request, timeout_s=timeout_s):
+            yield answer.chunk
+
+    def import_(
+        self, chunks: Iterable[bytes] | BinaryIO, *, namespace: str = "", timeout_s: float = _TRANSFER_S
+    ) -> Recorded:
+        """Takes back what ``export`` gave, cut anywhere, or an open file: all of it or nothing. Owner only.
+
+        What is known already is left as it is and counted. Raises InvalidArgument, which names the line, and
+        whatever ``chunks`` raises.
+        """
+        kind = context_service_pb2.ImportRequest
+        first = messages.request(kind, namespace=namespace)
+        requests = itertools.chain([first], (kind(chunk=piece) for piece in messages.pieces(chunks)))
+        answer = self._transport.send(self._context.Import, requests, timeout_s=timeout_s)
+        return Recorded(answer.recorded, answer.duplicates)
 
     def models(self, *, timeout_s: float | None = None) -> list[Model]:
         """The models on this device. Owner only."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,6 +26,8 @@ Moment = datetime.datetime | float
 PolicyLike = records.Policy | Mapping[str, Any] | rerank_service_pb2.Policy
 
 _LONE = explain.LONE
+_PIECE_BYTES = 256 * 1024
+_PIECES = "bytes in pieces, or an open binary file"
 _TIMINGS = tuple(field.name for field in dataclasses.fields(records.Timings))
 
 
@@ -48,6 +50,21 @@ def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
         return [event(each) for each in things]
     except explain.ODD:
         raise explain.several("events", records.Event, things, _CONVERTERS) from None
+
+
+def pieces(given: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
+    """Bytes as they come, large ones in parts; raises InvalidArgument for what is none."""
+    read = getattr(given, "read", None)
+    if read is not None:
+        # Not line by line: a line can have any length.
+        given = iter(lambda: read(_PIECE_BYTES), b"")
+    if isinstance(given, _LONE) or not isinstance(given, Iterable):
+        raise explain.bad("chunks", given, _PIECES)
+    for piece in given:
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise explain.bad("chunks", piece, _PIECES)
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield bytes(piece[start : start + _PIECE_BYTES])
 
 
 def policy(given: PolicyLike) -> rerank_service_pb2.Policy:

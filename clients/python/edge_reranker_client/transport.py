@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,6 +109,34 @@ class Transport:
         finally:
             call.cancel()
 
+    def send(self, method: Any, requests: Iterable[Message], *, timeout_s: float) -> Any:
+        """The answer to many requests, never retried; raises what ``requests`` raises."""
+        begun = threading.Event()
+        failed: list[BaseException] = []
+
+        def guarded() -> Iterator[Message]:
+            # In gRPC's thread, which would tell of an error on stderr. The stream is cancelled, not ended:
+            # its end would say that this was all.
+            try:
+                yield from requests
+            except GeneratorExit:  # it was refused before its end, and gRPC wants no more of it
+                raise
+            except BaseException as error:
+                failed.append(error)
+                begun.wait()
+                call.cancel()
+
+        call = self._made(method.future, guarded(), _seconds(timeout_s))
+        begun.set()
+        try:
+            return call.result()
+        except grpc.FutureCancelledError:
+            raise failed[0] from None
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+        finally:
+            call.cancel()
+
     def serving(self, timeout_s: float) -> bool:
         """Whether the standard health service says SERVING."""
         timeout_s = _seconds(timeout_s)
@@ -124,7 +153,7 @@ class Transport:
             except grpc.RpcError:
                 return False
 
-    def _made(self, method: Call, request: Message, timeout_s: float) -> Any:
+    def _made(self, method: Call, request: object, timeout_s: float) -> Any:
         try:
             return method(request, timeout=timeout_s, metadata=self._metadata())
         except ValueError:  # what gRPC raises for a channel that was closed, also in between
@@ -159,9 +188,10 @@ class Transport:
             raise Unauthenticated(f"{self._token_file} holds no token; delete it and start the service again")
         return token
 
-    def _error(self, error: grpc.RpcError, request: Message) -> EdgeRerankerError:
+    def _error(self, error: grpc.RpcError, request: Message | None = None) -> EdgeRerankerError:
         made = from_rpc(error, str(self.socket))
-        if isinstance(made, Overloaded) and (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
+        size = 0 if request is None else request.ByteSize()
+        if isinstance(made, Overloaded) and size > MAX_MESSAGE_BYTES:
             made = InvalidArgument(
                 f"request: {size:,} bytes are too many, at most {MAX_MESSAGE_BYTES:,} can be sent; "
                 "give fewer at a time, or shorter texts"

@@ -1,0 +1,100 @@
+"""Reading out all of a namespace that cannot be made again, page by page, as it was at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from sqlite_utils import Database
+
+from edge_reranker.errors import StoreBusy
+from edge_reranker.store import events, rankings
+from edge_reranker.types import Event, LoggedRanking
+
+_T = TypeVar("_T")
+
+_PAGE_EVENTS = 500
+# Of texts: a page of large events has fewer.
+_PAGE_BYTES = 512 * 1024
+
+# By arrival, which tells events of one moment apart. The index by time would need a sort of all rows.
+_EVENTS = (
+    f"SELECT e.seq, {events.COLUMNS} FROM events AS e NOT INDEXED LEFT JOIN items AS i ON i.id = e.item "  # noqa: S608
+    "WHERE e.namespace = ? AND e.seq > ? AND e.seq <= ? ORDER BY e.seq LIMIT ?"
+)
+
+
+class Read(Protocol):
+    """Runs a function on a connection that sees one state of the database, and ends that read with it."""
+
+    def __call__(self, query: Callable[[Database], _T], /) -> _T:
+        """What the function returns."""
+        ...
+
+
+def pages(read: Read, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+    """Events in the order in which they arrived, then rankings, the newest first.
+
+    Each page is a read of its own, so that no reader, however slow, keeps the log from being folded in, nor a
+    forget from emptying it. It comes to one snapshot all the same, because rows are never changed: what
+    arrives later has higher numbers and is left out, and if anything was removed, the end raises StoreBusy.
+    """
+    start = read(lambda db: _begin(db, namespace))
+    last, n_events = 0, 0
+    while last < start.last_event:
+        found = read(lambda db, after=last: _event_page(db, namespace, after, start.last_event))  # type: ignore[misc]
+        if not found:
+            break
+        last, n_events = found[-1][0], n_events + len(found)
+        yield [event for _, event in found]
+    given: set[int] = set()
+    for rowid in start.rankings:
+        logged = read(lambda db, rowid=rowid: rankings.at(db, namespace, rowid))  # type: ignore[misc]
+        if logged is not None:
+            given.add(rowid)
+            yield [logged]
+    if n_events != start.n_events or not read(lambda db: _unchanged(db, namespace, start, given)):
+        raise StoreBusy("something was forgotten while it was exported; export again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    last_event: int
+    n_events: int
+    rankings: tuple[int, ...]
+
+
+def _begin(db: Database, namespace: str) -> _Start:
+    row = db.conn.execute(
+        "SELECT seq FROM events NOT INDEXED WHERE namespace = ? ORDER BY seq DESC LIMIT 1", (namespace,)
+    ).fetchone()
+    last = int(row[0]) if row else 0
+    return _Start(last, _count(db, namespace, last), tuple(rankings.places(db, namespace)))
+
+
+def _event_page(db: Database, namespace: str, after: int, last: int) -> list[tuple[int, Event]]:
+    found: list[tuple[int, Event]] = []
+    size_bytes = 0
+    for row in db.conn.execute(_EVENTS, (namespace, after, last, _PAGE_EVENTS)):
+        found.append((row[0], events.decode(row[1:])))
+        size_bytes += sum(len(value.encode()) for value in row if isinstance(value, str))
+        if size_bytes > _PAGE_BYTES:
+            break
+    return found
+
+
+def _unchanged(db: Database, namespace: str, start: _Start, given: set[int]) -> bool:
+    """Whether all that was there at the start was given and is still there.
+
+    The oldest rankings go by themselves, at any time: of those, any number may be missing.
+    """
+    left = rankings.places(db, namespace)
+    kept_from = rankings.oldest_kept(left)
+    must = {rowid for rowid in start.rankings if rowid >= kept_from}
+    return _count(db, namespace, start.last_event) == start.n_events and must <= given and must <= set(left)
+
+
+def _count(db: Database, namespace: str, last: int) -> int:
+    sql = "SELECT count(*) FROM events WHERE namespace = ? AND seq <= ?"
+    return int(db.conn.execute(sql, (namespace, last)).fetchone()[0])
