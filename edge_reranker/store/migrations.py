@@ -83,14 +83,11 @@ def _prefix(db: Database) -> None:
     )
 
 
-def _ranking_history(db: Database) -> None:
+def _forgetting(db: Database) -> None:
     # The number of the newest event when the ranking was logged, of whomever. What is there already may have
     # been made with any event that is there.
     db.execute("ALTER TABLE rankings ADD COLUMN newest_event INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE rankings SET newest_event = (SELECT ifnull(max(seq), 0) FROM events)")
-
-
-def _forgets(db: Database) -> None:
     # A row while a forget is being carried out. With a selector (JSON, for events up to the number ``until``)
     # rows may still have to go, else only what is beside the tables: the log, backups.
     db.execute(
@@ -105,8 +102,7 @@ def _forgets(db: Database) -> None:
 
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
-MIGRATIONS(name="0003_ranking_history")(_ranking_history)
-MIGRATIONS(name="0004_forgets")(_forgets)
+MIGRATIONS(name="0003_forgetting")(_forgetting)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

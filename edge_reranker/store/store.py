@@ -107,7 +107,9 @@ class Store:
         store = cls(path, started, kept=backups)
         # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
         with contextlib.suppress(StoreFull, StoreBusy):
-            if store._read(promises.unfinished):
+            with faults.translated(path), contextlib.closing(open_database(path, started.key)) as db:
+                cut_off = promises.unfinished(db)
+            if cut_off:
                 store._erase(None)
         return store
 

@@ -233,8 +233,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(data_dir: Path) -> None:
     steps = Migrations("edge-reranker")
     steps(name="0001_events_items_vectors_rankings")(migrations._first)
     steps(name="0002_prefixes")(migrations._prefix)
-    steps(name="0003_ranking_history")(migrations._ranking_history)
-    steps(name="0004_forgets")(migrations._forgets)
+    steps(name="0003_forgetting")(migrations._forgetting)
 
     def half(db: Database) -> None:
         db.execute("CREATE TABLE half (a)")
