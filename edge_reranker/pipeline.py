@@ -49,6 +49,7 @@ from edge_reranker.types import (
     Result,
     Retention,
     RetentionStatus,
+    Selector,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -159,36 +160,43 @@ class Pipeline:
         """A page of events, newest first, and where the next one starts."""
         return self._store.events(namespace, limit, page_token)
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Removes events and what was derived from them, here and in the store."""
-        with self._forgetting(namespace, self._store.readers(namespace)):
-            return self._store.forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Removes events and what was derived from them, here and in the store; the receipt.
+
+        With ``dry_run`` nothing is removed, and it is the receipt that there would be.
+        """
+        if dry_run:
+            return self._store.forget(namespace, selector, dry_run=True)
+        whose = None if selector.all_namespaces else [namespace]
+        with self._forgetting(whose, () if whose is None else self._store.readers(namespace)):
+            return self._store.forget(namespace, selector)
 
     @contextlib.contextmanager
-    def _forgetting(self, namespace: str, readers: Sequence[str]) -> Iterator[None]:
-        """While the store forgets in a namespace: memory does too, and so it does for its readers.
+    def _forgetting(self, whose: Sequence[str] | None, readers: Sequence[str]) -> Iterator[None]:
+        """While the store forgets in namespaces, None: in all: memory does too.
 
-        Without a namespace, what readers derived by a grant is all that goes.
+        Of ``readers``, only what they derived by a grant goes.
         """
         # First the epoch: from here on, no request or encoding that is under way stores anything. Memory
         # after the store, so that nothing is read back in between; also when the store failed half-way. And
         # the epoch once more: what began meanwhile may have read what was about to go.
         epochs = self._current.value.tiers.epochs
-        whose = [namespace, *readers] if namespace else readers
-        for each in whose:
-            epochs.end(each)
+
+        def end() -> Sequence[str]:
+            for each in (*(whose or ()), *readers):
+                epochs.end(each)
+            return epochs.end(None) if whose is None else whose
+
+        end()
         try:
             yield
         finally:
-            for each in whose:
-                epochs.end(each)
-            if namespace:
-                self._forget_in_memory(namespace)
+            ended = end()
+            for each in ended:
+                self._forget_in_memory(each)
             for reader in readers:
                 self._forget_in_memory(reader, lent=True)
-            for each in whose:
+            for each in (*ended, *readers):
                 # Decoding what is left overwrites, in the worker too, what was decoded of the forgotten.
                 self._prefill_soon(each)
 
@@ -204,7 +212,7 @@ class Pipeline:
         """Events went by the rule: what was made of them goes from memory too."""
         tiers = self._current.value.tiers
         if touched:
-            with self._forgetting(namespace, self._store.readers(namespace)):
+            with self._forgetting([namespace], self._store.readers(namespace)):
                 pass  # the store has forgotten already
         elif tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
@@ -277,7 +285,7 @@ class Pipeline:
     def delete_namespace(self, name: str) -> Forgotten:
         """Forgets everything in a namespace, and the namespace; what is under way in it keeps nothing."""
         self._current.value.tiers.epochs.close(name)
-        with self._forgetting(name, self._store.readers(name)):
+        with self._forgetting([name], self._store.readers(name)):
             return self._store.delete_namespace(name)
 
     def grant(self, source: str, reader: str) -> Grant:
@@ -288,7 +296,7 @@ class Pipeline:
 
     def revoke(self, source: str, reader: str) -> None:
         """Ends a grant, and forgets what was derived by it, here and in the store."""
-        with self._forgetting("", [reader]):
+        with self._forgetting([], [reader]):
             self._store.revoke(source, reader)
 
     def models(self) -> Sequence[Model]:

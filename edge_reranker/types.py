@@ -6,10 +6,13 @@ Those that a request has by the hundred are named tuples: made in a third of a f
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+
+from edge_reranker.errors import InvalidArgument
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -214,13 +217,50 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open span of time, ``from_s`` <= t < ``to_s``, in seconds since 1970 UTC."""
+
+    from_s: float = -math.inf
+    to_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which events to forget; exactly one of the fields is set, else InvalidArgument.
+
+    ``tag`` selects the events whose item had the tag then, in whatever case. ``all_namespaces`` is everything
+    of everybody, whatever namespace it is given with.
+    """
+
+    event_id: str = ""
+    item_id: str = ""
+    type: EventType | None = None
+    tag: str = ""
+    span: Span | None = None
+    everything: bool = False
+    all_namespaces: bool = False
+
+    def __post_init__(self) -> None:
+        given = (self.event_id, self.item_id, self.type, self.tag, self.span)
+        if sum(map(bool, given)) + self.everything + self.all_namespaces != 1:
+            names = "event_id, item_id, type, tag, time_range, all and all_namespaces"
+            raise InvalidArgument("selector", f"needs exactly one of {names}")
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The receipt of a forget: rows removed, by kind."""
+    """The receipt of a forget: what was removed, by kind, and ``remaining_digest`` of what was not.
+
+    See ``edge_reranker.store.digest`` for what that covers; it is empty after ``all_namespaces``.
+    """
 
     events: int = 0
     items: int = 0
     vectors: int = 0
     rankings: int = 0
+    prefixes: int = 0
+    backups: int = 0
+    remaining_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

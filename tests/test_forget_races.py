@@ -18,7 +18,7 @@ from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.ranking.profile import profile
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, Context, Event, EventType, Forgotten, RerankQuery
+from edge_reranker.types import Candidate, Context, Event, EventType, Forgotten, RerankQuery, Selector
 from tests.parts import N_DIMS, films, liked, small_pack
 
 T = TypeVar("T")
@@ -45,11 +45,9 @@ class SlowStore(Store):
             self.go_on.wait(10)
         return answer
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
         self.before_forget()
-        return super().forget(namespace, event_id=event_id, item_id=item_id, everything=everything)
+        return super().forget(namespace, selector, dry_run=dry_run)
 
 
 def listed(n: int) -> tuple[Candidate, ...]:
@@ -94,7 +92,7 @@ def after_forgetting_while_reading(folder: Path, *, late: bool, public: bool) ->
         store.before_forget = read if late else lambda: None
         if not late:
             read()
-        whole.forget("a", everything=True)
+        whole.forget("a", Selector(everything=True))
         store.go_on.set()
         reader.join(10)
         assert seen == [2 if public else 9], "they were there to be read"
@@ -155,7 +153,7 @@ def test_a_request_that_read_forgotten_events_leaves_neither_them_nor_their_tast
         reader.start()
         assert store.read.wait(10)
         store.hold = False
-        whole.forget("a", everything=True)
+        whole.forget("a", Selector(everything=True))
         store.go_on.set()
         reader.join(10)
         assert set(tiers) == {2}, "it was answered with what it had read"

@@ -13,7 +13,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.store import Store
-from edge_reranker.types import Event, EventType, Item, RerankQuery
+from edge_reranker.types import Event, EventType, Item, RerankQuery, Selector
 from tests.parts import films, liked, small_pack
 
 
@@ -98,9 +98,11 @@ def test_a_state_of_another_model_is_made_anew(tmp_path: Path) -> None:
         assert engine.decoded > 0
 
 
-@pytest.mark.parametrize("selector", [{"event_id": "Secret"}, {"item_id": "Secret"}, {"everything": True}])
+@pytest.mark.parametrize(
+    "selector", [Selector(event_id="Secret"), Selector(item_id="Secret"), Selector(everything=True)]
+)
 def test_what_is_forgotten_leaves_the_model_the_store_and_the_memory(
-    tmp_path: Path, selector: dict[str, str | bool]
+    tmp_path: Path, selector: Selector
 ) -> None:
     engine = FakeEngine()
     with service(tmp_path, engine) as whole:
@@ -110,7 +112,7 @@ def test_what_is_forgotten_leaves_the_model_the_store_and_the_memory(
         assert "Secret" in said(engine)
         whole._store.flush()
         assert whole._store.prefix_state() is not None
-        whole.forget("app", **selector)  # type: ignore[arg-type]
+        whole.forget("app", selector)
         settle(whole)
         assert "Secret" not in said(engine)
         whole._store.flush()
@@ -134,7 +136,7 @@ def test_a_users_state_is_not_kept_for_another(tmp_path: Path) -> None:
         whole.rerank("two", RerankQuery(films(3), query="film"), Deadline())
         whole.record("two", liked(1))
         settle(whole)
-        whole.forget("one", everything=True)
+        whole.forget("one", Selector(everything=True))
         settle(whole)
     with Store.open(tmp_path, key_source="file") as store:
         state = store.prefix_state()

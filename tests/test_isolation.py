@@ -22,7 +22,7 @@ from edge_reranker.pipeline import Pipeline
 from edge_reranker.scoring import CrossScorer, public, tier2
 from edge_reranker.scoring.kept import Kept
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, Event, EventType, Item, RerankQuery
+from edge_reranker.types import Candidate, Event, EventType, Item, RerankQuery, Selector
 from tests.parts import N_DIMS, film, films, liked, small_pack
 
 LONG = Deadline()
@@ -64,7 +64,7 @@ class Act:
     def of(self, whole: Pipeline, namespace: str, pack: Pack) -> object:
         """Does it; what the app gets for it, but for what is drawn anew each time."""
         if self.kind == "forget":
-            return whole.forget(namespace, item_id=f"f{self.numbers[0]}").events
+            return whole.forget(namespace, Selector(item_id=f"f{self.numbers[0]}")).events
         if self.kind == "list":
             page, token = whole.events(namespace, 3, "")
             return page, token, whole.events(namespace, 3, token)
@@ -172,7 +172,7 @@ def test_a_grant_lets_the_readers_order_go_by_the_sources_events(tmp_path: Path)
         # What follows from the source's events alone is the source's, so that it goes with those.
         assert whole.events("shop", 10, "") == ([], "")
         assert whole.rerank("news", RerankQuery(films(12)), LONG).results == renewed.results
-        whole.forget("news", everything=True)
+        whole.forget("news", Selector(everything=True))
         after = whole.rerank("shop", RerankQuery(films(12)), LONG)
         store.flush()
         assert after.results == before.results
@@ -227,7 +227,7 @@ def test_a_forget_in_the_source_equals_a_source_that_never_knew(tmp_path: Path) 
             whole.record("shop", liked(2))
             whole.record("news", liked(5, 7) if knew else liked(5))
             whole.rerank("shop", RerankQuery(films(12)), LONG)
-            whole.forget("news", event_id="e7")
+            whole.forget("news", Selector(event_id="e7"))
             orders.append(whole.rerank("shop", RerankQuery(films(12)), LONG).results)
     assert orders[0] == orders[1]
 

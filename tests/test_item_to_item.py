@@ -21,7 +21,7 @@ from edge_reranker.models.item_to_item import ItemToItem as Arrays
 from edge_reranker.models.pack import Pack
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking.item_to_item import ItemToItem
-from edge_reranker.types import EventType, RerankQuery
+from edge_reranker.types import EventType, RerankQuery, Selector
 from tests.parts import film, films, liked, pipeline, prior, small_pack
 
 LONG = Deadline()
@@ -101,9 +101,9 @@ def test_what_was_taken_back_or_forgotten_says_nothing(tmp_path: Path) -> None:
         hidden = dataclasses.replace(liked(30, at_s=2e9)[0], event_id="later", type=EventType.HIDE)
         whole.record("default", [hidden])
         assert order(whole)[0] == "f0"
-        whole.forget("default", event_id="later")
+        whole.forget("default", Selector(event_id="later"))
         assert order(whole)[0] == "f7"
-        whole.forget("default", item_id="f30")
+        whole.forget("default", Selector(item_id="f30"))
         assert order(whole)[0] == "f0"
 
 

@@ -29,6 +29,7 @@ from edge_reranker.types import (
     Policy,
     Ranking,
     RerankQuery,
+    Selector,
 )
 from tests.parts import N_DIMS, film, films, liked, pipeline, small_pack
 
@@ -121,7 +122,7 @@ def test_after_forgetting_everything_the_order_is_that_of_a_store_that_never_kne
     with pipeline(tmp_path, encoder=FakeEngine()) as whole:
         whole.record("a", liked(3, 7))
         assert ids(whole.rerank("a", RerankQuery(films(20)), LONG)) != served(20)
-        receipt = whole.forget("a", everything=True)
+        receipt = whole.forget("a", Selector(everything=True))
         assert receipt.events == 2
         assert ids(whole.rerank("a", RerankQuery(films(20)), LONG)) == served(20)
 
@@ -134,7 +135,7 @@ def test_after_forgetting_one_event_the_order_is_that_of_the_others(tmp_path: Pa
         one.record("a", liked(3, 7))
         two.record("a", liked(3))
         one.rerank("a", RerankQuery(films(20)), LONG)
-        one.forget("a", event_id="e7")
+        one.forget("a", Selector(event_id="e7"))
         expected = ids(two.rerank("a", RerankQuery(films(20)), LONG))
         assert ids(one.rerank("a", RerankQuery(films(20)), LONG)) == expected
 
@@ -278,7 +279,7 @@ def test_nothing_that_was_under_way_is_stored_after_a_forget(tmp_path: Path, que
         time.sleep(0.3)
         store.flush()
         assert store.counts("a")["vectors"] > 0, "the request is under way"
-        whole.forget("a", everything=True)
+        whole.forget("a", Selector(everything=True))
         request.join(10)
         time.sleep(0.3)
         store.flush()

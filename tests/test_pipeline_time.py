@@ -12,7 +12,7 @@ import pytest
 from edge_reranker.deadline import Deadline, Pace
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.pipeline import Pipeline
-from edge_reranker.types import Candidate, DegradedReason, Item, RerankQuery
+from edge_reranker.types import Candidate, DegradedReason, Item, RerankQuery, Selector
 from tests.parts import films, liked, pipeline
 
 LONG = Deadline()
@@ -102,7 +102,7 @@ def test_what_was_not_read_yet_is_not_read_after_a_forget(tmp_path: Path) -> Non
         with busy(whole):
             whole.rerank("a", RerankQuery(films(30)), Deadline.after_ms(0))
             whole.rerank("b", RerankQuery(films(3)), Deadline.after_ms(0))
-            whole.forget("a", everything=True)
+            whole.forget("a", Selector(everything=True))
             assert engine.encoded == 0
         assert settled(engine, 3 + 1)  # b's, and the busy one's
 

@@ -12,7 +12,7 @@ from edge_reranker.engine import Stop
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Pack
-from edge_reranker.types import Candidate, DegradedReason, Item, Ranking, RerankQuery
+from edge_reranker.types import Candidate, DegradedReason, Item, Ranking, RerankQuery, Selector
 from tests.parts import N_DIMS, film, films, liked, pipeline, prior, small_pack
 
 # Nothing but the last one's text has anything to do with it, and no word of it is one of BM25's.
@@ -62,7 +62,7 @@ def test_a_forgotten_user_has_asked_nothing(tmp_path: Path) -> None:
         search(whole, user="one")
         search(whole, user="other")
         before = engine.encoded
-        whole.forget("one", everything=True)
+        whole.forget("one", Selector(everything=True))
         search(whole, user="other")
         assert engine.encoded == before
         search(whole, user="one")

@@ -19,7 +19,7 @@ from edge_reranker.models.pack import AdapterFile, Pack
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.scoring import Serving, Tiers
 from edge_reranker.store import Store
-from edge_reranker.types import DegradedReason, Model, ModelState, RerankQuery
+from edge_reranker.types import DegradedReason, Model, ModelState, RerankQuery, Selector
 from tests.parts import films, liked, small_pack
 
 LONG = Deadline()
@@ -176,11 +176,11 @@ def test_a_request_that_began_before_swap_and_forget_stores_nothing(shop: Shop) 
         swap.start()
         while pipeline._current.value.tiers.model != "second":
             time.sleep(0.01)
-        pipeline.forget("a", everything=True)
+        pipeline.forget("a", Selector(everything=True))
         list(answers)
         swap.join(5)
-        assert pipeline.forget("a", everything=True).rankings == 0
-        assert pipeline.forget("a", everything=True).vectors == 0
+        assert pipeline.forget("a", Selector(everything=True)).rankings == 0
+        assert pipeline.forget("a", Selector(everything=True)).vectors == 0
 
 
 def test_without_a_way_to_load_it_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import click
 from edge_reranker.cli import options, protojson
 from edge_reranker.cli.plain import plain
 from edge_reranker.errors import InvalidArgument
+from edge_reranker.types import EventType
 from edge_reranker.v1 import context_service_pb2, types_pb2
 from edge_reranker_client import errors as client_errors
 from edge_reranker_client import messages
@@ -81,43 +83,83 @@ def events(limit: int, as_json: bool, **flags: Any) -> None:
                 return
 
 
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A moment in ISO 8601; without a zone it is UTC, as ``events`` prints it."""
+
+    name = "MOMENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The moment; fails for what is none."""
+        try:
+            return messages.timestamp(datetime.datetime.fromisoformat(value))
+        except (ValueError, ArithmeticError):
+            self.fail(f"{value!r} is no moment; write 2026-01-31 or 2026-01-31T12:00:00Z", param, ctx)
+
+
+_TYPES = [kind.name for kind in EventType if kind is not EventType.UNSPECIFIED]
+
+
 @click.command()
 @options.data_dir
 @click.option("--event-id", help="Forget the event with this id.")
 @click.option("--item-id", help="Forget all events about this item.")
+@click.option("--type", "kind", type=click.Choice(_TYPES, case_sensitive=False), help="All events of it.")
+@click.option("--tag", help="Forget all events about items that had this tag then, in whatever case.")
+@click.option("--from", "start", type=_Moment(), help="Forget all events from this moment on.")
+@click.option("--to", "end", type=_Moment(), help="Forget all events before it; with --from, between.")
 @click.option("--all", "everything", is_flag=True, help="Forget everything.")
+@click.option("--all-namespaces", is_flag=True, help="Forget everything in every namespace.")
+@click.option("--namespace", default="", help="In this namespace; default: the token's own.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
-def forget(
-    event_id: str | None, item_id: str | None, everything: bool, yes: bool, as_json: bool, **flags: Any
-) -> None:
-    """Remove events, and what only they needed; prints what went.
+def forget(namespace: str, dry_run: bool, yes: bool, as_json: bool, **flags: Any) -> None:
+    """Remove events, and what only they needed, backups too; prints what went.
 
     \b
     Example:
-      edge-reranker forget --item-id 1
+      edge-reranker forget --item-id 1 --dry-run
+      edge-reranker forget --from 2026-01-01 --to 2026-02-01
       edge-reranker forget --all --yes
     """
-    if sum((event_id is not None, item_id is not None, everything)) != 1:
-        raise InvalidArgument("forget", "give exactly one of --event-id, --item-id and --all")
-    if everything and not yes:
-        click.confirm("Forget everything that was recorded?", abort=True, err=True)
-    kind = context_service_pb2.ForgetRequest
-    if event_id is not None:
-        request = messages.request(kind, event_id=event_id)
-    elif item_id is not None:
-        request = messages.request(kind, item_id=item_id)
-    else:
-        request = kind(all=True)
+    request = _forget_request(flags)
+    request.MergeFrom(messages.request(context_service_pb2.ForgetRequest, namespace=namespace))
+    request.dry_run = dry_run
+    if (request.all or request.all_namespaces) and not (yes or dry_run):
+        whose = " in every namespace" if request.all_namespaces else ""
+        click.confirm(f"Forget everything that was recorded{whose}?", abort=True, err=True)
     with options.connect(flags, owner=True) as client:
         receipt = client.forget_message(request)
     if as_json:
         click.echo(protojson.dump(receipt))
-    else:
-        click.echo(
-            f"forgotten: {receipt.events} events, {receipt.items} items, "
-            f"{receipt.vectors} vectors, {receipt.rankings} rankings"
-        )
+        return
+    kinds = ("events", "items", "vectors", "rankings", "prefixes", "backups")
+    counts = ", ".join(f"{getattr(receipt, kind)} {kind}" for kind in kinds)
+    click.echo(f"{'would be forgotten' if dry_run else 'forgotten'}: {counts}")
+    if receipt.remaining_digest:
+        click.echo(f"{'would remain' if dry_run else 'remains'}: SHA-256 {receipt.remaining_digest}")
+
+
+def _forget_request(flags: dict[str, Any]) -> context_service_pb2.ForgetRequest:
+    """The selector among the flags, which are taken out. Raises InvalidArgument unless there is one."""
+    names = ("event_id", "item_id", "kind", "tag", "start", "end", "everything", "all_namespaces")
+    given = {name: value for name in names if (value := flags.pop(name)) is not None and value is not False}
+    if len({"time_range" if name in ("start", "end") else name for name in given}) != 1:
+        options_ = "--event-id, --item-id, --type, --tag, --from/--to, --all and --all-namespaces"
+        raise InvalidArgument("forget", f"give exactly one of {options_}")
+    kind = context_service_pb2.ForgetRequest
+    match given:
+        case {"kind": name}:
+            return kind(type=messages.event_type(name))
+        case {"everything": True}:
+            return kind(all=True)
+        case {"all_namespaces": True}:
+            return kind(all_namespaces=True)
+        case {"start": _} | {"end": _}:
+            ends = {"from": given.get("start"), "to": given.get("end")}
+            span = context_service_pb2.TimeRange(**{name: end for name, end in ends.items() if end})
+            return kind(time_range=span)
+    return messages.request(kind, **given)
 
 
 def _batches(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:

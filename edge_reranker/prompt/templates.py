@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from edge_reranker.prompt.normalise import clean
+from edge_reranker.texts import clean
 from edge_reranker.types import Context, Event, EventType, Item, Piece
 
 MAX_LINE_CHARS = 96

@@ -29,12 +29,18 @@ class Epochs:
     def owner(self, namespace: str) -> Owner:
         """What work that begins now carries with it."""
         with self._lock:
-            return Owner(namespace, self._numbers.get(namespace, 0))
+            return Owner(namespace, self._numbers.setdefault(namespace, 0))
 
-    def end(self, namespace: str) -> None:
-        """Begins a new epoch: whatever is under way stores nothing any more."""
+    def end(self, namespace: str | None) -> list[str]:
+        """Begins a new epoch, for None of every namespace that has one: whatever is under way stores nothing.
+
+        Returns the namespaces that it was begun of.
+        """
         with self._lock:
-            self._numbers[namespace] = self._numbers.get(namespace, 0) + 1
+            ended = list(self._numbers) if namespace is None else [namespace]
+            for each in ended:
+                self._numbers[each] = self._numbers.get(each, 0) + 1
+        return ended
 
     def close(self, namespace: str) -> None:
         """Nothing is stored for the namespace any more, also by work that begins later."""

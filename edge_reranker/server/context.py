@@ -109,8 +109,8 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return respond.events(*self._core.events(call.namespace, limit, page_token))
 
     def _forget(self, call: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
-        event_id, item_id, everything = convert.forget_selector(request)
-        receipt = self._core.forget(call.namespace, event_id=event_id, item_id=item_id, everything=everything)
+        namespace, selector = convert.forget_selector(request)
+        receipt = self._core.forget(self._named(call, namespace), selector, dry_run=request.dry_run)
         return respond.forgotten(receipt)
 
     def _retention(self, call: Call, request: pb.GetRetentionRequest) -> pb.GetRetentionResponse:

@@ -26,6 +26,8 @@ from edge_reranker.types import (
     Pin,
     Policy,
     RerankQuery,
+    Selector,
+    Span,
 )
 
 if TYPE_CHECKING:
@@ -97,28 +99,64 @@ def page(message: context_service_pb2.ListEventsRequest) -> tuple[int, str]:
     return message.page_size or limits.DEFAULT_PAGE, message.page_token
 
 
-def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, str, bool]:
-    """The event id, the item id and whether all goes: exactly one is set.
+def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, Selector]:
+    """The namespace ("": the token's own) and what to forget in it, checked; raises InvalidArgument."""
+    namespace = checks.name("namespace", message.namespace)
+    match message.WhichOneof("selector"):
+        case "event_id":
+            selector = Selector(event_id=checks.identifier("event_id", message.event_id))
+        case "item_id":
+            selector = Selector(item_id=checks.identifier("item_id", message.item_id))
+        case "type":
+            selector = Selector(type=_event_type(message.type))
+        case "tag":
+            selector = Selector(tag=_tag(message.tag))
+        case "time_range":
+            selector = Selector(span=_span(message.time_range))
+        case "all":
+            selector = Selector(everything=_true("all", message.all))
+        case "all_namespaces":
+            if namespace:
+                problem = f'"{checks.echo(namespace)}" is one; leave it empty, or set all instead'
+                raise InvalidArgument("namespace", f"all_namespaces means every one, and {problem}")
+            selector = Selector(all_namespaces=_true("all_namespaces", message.all_namespaces))
+        case _:
+            names = "event_id, item_id, type, tag, time_range, all or all_namespaces"
+            raise InvalidArgument("selector", f"nothing is selected; set {names}")
+    return namespace, selector
 
-    Raises InvalidArgument, or NotAvailableYet for the selectors of a later version.
-    """
-    for name in ("namespace", "dry_run"):
-        if getattr(message, name):
-            raise NotAvailableYet(f"Forget with {name} is not available in this version")
-    selector = message.WhichOneof("selector")
-    if selector == "event_id":
-        return checks.identifier("event_id", message.event_id), "", False
-    if selector == "item_id":
-        return "", checks.identifier("item_id", message.item_id), False
-    if selector == "all":
-        if not message.all:
-            raise InvalidArgument("all", "false selects nothing; set it to true, or choose another selector")
-        return "", "", True
-    if selector is None:
-        raise InvalidArgument("selector", "nothing is selected; set event_id, item_id or all")
-    raise NotAvailableYet(
-        f"Forget by {selector} is not available in this version; use event_id, item_id or all"
-    )
+
+def _event_type(number: int) -> EventType:
+    kind = _EVENT_TYPES.get(number)
+    if kind is None:
+        raise InvalidArgument("type", f"{int(number)} is not a type that this version knows; see EventType")
+    return kind
+
+
+def _tag(tag: str) -> str:
+    """As events' tags are kept: without control characters, cut at the cap."""
+    kept = checks.text(tag, limits.MAX_TAG)
+    if not kept:
+        raise InvalidArgument("tag", "is empty; give a tag")
+    return kept
+
+
+def _span(message: context_service_pb2.TimeRange) -> Span:
+    if not (message.HasField("from") or message.HasField("to")):
+        raise InvalidArgument("time_range", "neither from nor to is set; set one, or select all instead")
+    start = getattr(message, "from")  # a keyword of Python
+    from_s = checks.time("time_range.from", start) if message.HasField("from") else -math.inf
+    to_s = checks.time("time_range.to", message.to) if message.HasField("to") else math.inf
+    if not from_s < to_s:
+        problem = f"{checks.shown(to_s)} is not after {checks.shown(from_s)}, which is from"
+        raise InvalidArgument("time_range.to", problem)
+    return Span(from_s, to_s)
+
+
+def _true(name: str, value: bool) -> bool:
+    if not value:
+        raise InvalidArgument(name, "false selects nothing; set it to true, or choose another selector")
+    return value
 
 
 # Candidates are taken in field by field, each field of all of them at once: it is one look that finds nearly
@@ -244,10 +282,7 @@ def _attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
 def event(message: types_pb2.Event, now_s: float) -> Event:
     """One event, checked as ``events`` does; raises InvalidArgument."""
     event_id = checks.identifier("event_id", message.event_id)
-    kind = _EVENT_TYPES.get(message.type)
-    if kind is None:
-        problem = f"{int(message.type)} is not a type that this version knows; see EventType"
-        raise InvalidArgument("type", problem)
+    kind = _event_type(message.type)
     item = None
     if message.HasField("item"):
         item = _items("item", [message.item])[0]

@@ -18,6 +18,7 @@ from edge_reranker.types import (
     RerankQuery,
     Retention,
     RetentionStatus,
+    Selector,
 )
 
 
@@ -60,10 +61,8 @@ class Core(Protocol):
         """A page of events, newest first, and the next page's token ("" after the last)."""
         ...
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Removes what exactly one of the selectors names. Idempotent."""
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Removes what is selected, or only says what would go; the receipt. Idempotent."""
         ...
 
     def retention(self, namespace: str) -> RetentionStatus:

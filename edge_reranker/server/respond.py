@@ -96,9 +96,7 @@ def item(record: Item) -> types_pb2.Item:
 
 def forgotten(receipt: Forgotten) -> context_service_pb2.ForgetResponse:
     """The receipt of a forget."""
-    return context_service_pb2.ForgetResponse(
-        events=receipt.events, items=receipt.items, vectors=receipt.vectors, rankings=receipt.rankings
-    )
+    return context_service_pb2.ForgetResponse(**dataclasses.asdict(receipt))
 
 
 def retention(rule: Retention) -> context_service_pb2.Retention:

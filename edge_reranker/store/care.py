@@ -76,11 +76,14 @@ class Care:
         self._unclean = False
         return made
 
-    def remove_copies(self) -> None:
-        """Remove all backups and quarantined stores, which have what was forgotten. Raises OSError."""
-        self._backups.remove()
-        recovery.remove_quarantined(self._path.parent)
+    def remove_copies(self) -> int:
+        """Remove all backups and quarantined stores, which have what was forgotten, and say how many.
+
+        Raises OSError, StoreBusy.
+        """
+        n_copies = self._backups.remove() + recovery.remove_quarantined(self._path.parent)
         self._since = time.monotonic()
+        return n_copies
 
     def suspect(self) -> None:
         """Something found the store damaged: have it looked at, and exchanged if it is. Returns at once."""

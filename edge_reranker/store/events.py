@@ -214,13 +214,16 @@ def _encode_item(item: Item) -> tuple[Any, ...]:
     return item.id, digest, item.title, item.text, tags, attributes
 
 
+def decode_item(item_id: str, title: str, text: str, tags: str, attributes: str) -> Item:
+    """An item from the columns of its snapshot."""
+    return Item(item_id, title, text, tuple(json.loads(tags)), json.loads(attributes))
+
+
 def decode(row: tuple[Any, ...]) -> Event:
     """The event in a row of ``COLUMNS``."""
     event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position = row[:9]
     item_id, title, text, tags, attributes = row[9:]
-    item = None
-    if item_id is not None:
-        item = Item(item_id, title, text, _TAGS.decode(tags), _ATTRIBUTES.decode(attributes))
+    item = None if item_id is None else decode_item(item_id, title, text, tags, attributes)
     return Event(
         event_id,
         EventType(kind),

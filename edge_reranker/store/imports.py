@@ -268,12 +268,16 @@ def _parts(db: Database, table: str, key: str) -> Iterator[tuple[int, int]]:
 
 
 def _move_rankings(db: Database, namespace: str) -> None:
-    """Behind all that are there, so that those are kept longer; the newest come first."""
+    """Behind all that are there, so that those are kept longer; the newest come first.
+
+    They may have been made with any event that is there now.
+    """
     first = db.conn.execute("SELECT coalesce(min(rowid), 1) FROM rankings").fetchone()[0]
     room = rankings.KEPT - len(rankings.places(db, namespace))
     db.conn.execute(
-        "INSERT INTO rankings (rowid, namespace, ranking_id, created_at, surface, session_id, body) "
-        "SELECT ?1 - place, ?2, ranking_id, created_at, surface, session_id, body FROM staged.rankings "
+        "INSERT INTO rankings (rowid, namespace, ranking_id, created_at, surface, session_id, body, "
+        "newest_event) SELECT ?1 - place, ?2, ranking_id, created_at, surface, session_id, body, "
+        "(SELECT ifnull(max(seq), 0) FROM main.events) FROM staged.rankings "
         "WHERE place <= ?3 ORDER BY place ON CONFLICT DO NOTHING",
         (first, namespace, room),
     )

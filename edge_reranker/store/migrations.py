@@ -83,6 +83,23 @@ def _prefix(db: Database) -> None:
     )
 
 
+def _forgetting(db: Database) -> None:
+    # The number of the newest event when the ranking was logged, of whomever. What is there already may have
+    # been made with any event that is there.
+    db.execute("ALTER TABLE rankings ADD COLUMN newest_event INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE rankings SET newest_event = (SELECT ifnull(max(seq), 0) FROM events)")
+    # A row while a forget is being carried out. With a selector (JSON, for events up to the number ``until``)
+    # rows may still have to go, else only what is beside the tables: the log, backups.
+    db.execute(
+        """CREATE TABLE forgets (
+            id INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            selector TEXT,
+            until INTEGER NOT NULL
+        ) STRICT"""
+    )
+
+
 def _retention(db: Database) -> None:
     # Type 0: of all types.
     db.execute(
@@ -135,9 +152,10 @@ def _events_by_type(db: Database) -> None:
 
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
+MIGRATIONS(name="0003_forgetting")(_forgetting)
 MIGRATIONS(name="0004_retention")(_retention)
-MIGRATIONS(name="0006_namespaces")(_namespaces)
-MIGRATIONS(name="0007_events_by_type")(_events_by_type)
+MIGRATIONS(name="0005_namespaces")(_namespaces)
+MIGRATIONS(name="0006_events_by_type")(_events_by_type)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlite_utils import Database
 
 from edge_reranker.errors import FailedPrecondition, InvalidArgument, NotFound
-from edge_reranker.types import Forgotten, Grant, Namespace
+from edge_reranker.types import Grant, Namespace
 
 DEFAULT = "default"
 
@@ -77,23 +77,15 @@ def grant(db: Database, wanted: Grant) -> Grant:
     return next(each for each in grants(db) if (each.source, each.reader) == (wanted.source, wanted.reader))
 
 
-def revoke(db: Database, source: str, reader: str) -> Forgotten:
-    """End a grant, and forget what was derived by it."""
-    gone = forget_derived(db, source, reader)
-    db.conn.execute("DELETE FROM grants WHERE source = ? AND reader = ?", (source, reader))
-    return gone
-
-
-def forget_derived(db: Database, source: str, reader: str = "") -> Forgotten:
-    """Remove what was made of a source's events for its readers, or for one of them.
+def revoke(db: Database, source: str, reader: str) -> None:
+    """End a grant, and remove what was made of the source's events for the reader.
 
     Vectors of the source's items are not among it: they are kept in the source's own namespace.
     """
-    readers = "SELECT reader FROM grants WHERE source = ?1 AND ?2 IN ('', reader)"
-    db.conn.execute(f"DELETE FROM prefixes WHERE namespace IN ({readers})", (source, reader))  # noqa: S608
-    done = db.conn.execute(
-        f"DELETE FROM rankings WHERE namespace IN ({readers}) "  # noqa: S608 - a constant
-        "AND EXISTS (SELECT 1 FROM json_each(rankings.sources) WHERE value = ?1)",
-        (source, reader),
+    db.conn.execute("DELETE FROM prefixes WHERE namespace = ?", (reader,))
+    db.conn.execute(
+        "DELETE FROM rankings WHERE namespace = ? "
+        "AND EXISTS (SELECT 1 FROM json_each(rankings.sources) WHERE value = ?)",
+        (reader, source),
     )
-    return Forgotten(rankings=int(done.rowcount))
+    db.conn.execute("DELETE FROM grants WHERE source = ? AND reader = ?", (source, reader))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlite_utils import Database
@@ -46,9 +46,11 @@ def put(
     prune: bool = True,
 ) -> None:
     """Store one; a ranking id that is known is left as it is. With ``prune``, the oldest beyond KEPT go."""
+    # With the newest event there is: whether an event was known then can be told later by its number.
     db.conn.execute(
-        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, sources) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, sources, "
+        "newest_event) VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) "
+        "ON CONFLICT DO NOTHING",
         (namespace, ranking_id, created_at, surface, session_id, body, json.dumps(list(sources))),
     )
     if not prune:
@@ -84,6 +86,14 @@ def decode(ranking_id: str, text: str) -> Ranking:
     )
 
 
+def listing(db: Database, namespace: str, item_ids: Collection[str]) -> list[int]:
+    """The rowids of the rankings that list one of the items; at most ``KEPT`` rows are looked at."""
+    rows = db.conn.execute("SELECT rowid, body FROM rankings WHERE namespace = ?", (namespace,))
+    return [
+        rowid for rowid, body in rows if any(result[0] in item_ids for result in json.loads(body)["results"])
+    ]
+
+
 def places(db: Database, namespace: str) -> list[int]:
     """The rows of a namespace, the newest first."""
     sql = "SELECT rowid FROM rankings WHERE namespace = ? ORDER BY rowid DESC"
@@ -103,14 +113,3 @@ def at(db: Database, namespace: str, place: int) -> LoggedRanking | None:
 def oldest_kept(found: Sequence[int]) -> float:
     """Of a namespace's rows, the newest first: from which one on ``put`` cannot have removed any."""
     return found[KEPT - 1] if len(found) >= KEPT else -math.inf
-
-
-def delete_listing(db: Database, namespace: str, item_id: str) -> int:
-    """Remove the rankings that list the item, and say how many."""
-    # Exact: inside a JSON string a quote is escaped, so this text can only be a result's beginning.
-    start = "[" + json.dumps(item_id, ensure_ascii=False) + ","
-    return int(
-        db.conn.execute(
-            "DELETE FROM rankings WHERE namespace = ? AND instr(body, ?) > 0", (namespace, start)
-        ).rowcount
-    )

@@ -70,6 +70,11 @@ def mark_told(data_dir: Path) -> list[Quarantined]:
     return fresh
 
 
+def n_quarantined(data_dir: Path) -> int:
+    """How many ``remove_quarantined`` would remove."""
+    return len(_folders(data_dir))
+
+
 def remove_quarantined(data_dir: Path) -> int:
     """Remove all that was put aside, and say how many there were. Raises OSError."""
     folders = _folders(data_dir)

@@ -21,20 +21,24 @@ from edge_reranker.errors import (
     StoreBusy,
     StoreCorrupt,
     StoreError,
+    StoreFull,
 )
 from edge_reranker.store import clock as store_clock
-from edge_reranker.store import events as event_rows
 from edge_reranker.store import (
+    digest,
     export,
     faults,
     files,
     forget,
     namespaces,
     prefixes,
+    promises,
     rankings,
+    recovery,
     retention,
     vectors,
 )
+from edge_reranker.store import events as event_rows
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
@@ -42,6 +46,7 @@ from edge_reranker.store.clock import Clock, Noted
 from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.imports import Import, remove_leftovers
 from edge_reranker.store.open import open_database
+from edge_reranker.store.promises import Promise
 from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
 from edge_reranker.store.reserve import Reserve
@@ -60,6 +65,7 @@ from edge_reranker.types import (
     Ranking,
     Recorded,
     Retention,
+    Selector,
 )
 
 _T = TypeVar("_T")
@@ -88,7 +94,7 @@ class Store:
         self.path = path
         self._reach = Reach()
         self.key_location = key.location
-        self._connect = lambda: open_database(path, key)
+        self._connect: Callable[[], Database] = lambda: open_database(path, key)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
         self._writer = Writer(
             self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
@@ -99,8 +105,9 @@ class Store:
         self._grants: tuple[Grant, ...] = ()
         self._deleted: set[str] = set()
         self._logged: Counter[str] = Counter()
-        self._restored = 0
+        self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
+        self._forgetting = threading.Lock()
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
@@ -133,6 +140,12 @@ class Store:
             started = start(path, source=key_source, kept=backups)
         store = cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
         store._grants = tuple(started.grants)
+        # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
+        with contextlib.suppress(StoreFull, StoreBusy):
+            with faults.translated(path), contextlib.closing(open_database(path, started.key)) as db:
+                cut_off = promises.unfinished(db)
+            if cut_off:
+                store._erase(None)
         for name in started.ending:
             # Else it goes at a later start: it has no token, and nobody can record in it.
             with contextlib.suppress(StoreError):
@@ -216,7 +229,7 @@ class Store:
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
-        return self._restored + self._generations.get(namespace, 0)
+        return self._of_all + self._generations.get(namespace, 0)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -227,40 +240,56 @@ class Store:
             raise InvalidArgument("page_size", f"is {limit}; it must be from 1 to {_MAX_PAGE}")
         return self._read(lambda db: event_rows.page(db, namespace, limit, page_token))
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
-        """Remove events and every row that only they needed, also from the log. Idempotent.
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
+        """Remove events and all that only they needed, also from the log, and every backup. Idempotent.
 
-        Rankings that list the item go too. It is one transaction, but everything on a full disk goes in
-        parts: what is recorded meanwhile may go too, what is recorded after the return stays. Raises
-        StoreFull, which says what is gone, and InvalidArgument unless there is exactly one selector.
+        That is: snapshots that no other event has; vectors of texts that only those had, and all of an item
+        without any snapshot left; what a model made of the user's events; rankings that list the events'
+        items, and those logged since the oldest of the events was stored. Of an item that is selected by its
+        id, vectors and rankings go even without an event. What only a list of candidates brought stays: it is
+        public, and no event made it.
+
+        One transaction, but on a full disk it goes in parts, of the events that were there at its beginning.
+        What a crash cuts off is finished at the next ``open``. ``dry_run`` writes nothing, and returns what
+        the same call without it would. Raises StoreFull, which says what is gone.
         """
-        if bool(event_id) + bool(item_id) + everything != 1:
-            raise InvalidArgument("selector", "needs exactly one of event_id, item_id and everything")
+        if dry_run:
+            return self._would_forget(namespace, selector)
+        with self._forgetting:
+            gone = self._erase(Promise(namespace, selector))
+            if selector.all_namespaces:
+                return gone
+            # On a connection of its own, beside what is being written now.
+            with self._beside() as db:
+                return dataclasses.replace(gone, remaining_digest=digest.remaining(db, namespace))
 
-        def remove(db: Database) -> Forgotten:
-            if everything:
-                gone = forget.everything(db, namespace)
-            elif event_id:
-                gone = forget.event(db, namespace, event_id)
-            else:
-                gone = forget.item(db, namespace, item_id)
-            if gone.events:
-                namespaces.forget_derived(db, namespace)
-            return gone
+    def _would_forget(self, namespace: str, selector: Selector) -> Forgotten:
+        with self._beside() as db:
+            found = forget.gather(db, namespace, selector)
+            left = "" if selector.all_namespaces else digest.remaining(db, namespace)
+        n_copies = len(self.backups.list()) + recovery.n_quarantined(self.path.parent)
+        return dataclasses.replace(found, backups=n_copies, remaining_digest=left)
 
-        def some(db: Database, n_rows: int) -> Forgotten:
-            gone = forget.some(db, namespace, n_rows)
-            if gone.events:
-                namespaces.forget_derived(db, namespace)
-            return gone
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[Database]:
+        """A connection that sees one moment, and writes to temporary tables only, which are there."""
+        with faults.translated(self.path):
+            db = self._connect()
+            try:
+                db.conn.execute("BEGIN")
+                forget.prepare(db)
+                yield db
+            finally:
+                db.close()
 
-        def removed(gone: Forgotten) -> None:
-            self._changed(namespace, gone.events)
+    def _erase(self, promise: Promise | None) -> Forgotten:
+        def removed(promise: Promise, gone: Forgotten) -> None:
+            self._changed(None if promise.selector.all_namespaces else promise.namespace, gone.events)
 
-        erasure = Erasure(self.path, remove, some if everything else None, removed)
-        return self._erase(erasure)
+        erasure = Erasure(self.path, promise, removed, self._care.remove_copies)
+        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
+        with self.backups.held_off():
+            return erasure.run(self._writer, self._reserve)
 
     def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
@@ -321,7 +350,7 @@ class Store:
         self.begin_deletion(name)
         for reader in self.readers(name):
             self.revoke(name, reader)
-        gone = self.forget(name, everything=True)
+        gone = self.forget(name, Selector(everything=True))
         for source in self.sources(name):
             self.revoke(source, name)
         self._writer.submit(lambda db: namespaces.remove(db, name))
@@ -350,11 +379,17 @@ class Store:
     def revoke(self, source: str, reader: str) -> None:
         """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
 
-        def removed(_: Forgotten) -> None:
+        def run(db: Database) -> None:
+            namespaces.revoke(db, source, reader)
+            promises.owe(db, reader)
+
+        def revoked(_: None) -> None:
             left = {each for each in self._grants if (each.source, each.reader) != (source, reader)}
             self._regrant(left)
 
-        self._erase(Erasure(self.path, lambda db: namespaces.revoke(db, source, reader), None, removed))
+        with self._forgetting:
+            self._writer.submit(run, revoked)
+            self._erase(None)
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
@@ -480,14 +515,6 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _erase(self, erasure: Erasure) -> Forgotten:
-        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
-        with self.backups.held_off():
-            gone = erasure.run(self._writer, self._reserve)
-        with faults.translated(self.path):
-            self._care.remove_copies()
-        return gone
-
     def _require_open(self, namespace: str) -> None:
         if namespace in self._deleted:
             raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
@@ -517,14 +544,14 @@ class Store:
 
     def _was_exchanged(self) -> None:
         """Another file is in the store's place: what is granted is what that one says."""
-        self._was_restored()
+        self._all_changed()
         with contextlib.suppress(StoreError):
             self._regrant(set(self._read(namespaces.grants)))
 
-    def _was_restored(self) -> None:
-        """Whatever anybody remembers of the events, it may be of others now."""
+    def _all_changed(self) -> None:
+        """Whatever anybody remembers of any events, it may be of others now."""
         with self._lock:
-            self._restored += 1
+            self._of_all += 1
 
     @contextlib.contextmanager
     def _log_read_anew(self) -> Iterator[None]:
@@ -533,7 +560,7 @@ class Store:
                 raise StoreBusy(f"{self.path} is being read while its log must be read anew; try again")
             yield
             # A batch that failed at the last moment may be there now.
-            self._was_restored()
+            self._all_changed()
 
     def _removed(self, namespace: str, latest: dict[int, float]) -> bool:
         touched = self._reach.removed(namespace, latest)
@@ -546,8 +573,11 @@ class Store:
         self._grants = tuple(sorted(now, key=lambda each: (each.reader, each.source)))
         self._renew(changed)
 
-    def _changed(self, namespace: str, n_events: int) -> None:
-        if n_events:
+    def _changed(self, namespace: str | None, n_events: int) -> None:
+        """Events of a namespace, or of all, have come or gone."""
+        if n_events and namespace is None:
+            self._all_changed()
+        elif n_events and namespace is not None:
             self._renew((namespace, *self.readers(namespace)))
 
     def _renew(self, whose: Iterable[str]) -> None:

@@ -52,6 +52,15 @@ def test_what_was_forgotten_is_gone(run: Run, service: subprocess.Popen[str]) ->
     run("record", "-", stdin=LIKES)
     assert json.loads(run("forget", "--event-id", "e0", "--json").stdout)["events"] == 1
     assert json.loads(run("forget", "--item-id", "1", "--json").stdout)["events"] == 1
+    told = json.loads(run("forget", "--all", "--dry-run", "--json").stdout)
+    assert told["events"] == 1
+    assert json.loads(run("forget", "--type", "like", "--dry-run", "--json").stdout)["events"] == 1
+    assert json.loads(run("forget", "--tag", "DRAMA", "--dry-run", "--json").stdout)["remainingDigest"]
+    spans = (("--from", "1990-01-01"), ("--from", "1990-01-01", "--to", "2190-01-01"))
+    assert all(json.loads(run("forget", *s, "--dry-run", "--json").stdout)["events"] == 1 for s in spans)
+    assert run("forget", "--to", "1990-01-01", "--dry-run").stdout.startswith(
+        "would be forgotten: 0 events, "
+    )
     refused = run("forget", "--all", stdin="n\n")
     assert refused.returncode == 130
     assert json.loads(run("forget", "--all", "--yes", "--json").stdout)["events"] == 1
@@ -74,6 +83,19 @@ BAD = [
     (("rank", "-"), "[" * 100_000, "not JSON"),
     (("rank", "no-such-file"), "", "no-such-file"),
     (("forget",), "", "exactly one of"),
+    (("forget", "--from", "2026-01-01", "--tag", "x"), "", "exactly one of"),
+    (("forget", "--from", "soon"), "", "'soon' is no moment; write 2026-01-31 or"),
+    (
+        ("forget", "--from", "2026-02-01", "--to", "2026-01-01"),
+        "",
+        "time_range.to: 2026-01-01T00:00:00Z is not",
+    ),
+    (("forget", "--type", "LOVE"), "", "'LOVE' is not one of"),
+    (
+        ("forget", "--all-namespaces", "--namespace", "x", "--yes"),
+        "",
+        "namespace: all_namespaces means every",
+    ),
 ]
 
 

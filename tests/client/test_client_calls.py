@@ -166,9 +166,10 @@ def test_forget_takes_exactly_one_selector(owner: EdgeReranker) -> None:
 
 def test_forget_gives_the_receipt(owner: EdgeReranker) -> None:
     owner.record([Event("LIKE", Item(each), event_id=f"e-{each}") for each in "abc"])
-    assert owner.forget(event_id="e-a") == Forgotten(1, 1, 0, 0)
-    assert owner.forget(item_id="b") == Forgotten(1, 1, 0, 0)
-    assert owner.forget(all=True) == Forgotten(1, 1, 0, 0)
+    receipt = Forgotten(1, 1, 0, 0, remaining_digest="ab" * 32)
+    assert owner.forget(event_id="e-a") == receipt
+    assert owner.forget(item_id="b") == receipt
+    assert owner.forget(all=True) == receipt
     assert list(owner.events()) == []
 
 

@@ -29,7 +29,8 @@ def test_a_rule_comes_back_as_it_was_set_its_types_in_order(owner: EdgeReranker,
     assert served.core.rules == {"default": types.Retention(30, 1_000, by_type)}
 
 
-def test_a_mapping_is_a_rule_too_and_each_namespace_has_its_own(owner: EdgeReranker) -> None:
+def test_a_mapping_is_a_rule_too_and_each_namespace_has_its_own(owner: EdgeReranker, served: Running) -> None:
+    served.core.names.add("a")
     owner.set_retention({"max_age_days": 3, "by_type": [{"type": "skip", "max_age_days": 1}]}, namespace="a")
     assert owner.retention(namespace="a").retention == Retention(3, by_type=(TypeRetention("SKIP", 1),))
     assert owner.retention().retention == Retention()

@@ -216,7 +216,28 @@ PAGES = [
 ]
 
 FORGETS = [
-    Case("no selector", Forget(), "selector: nothing is selected; set event_id, item_id or all"),
+    Case("no selector", Forget(), "selector: nothing is selected; set event_id, item_id, type, tag,"),
+    Case("no type", Forget(type=0), "type: 0 is not a type that this version knows; see EventType"),  # type: ignore[arg-type]
+    Case("a type of the future", Forget(type=99), "type: 99 is not a type"),  # type: ignore[arg-type]
+    Case("an empty tag", Forget(tag="\0"), "tag: is empty; give a tag"),
+    Case("no end of time", Forget(time_range={}), "time_range: neither from nor to is set; set one"),
+    Case(
+        "time backwards",
+        Forget(time_range={"from": Timestamp(seconds=5), "to": Timestamp(seconds=5)}),
+        "time_range.to: 1970-01-01T00:00:05Z is not after 1970-01-01T00:00:05Z, which is from",
+    ),
+    Case(
+        "a moment that is none",
+        Forget(time_range={"to": Timestamp(seconds=2**62)}),
+        "time_range.to: seconds 4611686018427387904, nanos 0 is not a moment",
+    ),
+    Case("all namespaces, but false", Forget(all_namespaces=False), "all_namespaces: false selects nothing"),
+    Case(
+        "one of all namespaces",
+        Forget(all_namespaces=True, namespace="app"),
+        'namespace: all_namespaces means every one, and "app" is one; leave it empty',
+    ),
+    Case("a long namespace", Forget(all=True, namespace="n" * 129), 'namespace: "nnn'),
     Case("all, but false", Forget(all=False), "all: false selects nothing"),
     Case("an empty event id", Forget(event_id=""), "event_id: is empty; 1 to 256 bytes are allowed"),
     Case("an empty item id", Forget(item_id=""), "item_id: is empty; 1 to 256 bytes are allowed"),

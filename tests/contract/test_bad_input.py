@@ -10,14 +10,16 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.server import checks, convert, convert_retention
-from edge_reranker.v1 import rerank_service_pb2
+from edge_reranker.types import EventType, Selector, Span
+from edge_reranker.v1 import rerank_service_pb2, types_pb2
 from edge_reranker_client import EdgeReranker
 from tests.contract import bad_input
-from tests.contract.bad_input import ALL, CANDIDATES, Case
+from tests.contract.bad_input import ALL, CANDIDATES, Case, Forget
 from tests.server.fixtures import Running, running
 from tests.server.requests import batch, event, rerank
 
@@ -136,8 +138,25 @@ def test_policy_of_a_later_version_is_not_available_yet(client: EdgeReranker, na
         client.rerank([{"id": "a"}], policy={name: 0.5})
 
 
-@pytest.mark.parametrize("selector", ["type", "time_range"])
-def test_forget_selector_of_a_later_version_is_not_available_yet(client: EdgeReranker, selector: str) -> None:
-    message = bad_input.Forget(type=4) if selector == "type" else bad_input.Forget(time_range={})  # type: ignore[arg-type]
-    with pytest.raises(edge_reranker_client.NotAvailableYet, match=f"^Forget by {selector} is not available"):
-        client.forget_message(message)
+FORGETS = {
+    "event_id": (Forget(event_id="e"), Selector(event_id="e")),
+    "item_id": (Forget(item_id="i"), Selector(item_id="i")),
+    "type": (Forget(type=types_pb2.EVENT_TYPE_LIKE), Selector(type=EventType.LIKE)),
+    "tag": (Forget(tag="Dra\0ma"), Selector(tag="Drama")),
+    "from": (Forget(time_range={"from": Timestamp(seconds=5)}), Selector(span=Span(from_s=5.0))),
+    "to": (Forget(time_range={"to": Timestamp(nanos=10**8)}), Selector(span=Span(to_s=0.1))),
+    "all": (Forget(all=True), Selector(everything=True)),
+    "all_namespaces": (Forget(all_namespaces=True), Selector(all_namespaces=True)),
+}
+
+
+@pytest.mark.parametrize("kind", FORGETS)
+def test_every_selector_reaches_the_core(shared: Running, client: EdgeReranker, kind: str) -> None:
+    message, selector = FORGETS[kind]
+    client.forget_message(message)
+    assert shared.core.forgets[-1] == ("default", selector, False)
+    named = "" if kind == "all_namespaces" else "other"
+    shared.core.names.add("other")
+    message.namespace, message.dry_run = named, True
+    client.forget_message(message)
+    assert shared.core.forgets[-1] == (named or "default", selector, True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from edge_reranker.errors import EdgeRerankerError
 from edge_reranker.store import Store
+from edge_reranker.types import Selector
 from tests.faults import trace
 from tests.faults.power_loss import SURROUNDINGS
 from tests.faults.workload import batch
@@ -105,7 +106,7 @@ def _answer(store: Store, words: Sequence[str]) -> int:
         case ["read"]:
             return len(store.context("app", 100_000).events)
         case ["forget", name]:
-            return store.forget("app", item_id=f"i-{name}").events
+            return store.forget("app", Selector(item_id=f"i-{name}")).events
         case ["check"]:
             assert store.check() == []
             return 0

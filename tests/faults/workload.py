@@ -19,7 +19,7 @@ from typing import Any
 
 from edge_reranker.errors import StoreError
 from edge_reranker.store import Store, faults, open, store, writer
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, Selector
 
 BATCH = 3
 NAMESPACES = ("app", "other")
@@ -52,7 +52,7 @@ class Promises:
     def forget(self, opened: Store, ids: Sequence[str], namespace: str = "app", **selector: Any) -> None:
         """Forget what ``selector`` says, which is ``ids``."""
         self.note("?", ids)
-        opened.forget(namespace, **selector)
+        opened.forget(namespace, Selector(**selector))
         self.note("-", ids)
 
 

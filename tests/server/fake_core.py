@@ -24,6 +24,7 @@ from edge_reranker.types import (
     Result,
     Retention,
     RetentionStatus,
+    Selector,
     Timings,
 )
 
@@ -55,6 +56,7 @@ class FakeCore:
     rules: dict[str, Retention] = field(default_factory=dict)
     names: set[str] = field(default_factory=lambda: {"default"})
     grants: set[Grant] = field(default_factory=set)
+    forgets: list[tuple[str, Selector, bool]] = field(default_factory=list)
     logged: dict[str, list[LoggedRanking]] = field(default_factory=dict)
     imports: list[FakeImport] = field(default_factory=list)
     streams_closed: int = 0
@@ -94,20 +96,21 @@ class FakeCore:
         more = start + limit < len(newest)
         return newest[start : start + limit], str(start + limit) if more else ""
 
-    def forget(
-        self, namespace: str, *, event_id: str = "", item_id: str = "", everything: bool = False
-    ) -> Forgotten:
+    def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
         self.before(Deadline())
+        self.forgets.append((namespace, selector, dry_run))
         kept = self.stored.get(namespace, [])
         gone = [
             event
             for event in kept
-            if everything
-            or event.event_id == event_id
-            or (event.item is not None and event.item.id == item_id)
+            if selector.everything
+            or selector.all_namespaces
+            or event.event_id == selector.event_id
+            or (event.item is not None and event.item.id == selector.item_id)
         ]
-        self.stored[namespace] = [event for event in kept if event not in gone]
-        return Forgotten(events=len(gone), items=len(gone), vectors=0, rankings=0)
+        if not dry_run:
+            self.stored[namespace] = [event for event in kept if event not in gone]
+        return Forgotten(len(gone), len(gone), remaining_digest="ab" * 32)
 
     def retention(self, namespace: str) -> RetentionStatus:
         self.before(Deadline())
@@ -153,7 +156,7 @@ class FakeCore:
 
     def delete_namespace(self, name: str) -> Forgotten:
         self.before(Deadline())
-        return self.forget(name, everything=True)
+        return self.forget(name, Selector(everything=True))
 
     def grant(self, source: str, reader: str) -> Grant:
         for name in (source, reader):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from edge_reranker.errors import StoreCorrupt, StoreError
 from edge_reranker.store import Store
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Forgotten, Item
 
 
 def fill(data_dir: Path, key_source: str = "file") -> None:
@@ -28,6 +29,11 @@ def assert_refused(data_dir: Path, match: str, error: type[StoreError] = StoreCo
     with pytest.raises(error, match=match):
         Store.open(data_dir, key_source="file")
     assert {p.name: p.read_bytes() for p in data_dir.iterdir()} == before
+
+
+def removed(receipt: Forgotten) -> Forgotten:
+    """A receipt's counts alone."""
+    return dataclasses.replace(receipt, remaining_digest="")
 
 
 def fill_up(disk: Path) -> Path:

@@ -19,7 +19,7 @@ from edge_reranker.store.backups import Backups, HeldOff, held_still
 from edge_reranker.store.damage import problems_of_copy
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import open_database, open_still
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, Selector
 from tests.store.parts import fill_up
 
 MakeEvent = Callable[..., Event]
@@ -134,7 +134,7 @@ def test_a_backup_never_takes_the_last_room(larger_disk: Path) -> None:
         assert shutil.disk_usage(larger_disk).free > 8 << 20
         assert [p.suffix for p in store.backups.folder.iterdir()] == [".db"]
         fill_up(larger_disk)
-        assert store.forget("app", event_id="e").events == 1
+        assert store.forget("app", Selector(event_id="e")).events == 1
 
 
 def test_others_record_and_read_while_a_backup_is_made(store: Store, make_event: MakeEvent) -> None:
@@ -177,7 +177,7 @@ def test_forgetting_does_not_wait_for_a_backup_and_leaves_none(store: Store, mak
     thread.start()
     assert begun.wait(10)
     start = time.monotonic()
-    assert store.forget("app", event_id="b1").events == 1
+    assert store.forget("app", Selector(event_id="b1")).events == 1
     assert time.monotonic() - start < 2
     thread.join()
     assert [type(problem) for problem in problems] == [HeldOff]

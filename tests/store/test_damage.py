@@ -14,7 +14,7 @@ import pytest
 from edge_reranker.errors import StoreCorrupt, StoreError
 from edge_reranker.store import Store
 from edge_reranker.store.recovery import mark_told, quarantined
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, Selector
 from tests.store.cut_off import cut_off_everywhere
 from tests.store.test_backups import flip, until
 
@@ -259,7 +259,7 @@ def test_what_happened_is_told_once_at_a_start_and_kept(backed_up: Path) -> None
 def test_forgetting_leaves_nothing_in_quarantine(backed_up: Path) -> None:
     flip(backed_up / "store.db", 300)
     with Store.open(backed_up, key_source="file") as store:
-        store.forget("app", event_id="e1")
+        store.forget("app", Selector(event_id="e1"))
     assert quarantined(backed_up) == []
     assert not any(p.is_file() for p in (backed_up / "quarantine").rglob("*"))
     assert store.backups.list() == []

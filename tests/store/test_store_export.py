@@ -20,6 +20,7 @@ from edge_reranker.types import (
     LoggedRanking,
     Ranking,
     Result,
+    Selector,
     Timings,
 )
 from tests.store.conftest import MakeEvent
@@ -158,7 +159,7 @@ def test_an_export_during_which_something_was_forgotten_is_void(
     log(store, "app", 1, 2)
     pages = store.export("app")
     next(pages)
-    store.forget("app", **gone)  # type: ignore[arg-type]
+    store.forget("app", Selector(**gone))  # type: ignore[arg-type]
     # In the room of what went, so that counting rows would not show it.
     store.record("app", [make_event(9000)])
     with pytest.raises(StoreBusy, match="export again"):
@@ -183,7 +184,7 @@ def test_an_export_waited_for_neither_holds_the_log_nor_a_forget(
     pages = store.export("app")
     next(pages)
     store.record("another", [make_event(1)])
-    store.forget("another", everything=True)  # it raises when a reader keeps the log
+    store.forget("another", Selector(everything=True))  # it raises when a reader keeps the log
     assert (data_dir / "store.db-wal").stat().st_size == 0
     assert len(next(pages)) == 200
 

@@ -18,7 +18,7 @@ from edge_reranker.errors import FailedPrecondition, StoreCorrupt, StoreError
 from edge_reranker.store import Store, inspect_store, migrations
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import open_database
-from edge_reranker.types import Event, EventType, Item
+from edge_reranker.types import Event, EventType, Item, Selector
 from tests.store.parts import assert_refused, fill
 
 MakeEvent = Callable[..., Event]
@@ -195,7 +195,7 @@ def test_check_names_a_flipped_bit_and_reads_report_it(data_dir: Path) -> None:
         # What does not touch the damaged page goes on, although SQLCipher gives up the connection that did.
         assert store.events("other", 5) == ([], "")
         with pytest.raises(StoreCorrupt, match="damaged"):
-            store.forget("app", everything=True)
+            store.forget("app", Selector(everything=True))
         assert store.record("other", [Event("e", EventType.SEARCH, 1.0, query="q")]).recorded == 1
         assert store.counts("other")["events"] == 1
     path.write_bytes(sound)

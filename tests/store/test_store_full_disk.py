@@ -8,17 +8,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlite_utils import Database
 
 from edge_reranker.errors import StoreFull
 from edge_reranker.store import Store, forget
-from edge_reranker.store.erasure import Erasure
 from edge_reranker.store.reserve import RESERVE_BYTES
 from edge_reranker.store.writer import checkpoint
-from edge_reranker.types import Event, EventType, Forgotten, Item, Ranking, Result
-from tests.store.parts import fill_up
+from edge_reranker.types import Event, EventType, Forgotten, Item, Ranking, Result, Selector
+from tests.store.parts import fill_up, removed
 
 MakeEvent = Callable[..., Event]
 
@@ -71,7 +71,7 @@ def test_an_event_is_forgotten_on_a_full_disk(
     store.record("app", [make_event(1), make_event(2)])
     _fold_in(store)
     ballast = fill_up(larger_disk)
-    assert store.forget("app", event_id="e1") == Forgotten(events=1, items=1)
+    assert removed(store.forget("app", Selector(event_id="e1"))) == Forgotten(events=1, items=1)
     assert store.context("app").events == (make_event(2),)
     assert store.path.with_name("store.db-wal").stat().st_size == 0
     ballast.unlink()
@@ -88,7 +88,7 @@ def test_an_event_is_forgotten_when_the_disk_was_full_before_the_first_write(
         fill_up(larger_disk)
         with pytest.raises(StoreFull):
             store.record("app", [make_event(2)])
-        assert store.forget("app", event_id="e1").events == 1
+        assert store.forget("app", Selector(event_id="e1")).events == 1
         assert store.record("app", [make_event(2)]).recorded == 1
 
 
@@ -100,7 +100,7 @@ def test_everything_is_forgotten_on_a_full_disk_and_recording_goes_on(
     before = store.generation("app")
     there = _fill_with_much(store)
     fill_up(larger_disk)
-    assert store.forget("app", everything=True) == there
+    assert removed(store.forget("app", Selector(everything=True))) == there
     assert not any(store.counts("app").values())
     assert store.counts("other")["events"] == 1
     assert store.generation("app") > before + _N_EVENTS // 200
@@ -119,7 +119,7 @@ def test_everything_is_forgotten_in_as_little_room_as_there_is(
     _reserve(store).unlink()
     ballast = fill_up(larger_disk)
     os.truncate(ballast, ballast.stat().st_size - 600_000)
-    assert store.forget("app", everything=True) == there
+    assert removed(store.forget("app", Selector(everything=True))) == there
 
 
 def test_forgetting_works_each_time_the_disk_is_full(
@@ -129,7 +129,7 @@ def test_forgetting_works_each_time_the_disk_is_full(
     for round_ in range(3):
         store.record("app", [make_event(round_)])
         fill_up(larger_disk)
-        assert store.forget("app", event_id=f"e{round_}").events == 1
+        assert store.forget("app", Selector(event_id=f"e{round_}")).events == 1
         assert _held(_reserve(store)) > 0
 
 
@@ -160,7 +160,7 @@ def test_what_is_recorded_after_everything_was_forgotten_stays(
     recorder = threading.Thread(target=record)
     recorder.start()
     try:
-        store.forget("app", everything=True)
+        store.forget("app", Selector(everything=True))
         returned.set()
         recorder.join(20)
     finally:
@@ -191,14 +191,14 @@ def test_without_the_reserve_the_error_says_that_nothing_is_gone(
     _reserve(store).unlink()
     ballast = fill_up(larger_disk)
     with pytest.raises(StoreFull) as caught:
-        store.forget("app", event_id="e1")
+        store.forget("app", Selector(event_id="e1"))
     assert str(caught.value) == (
         f"nothing was forgotten: the reserve {_reserve(store)} is missing and the disk is full; "
         "free some space and forget again"
     )
     assert store.context("app").events == (make_event(1),)
     ballast.unlink()
-    assert store.forget("app", event_id="e1").events == 1
+    assert store.forget("app", Selector(event_id="e1")).events == 1
     assert _held(_reserve(store)) == RESERVE_BYTES
 
 
@@ -210,10 +210,10 @@ def test_an_event_that_is_larger_than_the_reserve_stays_whole(
     _fold_in(store)
     ballast = fill_up(larger_disk)
     with pytest.raises(StoreFull, match=r"nothing was forgotten: the reserve .* did not suffice"):
-        store.forget("app", event_id="big")
+        store.forget("app", Selector(event_id="big"))
     assert store.counts("app")["events"] == 1
     ballast.unlink()
-    assert store.forget("app", event_id="big").events == 1
+    assert store.forget("app", Selector(event_id="big")).events == 1
 
 
 def test_a_log_that_cannot_be_emptied_does_not_hide_that_the_event_is_gone(
@@ -227,13 +227,13 @@ def test_a_log_that_cannot_be_emptied_does_not_hide_that_the_event_is_gone(
     _reserve(store).unlink()
     ballast = fill_up(larger_disk)
     with pytest.raises(StoreFull) as caught:
-        store.forget("app", event_id="e1")
+        store.forget("app", Selector(event_id="e1"))
     assert str(caught.value) == (
         "forgotten, but the log could not be emptied: the disk is full; free some space and forget again"
     )
     assert {e.event_id for e in store.context("app").events} == {"big", "s"}
     ballast.unlink()
-    assert store.forget("app", event_id="e1") == Forgotten()
+    assert removed(store.forget("app", Selector(event_id="e1"))) == Forgotten()
     assert store.path.with_name("store.db-wal").stat().st_size == 0
 
 
@@ -244,7 +244,7 @@ from pathlib import Path
 from edge_reranker.errors import StoreError
 from edge_reranker.store import Store
 from edge_reranker.store.writer import checkpoint
-from edge_reranker.types import Event, EventType
+from edge_reranker.types import Event, EventType, Selector
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 store = Store.open(Path(sys.argv[1]), key_source="file")
@@ -254,11 +254,11 @@ store._writer.alone(checkpoint)
 record("b", 10)
 record("c", 100_000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size, hard))
-try: store.forget("app", event_id="b"); sys.exit("no error")
+try: store.forget("app", Selector(event_id="b")); sys.exit("no error")
 except StoreError as e: print(e)
 assert {e.event_id for e in store.context("app").events} == {"a", "c"}
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-store.forget("app", event_id="b")
+store.forget("app", Selector(event_id="b"))
 assert store.check() == []
 store.close()
 """
@@ -278,28 +278,33 @@ def test_a_log_that_cannot_be_emptied_for_a_quota_does_not_hide_it_either(data_d
 
 
 def test_a_forget_that_stops_half_way_says_what_is_gone_and_again_finishes(
-    full_disk_store: Store, larger_disk: Path
+    full_disk_store: Store, larger_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = full_disk_store
     there = _fill_with_much(store)
     ballast = fill_up(larger_disk)
     n_parts = 0
 
-    def some(db: Database, n_rows: int) -> Forgotten:
+    remove = forget.remove
+
+    def part(db: Database, *whose: Any, until: int | None, n_rows: int) -> Forgotten:
         nonlocal n_parts
-        found = forget.some(db, "app", min(n_rows, 100))
+        if n_rows < 0:
+            return remove(db, *whose, until=until, n_rows=n_rows)
         n_parts += 1
-        if n_parts >= 3:
+        found = remove(db, *whose, until=until, n_rows=min(n_rows, 150))
+        if n_parts >= 5:
             fill_up(larger_disk)  # another program, in the middle
-            found = forget.some(db, "app", _N_EVENTS)
+            found = remove(db, *whose, until=until, n_rows=_N_EVENTS)
         return found
 
-    erasure = Erasure(store.path, lambda db: forget.everything(db, "app"), some, lambda gone: None)
-    with pytest.raises(StoreFull, match=r"forgotten in part \(200 events\)"):
-        erasure.run(store._writer, store._reserve)
-    assert store.counts("app")["events"] == there.events - 200
+    monkeypatch.setattr(forget, "remove", part)
+    with pytest.raises(StoreFull, match=r"in part \(300 events, 300 items, 300 vectors, 300 rankings\)"):
+        store.forget("app", Selector(everything=True))
+    monkeypatch.undo()
+    assert store.counts("app")["events"] == there.events - 300
     ballast.unlink()
-    assert store.forget("app", everything=True).events == there.events - 200
+    assert store.forget("app", Selector(everything=True)).events == there.events - 300
     assert not any(store.counts("app").values())
 
 
@@ -311,7 +316,7 @@ def test_a_store_whose_log_cannot_be_folded_in_opens_so_that_one_can_forget(
         fill_up(larger_disk)
     assert store.path.with_name("store.db-wal").stat().st_size > 0
     with Store.open(larger_disk / "data", key_source="file") as store:
-        assert store.forget("app", event_id="e1").events == 1
+        assert store.forget("app", Selector(event_id="e1")).events == 1
         assert {e.event_id for e in store.context("app").events} == {"s"}
 
 
@@ -324,4 +329,4 @@ def test_a_small_disk_is_left_without_a_reserve(small_disk: Path, make_event: Ma
     with Store.open(small_disk / "data", key_source="file") as store:
         assert not _reserve(store).exists()
         store.record("app", [make_event(1)])
-        assert store.forget("app", event_id="e1").events == 1
+        assert store.forget("app", Selector(event_id="e1")).events == 1

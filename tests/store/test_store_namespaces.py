@@ -9,7 +9,17 @@ import pytest
 
 from edge_reranker.errors import FailedPrecondition, InvalidArgument, NotFound
 from edge_reranker.store import Store
-from edge_reranker.types import Event, EventType, Grant, Namespace, PrefixState, Ranking, Recorded, Result
+from edge_reranker.types import (
+    Event,
+    EventType,
+    Grant,
+    Namespace,
+    PrefixState,
+    Ranking,
+    Recorded,
+    Result,
+    Selector,
+)
 
 MakeEvent = Callable[..., Event]
 
@@ -103,9 +113,9 @@ def test_a_grant_shows_and_touches_nothing_of_the_source(two: Store, make_event:
     two.record("shop", [make_event(2, "i1")])
     two.grant("news", "shop", 1.0)
     assert [event.event_id for event in two.events("shop", 10)[0]] == ["e2"]
-    assert two.forget("shop", event_id="e1").events == 0
-    assert two.forget("shop", item_id="i1").events == 1
-    assert two.forget("shop", everything=True).events == 0
+    assert two.forget("shop", Selector(event_id="e1")).events == 0
+    assert two.forget("shop", Selector(item_id="i1")).events == 1
+    assert two.forget("shop", Selector(everything=True)).events == 0
     assert two.counts("news")["events"] == 1
 
 
@@ -129,7 +139,7 @@ def test_what_happens_in_the_source_renews_the_reader(two: Store, make_event: Ma
 
     assert changed(two.grant("news", "shop", 1.0))
     assert changed(two.record("news", [make_event(1)]))
-    assert changed(two.forget("news", event_id="e1"))
+    assert changed(two.forget("news", Selector(event_id="e1")))
     assert changed(two.revoke("news", "shop"))
     assert not changed(two.record("news", [make_event(2)]))
 
@@ -170,9 +180,11 @@ def test_a_revoke_takes_what_was_derived_by_the_grant_and_nothing_else(
         assert again.sources("shop") == ()
 
 
-@pytest.mark.parametrize("selector", [{"event_id": "e1"}, {"item_id": "i1"}, {"everything": True}])
+@pytest.mark.parametrize(
+    "selector", [Selector(event_id="e1"), Selector(item_id="i1"), Selector(everything=True)]
+)
 def test_forgetting_in_the_source_takes_what_its_readers_derived(
-    two: Store, make_event: MakeEvent, selector: dict[str, object]
+    two: Store, make_event: MakeEvent, selector: Selector
 ) -> None:
     two.record("news", [make_event(1)])
     two.grant("news", "shop", 1.0)
@@ -180,9 +192,11 @@ def test_forgetting_in_the_source_takes_what_its_readers_derived(
     log(two, "shop", "r2")
     two.put_prefix_state(PrefixState("shop", "f", "e1", b"", b"x"))
     two.flush()
-    two.forget("news", event_id="unknown")
+    two.forget("news", Selector(event_id="unknown"))
     assert two.ranking("shop", "r1") is not None
-    two.forget("news", **selector)  # type: ignore[arg-type]
+    would = two.forget("news", selector, dry_run=True)
+    assert two.forget("news", selector) == would
+    assert (would.rankings, would.prefixes) == (1, 1)
     assert two.ranking("shop", "r1") is None
     assert two.ranking("shop", "r2") is not None
     assert two.prefix_state() is None
@@ -206,7 +220,7 @@ def test_a_store_from_before_namespaces_has_the_default_one(data_dir: Path, make
             lambda db: db.conn.executescript(
                 "DROP TABLE grants; DROP TABLE namespaces; DROP INDEX rankings_by_namespace;"
                 "ALTER TABLE rankings DROP COLUMN sources;"
-                "DELETE FROM _sqlite_migrations WHERE name = '0006_namespaces';"
+                "DELETE FROM _sqlite_migrations WHERE name = '0005_namespaces';"
             )
         )
     with Store.open(data_dir, key_source="file") as store:

@@ -21,7 +21,7 @@ from sqlite_utils import Database
 from edge_reranker.errors import InvalidArgument, StoreBusy, StoreError
 from edge_reranker.store import Store, vectors
 from edge_reranker.store.writer import Writer, _Job
-from edge_reranker.types import Context, Event, EventType, Item, Recorded
+from edge_reranker.types import Context, Event, EventType, Item, Recorded, Selector
 
 MakeEvent = Callable[..., Event]
 
@@ -75,7 +75,7 @@ def test_namespaces_see_nothing_of_each_other(store: Store, make_event: MakeEven
     assert store.context("a").events == (make_event(1),)
     assert len(store.context("b").events) == 2
     assert store.context("c") == Context()
-    store.forget("b", everything=True)
+    store.forget("b", Selector(everything=True))
     assert store.context("a").events == (make_event(1),)
 
 
@@ -112,9 +112,9 @@ def test_the_generation_moves_only_when_events_change(store: Store, make_event: 
     seen.append(store.generation("app"))
     store.record("app", [make_event(1)])
     assert store.generation("app") == seen[-1]
-    store.forget("app", event_id="unknown")
+    store.forget("app", Selector(event_id="unknown"))
     assert store.generation("app") == seen[-1]
-    store.forget("app", event_id="e1")
+    store.forget("app", Selector(event_id="e1"))
     seen.append(store.generation("app"))
     assert len(set(seen)) == 3
     assert store.generation("other") == seen[0]
@@ -320,7 +320,7 @@ def test_events_come_back_exactly_as_they_went_in(shared_store: Store, events: l
     assert list(shared_store.context(namespace).events) == expected
     if events:
         assert shared_store.events(namespace, 10) == (expected[::-1], "")
-    shared_store.forget(namespace, everything=True)
+    shared_store.forget(namespace, Selector(everything=True))
     assert not any(shared_store.counts(namespace).values())
 
 
@@ -344,13 +344,13 @@ def test_after_forgetting_the_store_is_as_if_it_never_saw(
     shared_store.record(never, kept)
     for n, (_, _, stays, _) in enumerate(drawn):
         if not stays:
-            shared_store.forget(seen, event_id=f"e{n}")
+            shared_store.forget(seen, Selector(event_id=f"e{n}"))
     if item_gone:
-        shared_store.forget(seen, item_id=item_gone)
+        shared_store.forget(seen, Selector(item_id=item_gone))
     assert shared_store.context(seen) == shared_store.context(never)
     assert shared_store.counts(seen) == shared_store.counts(never)
     for namespace in (seen, never):
-        shared_store.forget(namespace, everything=True)
+        shared_store.forget(namespace, Selector(everything=True))
 
 
 def test_a_store_leaves_no_thread_and_no_file_open(data_dir: Path, make_event: MakeEvent) -> None:

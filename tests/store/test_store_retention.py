@@ -21,6 +21,7 @@ from edge_reranker.types import (
     Ranking,
     Result,
     Retention,
+    Selector,
     TypeRetention,
 )
 
@@ -174,7 +175,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_a_sweep_leaves_exactly_what_the_rule_keeps_and_a_second_finds_nothing(
     shared: Store, drawn: list[tuple[EventType, int, int]], rule: Retention, data: st.DataObject
 ) -> None:
-    shared.forget("app", everything=True)
+    shared.forget("app", Selector(everything=True))
     events = [
         Event(f"e{n}", kind, NOW - days * DAY, Item(f"i{item}")) for n, (kind, days, item) in enumerate(drawn)
     ]
@@ -210,7 +211,7 @@ def test_what_is_recorded_during_a_sweep_is_not_taken_for_what_had_its_number(ke
     kept.set_retention("app", Retention(max_age_days=30))
     steps = kept.sweep("app")
     next(steps)
-    kept.forget("app", everything=True)
+    kept.forget("app", Selector(everything=True))
     kept.record("app", [event(n, NOW) for n in range(400)])
     assert sum(step.forgotten.events for step in steps) == 0
     assert len(ids(kept)) == 400
@@ -305,7 +306,7 @@ def test_an_empty_store_believes_the_clock(data_dir: Path, device: Device) -> No
     device.clock_s = NOW + 10 * YEAR
     with device.store(data_dir) as store:
         store.record("app", [event(1, device.clock_s)])
-        store.forget("app", everything=True)
+        store.forget("app", Selector(everything=True))
     device.clock_s = NOW
     with device.store(data_dir) as store:
         assert store.now() == NOW

@@ -144,19 +144,35 @@ class EdgeReranker:
                 return
 
     def forget(
-        self, *, event_id: str = "", item_id: str = "", all: bool = False, timeout_s: float | None = None
+        self,
+        *,
+        event_id: str = "",
+        item_id: str = "",
+        type: str = "",
+        tag: str = "",
+        time_range: tuple[messages.Moment | None, messages.Moment | None] | None = None,
+        all: bool = False,
+        all_namespaces: bool = False,
+        namespace: str = "",
+        dry_run: bool = False,
+        timeout_s: float | None = None,
     ) -> Forgotten:
-        """Removes one event, all events about one item, or everything; says what went. Owner only.
+        """Removes events and all that only they needed, backups too; says what went. Owner only.
 
-        Raises InvalidArgument unless exactly one of the three is given.
+        ``type`` is a name such as "LIKE"; ``time_range`` is the first moment and the first one after it, None
+        for no end. ``namespace`` "" is the token's own. ``dry_run`` only says what would go.
+        Raises InvalidArgument unless exactly one of the first seven is given.
         """
-        if not isinstance(all, bool):
-            raise explain.bad("all", all, "True or False")
-        given = {name: value for name, value in (("event_id", event_id), ("item_id", item_id)) if value}
-        if len(given) + all != 1:
-            raise InvalidArgument("forget: give exactly one of event_id, item_id and all=True")
-        kind = context_service_pb2.ForgetRequest
-        request = kind(all=True) if all else messages.request(kind, **given)
+        selector = {
+            "event_id": event_id,
+            "item_id": item_id,
+            "type": type,
+            "tag": tag,
+            "time_range": time_range,
+            "all": all,
+            "all_namespaces": all_namespaces,
+        }
+        request = messages.forget_request(selector, namespace=namespace, dry_run=dry_run)
         return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
 
     def retention(self, *, namespace: str = "", timeout_s: float | None = None) -> RetentionStatus:

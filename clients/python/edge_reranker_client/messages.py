@@ -16,11 +16,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge_reranker.v1 import context_service_pb2, model_service_pb2, rerank_service_pb2, types_pb2
 from edge_reranker_client import explain, records
+from edge_reranker_client.errors import InvalidArgument
 
 T = TypeVar("T")
 
 CandidateLike = records.Candidate | Mapping[str, Any] | types_pb2.Candidate
 EventLike = records.Event | Mapping[str, Any] | types_pb2.Event
+Moment = datetime.datetime | float
 RetentionLike = records.Retention | Mapping[str, Any] | context_service_pb2.Retention
 PolicyLike = records.Policy | Mapping[str, Any] | rerank_service_pb2.Policy
 
@@ -91,6 +93,49 @@ def request(kind: type[T], **fields: object) -> T:
     except explain.ODD:
         pass
     raise explain.message(kind, fields)
+
+
+def forget_request(
+    selector: Mapping[str, Any], *, namespace: str, dry_run: bool
+) -> context_service_pb2.ForgetRequest:
+    """A request with the one thing in ``selector`` that is given; raises InvalidArgument unless it is one."""
+    for name in ("all", "all_namespaces"):
+        if not isinstance(selector[name], bool):
+            raise explain.bad(name, selector[name], "True or False")
+    if not isinstance(dry_run, bool):
+        raise explain.bad("dry_run", dry_run, "True or False")
+    given = {name: value for name, value in selector.items() if value not in (None, "", False)}
+    if len(given) != 1:
+        *first, last = selector
+        raise InvalidArgument(f"forget: give exactly one of {', '.join(first)} and {last}")
+    kind = context_service_pb2.ForgetRequest
+    made = request(kind, namespace=namespace)
+    made.dry_run = dry_run
+    [(name, value)] = given.items()
+    if name == "type":
+        try:
+            made.type = event_type(value)
+        except (*explain.ODD, AttributeError):
+            raise explain.bad("type", value, 'an event\'s type, such as "LIKE"') from None
+    elif name == "time_range":
+        made.time_range.CopyFrom(_time_range(value))
+    elif isinstance(value, bool):
+        setattr(made, name, value)
+    else:
+        made.MergeFrom(request(kind, **{name: value}))
+    return made
+
+
+def _time_range(value: Any) -> context_service_pb2.TimeRange:
+    try:
+        start, end = value
+        given = {"from": start, "to": end}
+        return context_service_pb2.TimeRange(
+            **{name: timestamp(moment) for name, moment in given.items() if moment is not None}
+        )
+    except (*explain.ODD, ArithmeticError):
+        allowed = "two moments, each a datetime, seconds since 1970, or None"
+        raise explain.bad("time_range", value, allowed) from None
 
 
 def candidate(given: CandidateLike) -> types_pb2.Candidate:
@@ -165,7 +210,7 @@ def event_type(name: str) -> types_pb2.EventType:
     return value
 
 
-def timestamp(moment: datetime.datetime | float) -> Timestamp:
+def timestamp(moment: Moment) -> Timestamp:
     """A moment, exact to the microsecond; a datetime without a zone is UTC."""
     if isinstance(moment, datetime.datetime):
         if moment.tzinfo is None:
@@ -221,7 +266,9 @@ def event_of(message: types_pb2.Event) -> records.Event:
 
 def forgotten_of(message: context_service_pb2.ForgetResponse) -> records.Forgotten:
     """The record of a receipt."""
-    return records.Forgotten(message.events, message.items, message.vectors, message.rankings)
+    return records.Forgotten(
+        *(getattr(message, field.name) for field in dataclasses.fields(records.Forgotten))
+    )
 
 
 def retention_of(message: context_service_pb2.Retention) -> records.Retention:

@@ -140,12 +140,15 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The receipt of a forget: rows removed, by kind."""
+    """The receipt of a forget: what was removed, by kind, and a digest (SHA-256, hex) of what remains."""
 
     events: int
     items: int
     vectors: int
     rankings: int
+    prefixes: int = 0
+    backups: int = 0
+    remaining_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,15 @@ ROWS = {
         "('app', 'r1', 999.0, 'home', 's', '{\"results\":[[\"i1\",1],[\"i2\",0]],"
         '"coverage":0.5,"degraded_reason":0,"timings":{},"model":"m","pack":"p","final":true}\')',
     ),
+    "0002_prefixes": ("INSERT INTO prefixes VALUES ('app', 'print', 'e1', x'01000000', x'ff')",),
     "0004_retention": (
         "INSERT INTO retention VALUES ('app', 0, 0, 1000)",
         "INSERT INTO clock VALUES (1767225600.0, 1767225600.0, '[]')",
     ),
-    "0002_prefixes": ("INSERT INTO prefixes VALUES ('app', 'print', 'e1', x'01000000', x'ff')",),
+    "0005_namespaces": (
+        "INSERT INTO namespaces (name) VALUES ('news'), ('shop')",
+        "INSERT INTO grants VALUES ('news', 'shop', 1767225600.0)",
+    ),
 }
 
 

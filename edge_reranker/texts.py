@@ -1,8 +1,15 @@
-"""Text that may have come from anybody, made plain."""
+"""What an item says, made plain, and the name of that text: the same to who encodes, keeps or forgets it."""
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
+
+from edge_reranker.types import Item
+
+MAX_TITLE_CHARS = 160
+MAX_TAGS_CHARS = 160
+MAX_TEXT_CHARS = 240
 
 
 def clean(text: str, max_chars: int) -> str:
@@ -19,3 +26,26 @@ def clean(text: str, max_chars: int) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return text[:max_chars].strip()
+
+
+def item_text(item: Item) -> str:
+    """ "Title. tag, tag. text", without the parts the item does not have."""
+    parts = (
+        clean(item.title, MAX_TITLE_CHARS),
+        clean(", ".join(item.tags), MAX_TAGS_CHARS),
+        clean(item.text, MAX_TEXT_CHARS),
+    )
+    return ". ".join(part for part in parts if part)
+
+
+def content_hash(item: Item) -> str:
+    """Names an item's text: two items that read the same have the same vector."""
+    return _name(item_text(item))
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+NO_TEXT = _name("")
+"""The content hash of an item that says nothing."""
