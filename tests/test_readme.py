@@ -35,7 +35,7 @@ def test_make_targets_exist(line: str) -> None:
 
 
 @pytest.mark.model
-def test_every_command_works_when_pasted(data_dir: Path, cache_dir: Path) -> None:
+def test_every_command_works_when_pasted(data_dir: Path, cache_dir: Path, tmp_path: Path) -> None:
     """One service, the commands in the README's order."""
     bin_ = str(Path(sys.executable).parent)
     environment = surroundings(data_dir, cache_dir) | {"PATH": f"{bin_}:{os.environ['PATH']}"}
@@ -48,6 +48,7 @@ def test_every_command_works_when_pasted(data_dir: Path, cache_dir: Path) -> Non
                 continue  # it runs
             result = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", line],
+                cwd=tmp_path,  # what is exported lands there
                 env=environment,
                 capture_output=True,
                 text=True,
