@@ -1,0 +1,173 @@
+"""One request: what each tier says, fused with what the tiers below it said."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_reranker.deadline import Deadline, Paces, Watch
+from edge_reranker.errors import StoreError
+from edge_reranker.prompt import content_hash
+from edge_reranker.ranking import policy
+from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
+from edge_reranker.ranking.fusion import fuse, order
+from edge_reranker.scoring import Scorer, Tiers, TierScores, User, Users
+from edge_reranker.scoring.epochs import Owner
+from edge_reranker.types import DegradedReason, Item, Ranking, RerankQuery, Result
+
+Float32 = npt.NDArray[np.float32]
+
+# Tier 0 on a slow laptop core, until it is measured.
+_TIER0_MS_PER_CHARACTER = 0.0001
+_OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
+
+    ``weighed`` says that the order is by the pack's weights, not the server's.
+    """
+
+    order: npt.NDArray[np.intp]
+    tier: npt.NDArray[np.intp]
+    coverage: float
+    reason: DegradedReason = DegradedReason.UNSPECIFIED
+    weighed: bool = False
+
+    def because(self, reason: DegradedReason, coverage: float) -> Answer:
+        """The same order, with what was missing."""
+        return Answer(self.order, self.tier, coverage, reason)
+
+
+class Answers:
+    """Answers requests, and learns what its own parts take. Thread-safe."""
+
+    def __init__(self, users: Users, clock: Callable[[], float]) -> None:
+        self._users = users
+        self._clock = clock
+        self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
+        self._fusion_paces = Paces()  # per candidate, after each result of a tier
+
+    def of(
+        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, watch: Watch
+    ) -> Iterator[Answer]:
+        """An answer after each tier, each better informed than the one before; one at the least."""
+        n = len(query.candidates)
+        as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
+        try:
+            user = self._users.now(tiers, namespace)
+        except StoreError:
+            watch.lap("context")
+            yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
+            return
+        watch.lap("context")
+        if tiers.weights is None or tiers.without_model is None:
+            yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
+            return
+        if not user.profile and not query.query:
+            # Nobody is known yet: so much more time to get ready for what they pick of this.
+            if tiers.public is not None:
+                tiers.public.remember(user.owner, query.candidates, deadline)
+            if tiers.background is not None:
+                tiers.background.read(user.owner, query.candidates)
+            yield as_served.because(DegradedReason.NO_HISTORY, 1.0)
+            return
+        work = query.work
+        tier0_pace, fusion_pace = self._tier0_paces.of(namespace), self._fusion_paces.of(namespace)
+        if deadline.remaining_ms() < tier0_pace.predict_ms(work):
+            tier0_pace.refused()
+            if tiers.background is not None:
+                tiers.background.read(user.owner, query.candidates)
+            yield as_served.because(DegradedReason.DEADLINE, 0.0)
+            return
+        start = time.perf_counter()
+        matrix = features(
+            user.profile,
+            query,
+            now_s=self._clock(),
+            taste=tiers.taste,
+            named=tiers.named,
+            history_vectors=_public_vectors(tiers, user, query, deadline),
+        )
+        scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
+        watch.lap("tier0")
+        tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
+        above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
+        if not user.profile:
+            # A search by somebody unknown: the query is all that there is to read.
+            above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
+        due = [(number, scorer) for number, scorer in above if scorer is not None]
+        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
+        yield answer
+        for number, scorer in due:
+            before, reason = matrix, answer.reason
+            in_time = deadline.less_ms(fusion_pace.predict_ms(n))
+            for result in scorer.score(user, query, answer.order.tolist(), in_time):
+                watch.lap(f"tier{number}")
+                fused_ms = watch.spent_ms("fusion")
+                columns = {scorer.column: (result.scores, result.reached), **result.more}
+                matrix = with_columns(before, columns)
+                answer = _fused(tiers, matrix, answer, number, result, reason)
+                if number != due[-1][0]:
+                    answer = dataclasses.replace(answer, coverage=0.0)
+                watch.lap("fusion")
+                fusion_pace.measured(n, watch.spent_ms("fusion") - fused_ms)
+                yield answer
+
+
+def _fused(
+    tiers: Tiers,
+    matrix: npt.NDArray[np.float64],
+    before: Answer,
+    tier: int,
+    result: TierScores,
+    reason: DegradedReason,
+) -> Answer:
+    # The weights of the other features differ with and without the model: it takes over part of what
+    # they say.
+    weights = tiers.weights if matrix[:, _OF_THE_ENCODER].any() else tiers.without_model
+    assert weights is not None  # noqa: S101 - ``of`` has returned without them
+    return Answer(
+        order=order(fuse(matrix, FEATURES + tiers.named, weights)),
+        tier=np.where(result.reached, tier, before.tier),
+        coverage=result.coverage,
+        reason=result.reason or reason,
+        weighed=True,
+    )
+
+
+def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
+    """What a caller is told of an answer, once the list's policy was applied; not final."""
+    places = policy.apply(answer.order.tolist(), query)
+    watch.lap("fusion")
+    candidates = query.candidates
+    return Ranking(
+        ranking_id=ranking_id,
+        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+        coverage=answer.coverage,
+        degraded_reason=answer.reason,
+        timings=watch.timings(),
+        model=tiers.model if answer.tier.any() else "",
+        pack=tiers.pack_id if answer.weighed else "",
+        final=False,
+    )
+
+
+def _public_vectors(
+    tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
+) -> Mapping[str, Mapping[str, Float32]]:
+    public = tiers.public
+    if public is None:
+        return {}
+    spaces = public.remember(user.owner, query.candidates, deadline)
+
+    def keeper(item: Item) -> Owner:
+        return user.keeper(item.id, content_hash(item)) if user.lent else user.owner
+
+    return public.history(user.owner, spaces, user.profile, keeper)
