@@ -48,9 +48,9 @@ def write(db: Database, promise: Promise) -> None:
     )
 
 
-def owe(db: Database, namespace: str) -> None:
+def owe(db: Database) -> None:
     """Write down that rows went which are still beside the tables, inside the caller's transaction."""
-    db.conn.execute("INSERT INTO forgets (namespace, selector, until) VALUES (?, NULL, 0)", (namespace,))
+    db.conn.execute("INSERT INTO forgets (namespace, selector, until) VALUES ('', NULL, 0)")
 
 
 def strike(db: Database) -> None:

@@ -17,39 +17,33 @@ from sqlite_utils import Database
 from edge_reranker.errors import (
     EdgeRerankerError,
     InvalidArgument,
-    NotFound,
     StoreBusy,
     StoreCorrupt,
     StoreError,
     StoreFull,
 )
 from edge_reranker.store import clock as store_clock
+from edge_reranker.store import events as event_rows
 from edge_reranker.store import (
-    digest,
     export,
     faults,
     files,
-    forget,
     namespaces,
     prefixes,
-    promises,
     rankings,
-    recovery,
     retention,
     vectors,
 )
-from edge_reranker.store import events as event_rows
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
 from edge_reranker.store.clock import Clock, Noted
-from edge_reranker.store.erasure import Erasure
+from edge_reranker.store.forgetting import Forgetting
 from edge_reranker.store.imports import Import, remove_leftovers
 from edge_reranker.store.open import open_database
-from edge_reranker.store.promises import Promise
 from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
-from edge_reranker.store.reserve import Reserve
+from edge_reranker.store.spaces import Spaces
 from edge_reranker.store.start import Started, start
 from edge_reranker.store.sweep import Sweep, Swept
 from edge_reranker.store.writer import Writer, checkpoint, transaction
@@ -99,18 +93,17 @@ class Store:
         self._writer = Writer(
             self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
         )
-        self._reserve = Reserve(path.with_name("reserve"))
-        self._reserve.make()
         self._generations: dict[str, int] = {}
-        self._grants: tuple[Grant, ...] = ()
-        self._deleted: set[str] = set()
+        self._spaces = Spaces(self._writer, self._renew, started.grants)
         self._logged: Counter[str] = Counter()
         self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
-        self._forgetting = threading.Lock()
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
+        self._forgetting = Forgetting(
+            path, self._connect, self._writer, self.backups, self._care, self._changed
+        )
         self._clock = Clock(self._begin(device_s()), device_s, passed_s)
 
     @classmethod
@@ -139,13 +132,9 @@ class Store:
             remove_leftovers(data_dir)
             started = start(path, source=key_source, kept=backups)
         store = cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
-        store._grants = tuple(started.grants)
         # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
         with contextlib.suppress(StoreFull, StoreBusy):
-            with faults.translated(path), contextlib.closing(open_database(path, started.key)) as db:
-                cut_off = promises.unfinished(db)
-            if cut_off:
-                store._erase(None)
+            store._forgetting.finish()
         for name in started.ending:
             # Else it goes at a later start: it has no token, and nobody can record in it.
             with contextlib.suppress(StoreError):
@@ -191,7 +180,7 @@ class Store:
         note = self._clock.due(now)
 
         def insert(db: Database) -> Recorded:
-            self._require_open(namespace)
+            self._spaces.require_open(namespace)
             if note:
                 store_clock.put(db, now)
             return event_rows.insert(db, namespace, rows)
@@ -254,42 +243,8 @@ class Store:
         the same call without it would. Raises StoreFull, which says what is gone.
         """
         if dry_run:
-            return self._would_forget(namespace, selector)
-        with self._forgetting:
-            gone = self._erase(Promise(namespace, selector))
-            if selector.all_namespaces:
-                return gone
-            # On a connection of its own, beside what is being written now.
-            with self._beside() as db:
-                return dataclasses.replace(gone, remaining_digest=digest.remaining(db, namespace))
-
-    def _would_forget(self, namespace: str, selector: Selector) -> Forgotten:
-        with self._beside() as db:
-            found = forget.gather(db, namespace, selector)
-            left = "" if selector.all_namespaces else digest.remaining(db, namespace)
-        n_copies = len(self.backups.list()) + recovery.n_quarantined(self.path.parent)
-        return dataclasses.replace(found, backups=n_copies, remaining_digest=left)
-
-    @contextlib.contextmanager
-    def _beside(self) -> Iterator[Database]:
-        """A connection that sees one moment, and writes to temporary tables only, which are there."""
-        with faults.translated(self.path):
-            db = self._connect()
-            try:
-                db.conn.execute("BEGIN")
-                forget.prepare(db)
-                yield db
-            finally:
-                db.close()
-
-    def _erase(self, promise: Promise | None) -> Forgotten:
-        def removed(promise: Promise, gone: Forgotten) -> None:
-            self._changed(None if promise.selector.all_namespaces else promise.namespace, gone.events)
-
-        erasure = Erasure(self.path, promise, removed, self._care.remove_copies)
-        # A backup that is being made would have what is forgotten, and keep the log from being emptied.
-        with self.backups.held_off():
-            return erasure.run(self._writer, self._reserve)
+            return self._forgetting.would_forget(namespace, selector)
+        return self._forgetting.forget(namespace, selector)
 
     def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
@@ -308,7 +263,7 @@ class Store:
         def committed(result: Recorded) -> None:
             self._changed(namespace, result.recorded)
 
-        allowed = partial(self._require_open, namespace)
+        allowed = partial(self._spaces.require_open, namespace)
         return Import(self.path, self._writer, namespace, committed, done, allowed)
 
     def namespaces(self) -> list[Namespace]:
@@ -325,7 +280,7 @@ class Store:
 
     def create_namespace(self, name: str) -> None:
         """Make a namespace. Idempotent. Raises FailedPrecondition while its deletion is not finished."""
-        self._writer.submit(lambda db: namespaces.create(db, name), lambda _: self._deleted.discard(name))
+        self._spaces.create(name)
 
     def begin_deletion(self, name: str) -> None:
         """From here on the namespace counts as gone, and nothing is recorded in it any more.
@@ -333,17 +288,7 @@ class Store:
         What is in it goes with ``delete_namespace``, or at the next opening. Raises InvalidArgument for the
         default one.
         """
-
-        def run(db: Database) -> None:
-            namespaces.mark(db, name)
-            # In the writer, so that no batch lands behind it.
-            self._deleted.add(name)
-
-        try:
-            self._writer.submit(run)
-        except BaseException:
-            self._deleted.discard(name)
-            raise
+        self._spaces.close(name)
 
     def delete_namespace(self, name: str) -> Forgotten:
         """Remove everything of a namespace, its grants, then itself. Idempotent. Raises as ``forget``."""
@@ -358,38 +303,24 @@ class Store:
 
     def sources(self, reader: str) -> tuple[str, ...]:
         """The namespaces whose events the reader's rankings go by, besides its own. No I/O."""
-        return tuple(each.source for each in self._grants if each.reader == reader)
+        return self._spaces.sources(reader)
 
     def readers(self, source: str) -> tuple[str, ...]:
         """The namespaces whose rankings go by the source's events. No I/O."""
-        return tuple(each.reader for each in self._grants if each.source == source)
+        return self._spaces.readers(source)
 
     def grant(self, source: str, reader: str, granted_at: float) -> Grant:
         """Let the reader's rankings go by the source's events; the grant that holds then.
 
         Raises NotFound for a namespace that is not there, InvalidArgument for one and the same.
         """
-        if source == reader:
-            raise InvalidArgument("reader", "is the source itself, which goes by its events anyway")
-        wanted = Grant(source, reader, granted_at)
-        return self._writer.submit(
-            lambda db: namespaces.grant(db, wanted), lambda made: self._regrant({*self._grants, made})
-        )
+        return self._spaces.grant(Grant(source, reader, granted_at))
 
     def revoke(self, source: str, reader: str) -> None:
         """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
-
-        def run(db: Database) -> None:
-            namespaces.revoke(db, source, reader)
-            promises.owe(db, reader)
-
-        def revoked(_: None) -> None:
-            left = {each for each in self._grants if (each.source, each.reader) != (source, reader)}
-            self._regrant(left)
-
-        with self._forgetting:
-            self._writer.submit(run, revoked)
-            self._erase(None)
+        self._forgetting.after(
+            lambda db: namespaces.revoke(db, source, reader), lambda _: self._spaces.revoked(source, reader)
+        )
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
@@ -515,10 +446,6 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _require_open(self, namespace: str) -> None:
-        if namespace in self._deleted:
-            raise NotFound(f'"{namespace}" was deleted meanwhile; nothing of the batch was stored')
-
     def _read(self, query: Callable[[Database], _T]) -> _T:
         self._care.asked()
         try:
@@ -546,7 +473,7 @@ class Store:
         """Another file is in the store's place: what is granted is what that one says."""
         self._all_changed()
         with contextlib.suppress(StoreError):
-            self._regrant(set(self._read(namespaces.grants)))
+            self._spaces.regrant(self._read(namespaces.grants))
 
     def _all_changed(self) -> None:
         """Whatever anybody remembers of any events, it may be of others now."""
@@ -566,12 +493,6 @@ class Store:
         touched = self._reach.removed(namespace, latest)
         self._changed(namespace, int(touched))
         return touched
-
-    def _regrant(self, now: set[Grant]) -> None:
-        """Take over the grants as they are stored now, in the writer's thread."""
-        changed = {each.reader for each in now ^ set(self._grants)}
-        self._grants = tuple(sorted(now, key=lambda each: (each.reader, each.source)))
-        self._renew(changed)
 
     def _changed(self, namespace: str | None, n_events: int) -> None:
         """Events of a namespace, or of all, have come or gone."""
