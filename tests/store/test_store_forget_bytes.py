@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_reranker.store import Store, erasure
+from edge_reranker.store.forgetting import Forgetting
 from edge_reranker.store.writer import checkpoint
 from edge_reranker.types import Event, EventType, Item, PrefixState, Ranking, Result, Selector, Span
 from tests.store import pages
@@ -193,7 +194,7 @@ def test_without_finishing_it_bytes_would_be_left(
 ) -> None:
     """The control, for each point; the log alone SQLite itself empties when the last connection is closed."""
     _kill(tmp_path / "data", point)
-    monkeypatch.setattr(Store, "_erase", lambda self, promise: None)
+    monkeypatch.setattr(Forgetting, "_erase", lambda self, promise: None)
     with Store.open(tmp_path / "data", key_source="file"):
         assert _left(tmp_path / "data")
 
@@ -203,7 +204,7 @@ def test_what_comes_after_an_unfinished_forget_is_not_taken_by_its_end(tmp_path:
     data_dir = tmp_path / "data"
     _kill(data_dir, "after the first part")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_erase", lambda self, promise: None)
+        patch.setattr(Forgetting, "_erase", lambda self, promise: None)
         with Store.open(data_dir, key_source="file") as store:
             store.record("app", [Event("new", EventType.LIKE, 5.0, Item("n"))])
     with Store.open(data_dir, key_source="file") as store:
