@@ -11,6 +11,7 @@ from edge_reranker_quantize.measure import Measured, Report
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 46, 54
 _LABEL = 15  # between two lines of text
+_LONGEST = 70  # a label is no wider
 _STYLE = """\
 svg { font: 12px sans-serif; background: #fff; }
 text { fill: #222; } .grid { stroke: #ddd; } .bar { stroke: #4a78b5; stroke-width: 1.5; }
@@ -62,15 +63,17 @@ def svg(report: Report) -> str:
     taken: list[tuple[float, float]] = []
     for each in sorted(found, key=lambda one: -one.rankings.tau.mean):
         at = (x(milliseconds(each)), y(each.rankings.tau.mean))
-        label = _free(at[0] + 8, at[1] + 4, taken)
+        right = at[0] + 8 + _LONGEST <= _WIDTH
+        label = _free(at[0] + 8 if right else at[0] - 8 - _LONGEST, at[1] + 4, taken)
         taken.append(label)
+        text = _text(label[0] + (0 if right else _LONGEST), label[1], each.type, "start" if right else "end")
         tau = each.rankings.tau
         bar = _line(at[0], y(tau.low), at[0], y(tau.high), "bar")
         told = f"{each.type}: {tau.mean:.3f} [{tau.low:.3f}, {tau.high:.3f}], {each.size_bytes / 1e6:.0f} MB"
         kind = "best" if each in front else "other"
         parts.append(
             f'<g class="{kind}"><title>{escape(told)}</title>{bar}'
-            f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4"/>{_text(*label, each.type, "start")}</g>'
+            f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4"/>{text}</g>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -80,7 +83,7 @@ def svg(report: Report) -> str:
 
 def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The place for a label, moved down until it covers none that is there."""
-    while any(abs(x - other[0]) < 70 and abs(y - other[1]) < _LABEL for other in taken):
+    while any(abs(x - other[0]) < _LONGEST and abs(y - other[1]) < _LABEL for other in taken):
         y += _LABEL
     return x, y
 
