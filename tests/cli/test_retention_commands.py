@@ -58,4 +58,5 @@ def test_a_rule_is_set_shown_and_kept_to(run: Run, service: subprocess.Popen[str
     shown = json.loads(run("retention", "set", "--type", "view:days=1", "--json").stdout)
     assert shown == {"retention": {"byType": [{"type": "EVENT_TYPE_VIEW", "maxAgeDays": 1}]}}
     assert run("retention", "set", "--keep-all").stdout == "every event is kept\n"
+    assert run("namespace", "create", "other").returncode == 0
     assert run("retention", "show", "--namespace", "other").stdout == "every event of other is kept\n"

@@ -23,7 +23,7 @@ def test_a_stopped_service_leaves_nothing_behind(
         process.send_signal(signal_)
         assert process.wait(timeout=20) == 0
         left = {path.name for path in data_dir.rglob("*") if path.is_file() or path.is_socket()}
-    assert left == {"store.db", "key", "reserve", "app.token", "owner.token"}
+    assert left == {"store.db", "key", "key-check", "reserve", "app.token", "owner.token"}
 
 
 @pytest.mark.model
