@@ -34,7 +34,7 @@ from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking import fusion
 from edge_reranker.scoring import CrossScorer
 from edge_reranker.training import cross_fit, cross_lists, prior, recipe
-from edge_reranker.training.cross import Example, Settings, answers, train
+from edge_reranker.training.cross import Example, Settings, answers, faster_in_half, train
 from edge_reranker.training.encoders import Network
 from edge_reranker.training.head import Recipe
 from edge_reranker.training.loop import Until
@@ -104,7 +104,7 @@ def crossed(
         reader = CrossScorer(engine, TEMPLATES[TEMPLATE])
         by_id = {item.id: item for item in data.items}
         # One thread, unless asked: two beside a busy program wait for each other most of the time.
-        settings = settings or Settings(n_threads=config.n_threads or 1)
+        settings = settings or Settings(half=faster_in_half(), n_threads=config.n_threads or 1)
         towers = towers or Recipe()
         shown = cross_lists.unseen_lists(
             *(data, hidden, parted.head), seed=seed, recipe=towers, items=recipe.ITEMS, taste=taste

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from edge_reranker.prompt import TEMPLATES
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring import CrossScorer, Prompt, User
 from edge_reranker.scoring.epochs import Owner
-from edge_reranker.training.cross import Example, Settings, answers, train
+from edge_reranker.training.cross import Example, Settings, answers, faster_in_half, train
 from edge_reranker.training.cross_fit import served
 from edge_reranker.training.encoders import Network, Packed
 from edge_reranker.training.loop import Until
@@ -132,6 +133,20 @@ def differs(one: Network, other: Network) -> list[str]:
         for name, pair in one.pairs.items()
         if not all(torch.equal(*each) for each in zip(pair, other.pairs[name], strict=True))
     ]
+
+
+def test_half_precision_is_for_processors_that_have_it() -> None:
+    """What this one takes for a product of another size says the same, unless both take about as long."""
+    times_s = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(96, 576, dtype=kind), torch.ones(576, 384, dtype=kind)
+        torch.mm(a, b)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times_s[kind] = time.perf_counter() - start
+    ratio = times_s[torch.bfloat16] / times_s[torch.float32]
+    if not 1 / 3 < ratio < 3:
+        assert faster_in_half() == (ratio < 1)
 
 
 @pytest.mark.parametrize("half", [False, True])
