@@ -119,6 +119,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(
 
 def test_without_a_file_it_goes_to_standard_output(command: Command, owner: EdgeReranker) -> None:
     assert command("export").stdout_bytes == export_of(owner)
+    owner.namespaces.create("films")
     assert command("export", "--namespace", "films").stdout_bytes.count(b"\n") == 2
 
 
