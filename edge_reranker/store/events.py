@@ -216,7 +216,7 @@ def _encode_item(item: Item) -> tuple[Any, ...]:
 
 def decode_item(item_id: str, title: str, text: str, tags: str, attributes: str) -> Item:
     """An item from the columns of its snapshot."""
-    return Item(item_id, title, text, tuple(json.loads(tags)), json.loads(attributes))
+    return Item(item_id, title, text, _TAGS.decode(tags), _ATTRIBUTES.decode(attributes))
 
 
 def decode(row: tuple[Any, ...]) -> Event:
