@@ -163,7 +163,7 @@ class Backups:
     def held_off(self) -> Iterator[None]:
         """No copy is being made during the block. One that is under way is given up at its next step.
 
-        Most steps take milliseconds; the last ones, which check the whole file, a second per 300 MB.
+        Most steps take milliseconds; the last ones, which check the whole file, a second per 40 MB.
         """
         with self._holding:
             self._holders += 1

@@ -56,20 +56,6 @@ def remove(
     return _remove(db)
 
 
-def remove_events(db: Database, namespace: str, seqs: Iterable[int], *, rankings_too: bool) -> Forgotten:
-    """Remove events by number and all that only they needed, inside the caller's transaction.
-
-    Snapshots, vectors and the model's state go; ``rankings_too`` says whether also the rankings that were
-    made with these events or list their items.
-    """
-    _select(db, "namespace = ? AND seq IN (SELECT value FROM json_each(?))", namespace, _json(seqs))
-    _gather_unneeded(db)
-    if rankings_too:
-        _gather_rankings(db)
-        _gather_lent(db)
-    return _remove(db)
-
-
 def gather(db: Database, namespace: str, selector: Selector) -> Forgotten:
     """What ``remove`` would remove, by kind. The temporary tables hold it."""
     _gather(db, namespace, selector, None, -1)
