@@ -75,11 +75,8 @@ class Forgetting:
             self._erase(None)
 
     def finish(self) -> None:
-        """Carry out what was cut off, if anything was. Raises StoreError."""
-        with faults.translated(self._path), contextlib.closing(self._connect()) as db:
-            cut_off = promises.unfinished(db)
-        if cut_off:
-            self._erase(None)
+        """Carry out what was cut off. Raises StoreError."""
+        self._erase(None)
 
     @contextlib.contextmanager
     def _beside(self) -> Iterator[Database]:

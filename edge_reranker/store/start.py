@@ -10,7 +10,17 @@ from pathlib import Path
 from sqlcipher3 import dbapi2
 
 from edge_reranker.errors import StoreCorrupt, StoreFull
-from edge_reranker.store import damage, faults, keycheck, keys, migrations, namespaces, recovery, rotation
+from edge_reranker.store import (
+    damage,
+    faults,
+    keycheck,
+    keys,
+    migrations,
+    namespaces,
+    promises,
+    recovery,
+    rotation,
+)
 from edge_reranker.store.backups import Backups, held_still
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import inspect, make_database, make_private, open_database
@@ -22,7 +32,7 @@ from edge_reranker.types import Grant
 class Started:
     """The key; whether the last process that wrote ended without closing; what was put aside, if anything.
 
-    And what is stored of grants, and of namespaces whose deletion was cut off.
+    And what is stored of grants, of namespaces whose deletion was cut off, and whether some forget was.
     """
 
     key: Key
@@ -30,6 +40,7 @@ class Started:
     recovered: recovery.Quarantined | None = None
     grants: tuple[Grant, ...] = ()
     ending: tuple[str, ...] = ()
+    unfinished: bool = False
 
 
 def start(path: Path, *, source: str, kept: int) -> Started:
@@ -69,12 +80,12 @@ def start(path: Path, *, source: str, kept: int) -> Started:
         return Started(key, False, recovered, *bring_up(path, key, backups))
 
 
-def bring_up(path: Path, key: Key, backups: Backups) -> tuple[tuple[Grant, ...], tuple[str, ...]]:
+def bring_up(path: Path, key: Key, backups: Backups) -> tuple[tuple[Grant, ...], tuple[str, ...], bool]:
     """Bring the database to this version's schema, and fold its log in. Raises as ``start``.
 
-    Returns the grants, and the namespaces whose deletion was cut off.
+    Returns the grants, the namespaces whose deletion was cut off, and whether some forget was.
     """
-    found: tuple[tuple[Grant, ...], tuple[str, ...]] = ((), ())
+    found: tuple[tuple[Grant, ...], tuple[str, ...], bool] = ((), (), False)
     make_private(path)
     with contextlib.closing(open_database(path, key)) as db:
         try:
@@ -82,7 +93,8 @@ def bring_up(path: Path, key: Key, backups: Backups) -> tuple[tuple[Grant, ...],
                 with contextlib.suppress(StoreFull):  # who has no room must still get in, to make some
                     backups.make(lambda: held_still(partial(open_database, path, key), path))
             migrations.migrate(db, path)
-            found = tuple(namespaces.grants(db)), tuple(namespaces.ending(db))
+            ending = tuple(namespaces.ending(db))
+            found = tuple(namespaces.grants(db)), ending, promises.unfinished(db)
             # A forget that was cut off before its checkpoint leaves rows in the log: they go now.
             checkpoint(db)
         except dbapi2.Error as e:

@@ -133,8 +133,9 @@ class Store:
             started = start(path, source=key_source, kept=backups)
         store = cls(path, started, kept=backups, device_s=device_s, passed_s=passed_s)
         # Whoever must forget to get room has to get in first, and so does a doctor that holds the log.
-        with contextlib.suppress(StoreFull, StoreBusy):
-            store._forgetting.finish()
+        if started.unfinished:
+            with contextlib.suppress(StoreFull, StoreBusy):
+                store._forgetting.finish()
         for name in started.ending:
             # Else it goes at a later start: it has no token, and nobody can record in it.
             with contextlib.suppress(StoreError):
