@@ -79,6 +79,19 @@ def test_every_flipped_bit_leads_to_the_newest_backup(backed_up: Path, tmp_path:
     assert moments["by the daily check"]
 
 
+def test_damage_in_any_table_leads_to_the_newest_backup(backed_up: Path, tmp_path: Path) -> None:
+    """Also in those that are read before anybody asks for anything."""
+    tables = "SELECT name, rootpage FROM sqlite_master WHERE rootpage > 0"
+    with Store.open(backed_up, key_source="file") as store:
+        roots = store._writer.alone(lambda db: db.conn.execute(tables).fetchall())
+    assert {"forgets", "grants", "namespaces", "retention", "clock", "events"} <= {name for name, _ in roots}
+    for name, page in roots:
+        place = shutil.copytree(backed_up, tmp_path / name, ignore=shutil.ignore_patterns("reserve"))
+        flip(place / "store.db", (page - 1) * PAGE + 99)
+        meets_damage(place)
+        assert (len(quarantined(place)), n_events(place)) == (1, N_EVENTS), name
+
+
 @pytest.mark.parametrize("place", [0, 15, 16, 100, PAGE - 1])
 def test_a_flip_in_the_first_page_is_told_from_a_wrong_key(backed_up: Path, place: int) -> None:
     """The first 16 bytes are the salt: with another one, no page has a right HMAC any more."""
