@@ -26,9 +26,9 @@ COUNTS: Mapping[EventType, float] = MappingProxyType(
         EventType.LIKE: 1.5,
         EventType.SHARE: 1.5,
         EventType.PURCHASE: 2.0,
-        EventType.DISLIKE: 1.0,
-        EventType.HIDE: 1.0,
-        EventType.SKIP: 0.25,
+        EventType.DISLIKE: 0.5,
+        EventType.HIDE: 0.5,
+        EventType.SKIP: 0.1,
     }
 )
 AGAINST = frozenset({EventType.DISLIKE, EventType.HIDE, EventType.SKIP})
