@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,33 +12,28 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
-from edge_reranker.prompt import content_hash
+from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import policy
-from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
-from edge_reranker.ranking.fusion import fuse, order
-from edge_reranker.scoring import Scorer, Tiers, TierScores, User, Users
-from edge_reranker.scoring.epochs import Owner
-from edge_reranker.types import DegradedReason, Item, Ranking, RerankQuery, Result
-
-Float32 = npt.NDArray[np.float32]
+from edge_reranker.ranking.fusion import order
+from edge_reranker.scoring import Scorer, Tiers, TierScores, Users
+from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
-_OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``weighed`` says that the order is by the pack's weights, not the server's.
+    ``basis`` is what its scores were made of; None: the order is the server's, not by scores.
     """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
-    weighed: bool = False
+    basis: Basis | None = None
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -87,15 +82,9 @@ class Answers:
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
             return
         start = time.perf_counter()
-        matrix = features(
-            user.profile,
-            query,
-            now_s=self._clock(),
-            taste=tiers.taste,
-            named=tiers.named,
-            history_vectors=_public_vectors(tiers, user, query, deadline),
-        )
-        scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
+        weights = (tiers.weights, tiers.without_model)
+        basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
+        scores = basis.scores()
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -103,17 +92,16 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
+        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis)
         yield answer
         for number, scorer in due:
-            before, reason = matrix, answer.reason
+            before, reason = basis, answer.reason
             in_time = deadline.less_ms(fusion_pace.predict_ms(n))
             for result in scorer.score(user, query, answer.order.tolist(), in_time):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
-                columns = {scorer.column: (result.scores, result.reached), **result.more}
-                matrix = with_columns(before, columns)
-                answer = _fused(tiers, matrix, answer, number, result, reason)
+                basis = before.above(scorer.column, result)
+                answer = _fused(basis, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -121,24 +109,13 @@ class Answers:
                 yield answer
 
 
-def _fused(
-    tiers: Tiers,
-    matrix: npt.NDArray[np.float64],
-    before: Answer,
-    tier: int,
-    result: TierScores,
-    reason: DegradedReason,
-) -> Answer:
-    # The weights of the other features differ with and without the model: it takes over part of what
-    # they say.
-    weights = tiers.weights if matrix[:, _OF_THE_ENCODER].any() else tiers.without_model
-    assert weights is not None  # noqa: S101 - ``of`` has returned without them
+def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason) -> Answer:
     return Answer(
-        order=order(fuse(matrix, FEATURES + tiers.named, weights)),
+        order=order(basis.scores()),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
-        weighed=True,
+        basis=basis,
     )
 
 
@@ -154,20 +131,6 @@ def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, w
         degraded_reason=answer.reason,
         timings=watch.timings(),
         model=tiers.model if answer.tier.any() else "",
-        pack=tiers.pack_id if answer.weighed else "",
+        pack=tiers.pack_id if answer.basis is not None else "",
         final=False,
     )
-
-
-def _public_vectors(
-    tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
-) -> Mapping[str, Mapping[str, Float32]]:
-    public = tiers.public
-    if public is None:
-        return {}
-    spaces = public.remember(user.owner, query.candidates, deadline)
-
-    def keeper(item: Item) -> Owner:
-        return user.keeper(item.id, content_hash(item)) if user.lent else user.owner
-
-    return public.history(user.owner, spaces, user.profile, keeper)

@@ -17,9 +17,12 @@ from edge_reranker.current import Current
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
-from edge_reranker.pipeline import answers
-from edge_reranker.pipeline.answers import Answers
+from edge_reranker.explained import Explained, UserProfile
+from edge_reranker.pipeline import answers, explaining
+from edge_reranker.pipeline.answers import Answer, Answers
+from edge_reranker.pipeline.explaining import Explaining
 from edge_reranker.scoring import Serving, Tiers, Users
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
 from edge_reranker.turns import Shares
@@ -77,6 +80,8 @@ class Pipeline:
         self._writes = Shares(_MAX_WRITES)
         self._answers = Answers(self._users, clock)
         self._afterwards_paces = Paces()  # per candidate
+        self._log_paces = Paces()  # per candidate
+        self._explaining = Explaining(store, self._users, clock)
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
@@ -100,8 +105,8 @@ class Pipeline:
         ranking_id = secrets.token_urlsafe(12)
         last: Ranking | None = None
         n = len(query.candidates)
-        afterwards_pace = self._afterwards_paces.of(namespace)
-        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n)
+        afterwards_pace, log_pace = self._afterwards_paces.of(namespace), self._log_paces.of(namespace)
+        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n) + log_pace.predict_ms(n)
         for answer in self._answers.of(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
             before_ms = watch.spent_ms("fusion")
             last = answers.ranking(tiers, ranking_id, query, answer, watch)
@@ -111,17 +116,31 @@ class Pipeline:
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)
+        watch.lap("sent")
+        self._log(tiers, owner, query, final, answer)
+        watch.lap("logged")
+        log_pace.measured(n, watch.spent_ms("logged"))
+        yield final
+
+    def _log(self, tiers: Tiers, owner: Owner, query: RerankQuery, final: Ranking, answer: Answer) -> None:
+        """Keeps what there is to learn from an answer, and to explain it by."""
+        answered = explaining.answered(query, final, answer)
         log = partial(
             self._store.put_ranking,
-            namespace,
+            owner.namespace,
             final,
             surface=query.surface,
             session_id=query.session_id,
             created_at=self._clock(),
-            sources=self._store.sources(namespace),
+            sources=self._store.sources(owner.namespace),
+            detail=b"" if answered.shown is None else answered.shown.encode(),
         )
-        tiers.epochs.during(owner, log)
-        yield final
+
+        def keep() -> None:
+            log()
+            self._explaining.recent.put(owner.namespace, answered)
+
+        tiers.epochs.during(owner, keep)
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Stores events durably, and has their items encoded before they are needed."""
@@ -237,11 +256,32 @@ class Pipeline:
     def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
         """Drops what was derived of the events; with ``lent``, only what others' are among."""
         self._users.forget(namespace)
+        self._explaining.recent.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
             own = () if lent else (tiers.vectors, tiers.public)
             for part in (tiers.background, *own, tiers.tier1, tiers.tier2, tiers.hot):
                 if part is not None:
                     part.forget(namespace)
+
+    def explain(self, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline) -> Explained:
+        """Why a past ranking placed the candidates ``ids`` (none: all) where it did."""
+        with self._current.use() as serving:
+            return self._explaining.explain(serving.tiers, namespace, ranking_id, ids, deadline)
+
+    def profile(self, namespace: str) -> UserProfile:
+        """What is believed about a namespace's user."""
+        with self._current.use() as serving:
+            return self._explaining.profile(serving.tiers, namespace)
+
+    def mute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Keeps a topic out of the next rankings; all that are muted then."""
+        self._store.mute(namespace, topic)
+        return self._store.muted(namespace)
+
+    def unmute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Lets a topic back in; all that are muted then."""
+        self._store.unmute(namespace, topic)
+        return self._store.muted(namespace)
 
     def namespaces(self) -> list[Namespace]:
         """The namespaces there are, by name."""
@@ -317,6 +357,7 @@ class Pipeline:
                 raise Stopping("the service is shutting down; the model was not swapped")
             self._retiring = before.tiers
             self._current.replace(loaded)
+            self._explaining.recent.forget()  # or what is kept would hold on to the tiers before
         if loaded.tiers.background is not None and loaded.tiers.vectors is not None:
             loaded.tiers.background.use(loaded.tiers.vectors)
         if loaded.tiers.hot is not None:

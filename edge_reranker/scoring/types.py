@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Columns = Mapping[str, tuple[Scores, Mask | None]]
 
 # What an engine that stopped early means for the answer.
 REASONS: Mapping[Stop, DegradedReason] = {
@@ -58,13 +59,16 @@ class TierScores:
     ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
+    ``again`` gives all the tier's columns as they would be with another profile, from the vectors that were
+    at hand here; None: that cannot be told.
     """
 
     scores: Scores
     reached: Mask
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
-    more: Mapping[str, tuple[Scores, Mask | None]] = field(default_factory=dict)
+    more: Columns = field(default_factory=dict)
+    again: Callable[[Profile], Columns] | None = field(default=None, compare=False)
 
     @property
     def coverage(self) -> float:

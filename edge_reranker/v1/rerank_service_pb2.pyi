@@ -1,4 +1,7 @@
+import datetime
+
 from edge_reranker.v1 import types_pb2 as _types_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -18,6 +21,13 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_PACK_INVALID: _ClassVar[DegradedReason]
     DEGRADED_REASON_STORE_UNAVAILABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_NO_HISTORY: _ClassVar[DegradedReason]
+
+class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASONS_MISSING_UNSPECIFIED: _ClassVar[ReasonsMissing]
+    REASONS_MISSING_NOT_KEPT: _ClassVar[ReasonsMissing]
+    REASONS_MISSING_NOT_SCORED: _ClassVar[ReasonsMissing]
+    REASONS_MISSING_DEADLINE: _ClassVar[ReasonsMissing]
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_NO_MODEL: DegradedReason
 DEGRADED_REASON_MODEL_UNAVAILABLE: DegradedReason
@@ -26,6 +36,10 @@ DEGRADED_REASON_DEADLINE: DegradedReason
 DEGRADED_REASON_PACK_INVALID: DegradedReason
 DEGRADED_REASON_STORE_UNAVAILABLE: DegradedReason
 DEGRADED_REASON_NO_HISTORY: DegradedReason
+REASONS_MISSING_UNSPECIFIED: ReasonsMissing
+REASONS_MISSING_NOT_KEPT: ReasonsMissing
+REASONS_MISSING_NOT_SCORED: ReasonsMissing
+REASONS_MISSING_DEADLINE: ReasonsMissing
 
 class Policy(_message.Message):
     __slots__ = ("diversity", "calibration", "exploration", "blocked_tags", "pins")
@@ -126,12 +140,14 @@ class RerankStreamResponse(_message.Message):
     def __init__(self, response: _Optional[_Union[RerankResponse, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("ranking_id", "ids")
+    __slots__ = ("ranking_id", "ids", "namespace")
     RANKING_ID_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     ranking_id: str
     ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ranking_id: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    namespace: str
+    def __init__(self, ranking_id: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value")
@@ -141,20 +157,76 @@ class Contribution(_message.Message):
     value: float
     def __init__(self, feature: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
+class Feature(_message.Message):
+    __slots__ = ("name", "group", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    group: str
+    description: str
+    def __init__(self, name: _Optional[str] = ..., group: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class Reason(_message.Message):
+    __slots__ = ("event_id", "namespace", "type", "title", "item_id", "occurred_at", "score_change", "place_change", "feature", "text")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    namespace: str
+    type: _types_pb2.EventType
+    title: str
+    item_id: str
+    occurred_at: _timestamp_pb2.Timestamp
+    score_change: float
+    place_change: int
+    feature: str
+    text: str
+    def __init__(self, event_id: _Optional[str] = ..., namespace: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., title: _Optional[str] = ..., item_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., score_change: _Optional[float] = ..., place_change: _Optional[int] = ..., feature: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
 class Explanation(_message.Message):
-    __slots__ = ("id", "score", "contributions", "event_ids")
+    __slots__ = ("id", "score", "contributions", "event_ids", "tier", "server_place", "place", "score_place", "reasons", "title", "topics")
     ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    SERVER_PLACE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_PLACE_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
     event_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    tier: int
+    server_place: int
+    place: int
+    score_place: int
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    title: str
+    topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ..., tier: _Optional[int] = ..., server_place: _Optional[int] = ..., place: _Optional[int] = ..., score_place: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., title: _Optional[str] = ..., topics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("explanations",)
+    __slots__ = ("explanations", "features", "reasons_missing", "degraded_reason", "reading_held")
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    REASONS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_REASON_FIELD_NUMBER: _ClassVar[int]
+    READING_HELD_FIELD_NUMBER: _ClassVar[int]
     explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
-    def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ...) -> None: ...
+    features: _containers.RepeatedCompositeFieldContainer[Feature]
+    reasons_missing: ReasonsMissing
+    degraded_reason: DegradedReason
+    reading_held: bool
+    def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., reasons_missing: _Optional[_Union[ReasonsMissing, str]] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., reading_held: bool = ...) -> None: ...
