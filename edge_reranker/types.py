@@ -48,6 +48,7 @@ class DegradedReason(enum.IntEnum):
     PACK_INVALID = 5
     STORE_UNAVAILABLE = 6
     NO_HISTORY = 7
+    SERVER_PREFERRED = 8
 
 
 class ModelState(enum.IntEnum):

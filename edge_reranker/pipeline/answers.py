@@ -15,7 +15,7 @@ from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.fusion import order
-from edge_reranker.scoring import Scorer, Tiers, TierScores, Users
+from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
 # Tier 0 on a slow laptop core, until it is measured.
@@ -26,7 +26,8 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``basis`` is what its scores were made of; None: the order is the server's, not by scores.
+    ``basis`` is what its scores were made of; None: the order is the server's, not by scores. ``by_server``
+    says that the server's is to be served all the same: it is what suits this user better.
     """
 
     order: npt.NDArray[np.intp]
@@ -34,6 +35,12 @@ class Answer:
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     basis: Basis | None = None
+    by_server: bool = False
+
+    @property
+    def weighed(self) -> bool:
+        """Whether what is served is by scores."""
+        return self.basis is not None and not self.by_server
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -43,8 +50,9 @@ class Answer:
 class Answers:
     """Answers requests, and learns what its own parts take. Thread-safe."""
 
-    def __init__(self, users: Users, clock: Callable[[], float]) -> None:
+    def __init__(self, users: Users, learning: Learning, clock: Callable[[], float]) -> None:
         self._users = users
+        self._learning = learning
         self._clock = clock
         self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
         self._fusion_paces = Paces()  # per candidate, after each result of a tier
@@ -57,12 +65,13 @@ class Answers:
         as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
             user = self._users.now(tiers, namespace)
+            learned = self._learning.now(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
             return
         watch.lap("context")
-        if tiers.weights is None or tiers.without_model is None:
+        if learned is None:
             yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
             return
         if not user.profile and not query.query:
@@ -82,7 +91,7 @@ class Answers:
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
             return
         start = time.perf_counter()
-        weights = (tiers.weights, tiers.without_model)
+        weights = (learned.with_model, learned.without_model)
         basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
         scores = basis.scores()
         watch.lap("tier0")
@@ -93,6 +102,8 @@ class Answers:
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
         answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis)
+        # Ours is made all the same: what the user chooses says how good it would have been.
+        answer = dataclasses.replace(answer, by_server=learned.gate.server_wins)
         yield answer
         for number, scorer in due:
             before, reason = basis, answer.reason
@@ -116,21 +127,23 @@ def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: 
         coverage=result.coverage,
         reason=result.reason or reason,
         basis=basis,
+        by_server=before.by_server,
     )
 
 
 def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
     """What a caller is told of an answer, once the list's policy was applied; not final."""
-    places = policy.apply(answer.order.tolist(), query)
+    n = len(query.candidates)
+    places = policy.apply(list(range(n)) if answer.by_server else answer.order.tolist(), query)
     watch.lap("fusion")
     candidates = query.candidates
     return Ranking(
         ranking_id=ranking_id,
         results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
         coverage=answer.coverage,
-        degraded_reason=answer.reason,
+        degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
-        model=tiers.model if answer.tier.any() else "",
-        pack=tiers.pack_id if answer.basis is not None else "",
+        model=tiers.model if answer.tier.any() and not answer.by_server else "",
+        pack=tiers.pack_id if answer.weighed else "",
         final=False,
     )

@@ -143,6 +143,11 @@ class Explaining:
             basis is not None and basis.reading_held,
         )
 
+    def shown(self, namespace: str, ranking_id: str) -> Shown | None:
+        """What a recent ranking showed, if it is still in memory."""
+        answered = self.recent.get(namespace, ranking_id)
+        return None if answered is None else answered.shown
+
     def profile(self, tiers: Tiers, namespace: str) -> UserProfile:
         """What is believed about a namespace's user. Raises StoreError."""
         muted = self._store.muted(namespace)
@@ -233,7 +238,8 @@ def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
         order=np.array([row_of[result.id] for result in ranking.results], np.intp),
         ours=answer.order,
         with_model=basis.with_model,
-        pack=ranking.pack,
+        pack=basis.tiers.pack_id,
+        by_server=answer.by_server,
     )
     return Answered(query, ranking, basis, shown)
 

@@ -21,7 +21,7 @@ from edge_reranker.explained import Explained, UserProfile
 from edge_reranker.pipeline import answers, explaining
 from edge_reranker.pipeline.answers import Answer, Answers
 from edge_reranker.pipeline.explaining import Explaining
-from edge_reranker.scoring import Serving, Tiers, Users
+from edge_reranker.scoring import Learning, Serving, Tiers, Users
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
@@ -78,7 +78,8 @@ class Pipeline:
         self._lock = threading.Lock()
         self._users = Users(store)
         self._writes = Shares(_MAX_WRITES)
-        self._answers = Answers(self._users, clock)
+        self._learning = Learning(store)
+        self._answers = Answers(self._users, self._learning, clock)
         self._afterwards_paces = Paces()  # per candidate
         self._log_paces = Paces()  # per candidate
         self._explaining = Explaining(store, self._users, clock)
@@ -143,11 +144,15 @@ class Pipeline:
         tiers.epochs.during(owner, keep)
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
-        """Stores events durably, and has their items encoded before they are needed."""
+        """Stores events durably, learns from what they chose, and has their items encoded early."""
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
+        chosen = self._learning.choices(namespace, events, partial(self._explaining.shown, namespace))
         with self._writes.of(namespace, len(events)):
-            recorded = self._store.record(namespace, events)
+            recorded = self._store.record(namespace, events, chosen)
+        if chosen:
+            with contextlib.suppress(StoreError):  # the next request says so
+                self._learning.now(tiers, namespace)
         self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
@@ -215,7 +220,9 @@ class Pipeline:
         if touched:
             with self._forgetting([namespace], self._store.readers(namespace)):
                 pass  # the store has forgotten already
-        elif tiers.vectors is not None:
+            return
+        self._learning.forget(namespace)  # a choice may have gone with an event that no ranking goes by
+        if tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
     def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
@@ -256,6 +263,7 @@ class Pipeline:
     def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
         """Drops what was derived of the events; with ``lent``, only what others' are among."""
         self._users.forget(namespace)
+        self._learning.forget(namespace)
         self._explaining.recent.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
             own = () if lent else (tiers.vectors, tiers.public)

@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_reranker.errors import StoreError
 from edge_reranker.ranking.fusion import Weights
-from edge_reranker.ranking.learning import Choice, Learned, Shown, choice_of, replay
+from edge_reranker.ranking.learning.feedback import Choice, choice_of
+from edge_reranker.ranking.learning.learned import Learned, replay
+from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.tiers import Tiers
 from edge_reranker.store import Store
 from edge_reranker.types import Event
 
 _REMEMBERED = 64
-# Lists whose feedback may come before their row can be read: the store writes them soon, not at once.
-_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,6 @@ class Learning:
         self._store = store
         self._lock = threading.Lock()
         self._folded: OrderedDict[str, _Folded] = OrderedDict()
-        self._shown: OrderedDict[tuple[str, str], Shown] = OrderedDict()
 
     def now(self, tiers: Tiers, namespace: str) -> Learned | None:
         """What is known by now; None for a pack without weights. Raises StoreError.
@@ -68,32 +67,29 @@ class Learning:
         # Numbers only grow and rows are never changed: what was counted is still there if, beside it, there
         # are as many more as come after it.
         if before is not None and before.state[0] and before.state[1] == state[1]:
-            learned, after = before.learned, before.state[2]
-            rows = self._store.choices(namespace, after)
+            learned, rows = before.learned, self._store.choices(namespace, before.state[2])
             if len(rows) == state[0] - before.state[0]:
-                return self._keep(tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows))))
+                return self._keep(
+                    tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
+                )
         rows = self._store.choices(namespace)
         learned = replay(Learned.start(*start), _decoded(rows))
         seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
         return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
 
-    def shown(self, owner: Owner, ranking_id: str, shown: Shown) -> None:
-        """Remembers a list, so that feedback on it need not wait for the disk."""
-        with self._lock:
-            self._shown[owner.namespace, ranking_id] = shown
-            while len(self._shown) > _SHOWN:
-                self._shown.popitem(last=False)
-
-    def choices(self, namespace: str, events: Sequence[Event]) -> dict[str, bytes]:
+    def choices(
+        self, namespace: str, events: Sequence[Event], recent: Callable[[str], Shown | None]
+    ) -> dict[str, bytes]:
         """What the events say of lists that were shown, by event id; an event that says nothing is left out.
 
-        A list that is not known any more teaches nothing; nor does one that the store cannot read just now.
+        ``recent`` knows lists by their ranking's id that need not be in the store yet. A list that nobody
+        knows any more teaches nothing; nor does one that the store cannot read just now.
         """
         found: dict[str, bytes] = {}
         for event in events:
             if not event.ranking_id or event.item is None:
                 continue
-            shown = self._of(namespace, event.ranking_id)
+            shown = recent(event.ranking_id) or self._stored(namespace, event.ranking_id)
             if shown is None:
                 continue
             choice = choice_of(shown, event.item.id, event.type, event.dwell_s, event.position)
@@ -105,14 +101,8 @@ class Learning:
         """Drops what is remembered: it is learned again from what the store has left."""
         with self._lock:
             self._folded.pop(namespace, None)
-            for key in [key for key in self._shown if key[0] == namespace]:
-                del self._shown[key]
 
-    def _of(self, namespace: str, ranking_id: str) -> Shown | None:
-        with self._lock:
-            shown = self._shown.get((namespace, ranking_id))
-        if shown is not None:
-            return shown
+    def _stored(self, namespace: str, ranking_id: str) -> Shown | None:
         with contextlib.suppress(StoreError, ValueError):
             detail = self._store.detail(namespace, ranking_id)
             return None if not detail else Shown.decode(detail)
@@ -135,4 +125,9 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _decoded(rows: Sequence[tuple[int, bytes]]) -> list[Choice]:
-    return [Choice.decode(body) for _, body in rows]
+    """The choices in rows; one of another version of this service teaches nothing."""
+    found = []
+    for _, body in rows:
+        with contextlib.suppress(ValueError):
+            found.append(Choice.decode(body))
+    return found

@@ -21,6 +21,7 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_PACK_INVALID: _ClassVar[DegradedReason]
     DEGRADED_REASON_STORE_UNAVAILABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_NO_HISTORY: _ClassVar[DegradedReason]
+    DEGRADED_REASON_SERVER_PREFERRED: _ClassVar[DegradedReason]
 
 class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ DEGRADED_REASON_DEADLINE: DegradedReason
 DEGRADED_REASON_PACK_INVALID: DegradedReason
 DEGRADED_REASON_STORE_UNAVAILABLE: DegradedReason
 DEGRADED_REASON_NO_HISTORY: DegradedReason
+DEGRADED_REASON_SERVER_PREFERRED: DegradedReason
 REASONS_MISSING_UNSPECIFIED: ReasonsMissing
 REASONS_MISSING_NOT_KEPT: ReasonsMissing
 REASONS_MISSING_NOT_SCORED: ReasonsMissing
