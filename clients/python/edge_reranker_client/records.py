@@ -282,7 +282,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class BeliefEvent:
-    """An event behind a belief, and what it adds to the weight; ``EdgeReranker.forget_event`` takes it back."""
+    """An event behind a belief, and what it adds to the weight. ``forget_event`` takes it back."""
 
     event_id: str
     namespace: str
