@@ -171,10 +171,11 @@ class Explaining:
         changes: list[tuple[int, Change]] = []
         done = True
         for at in explain.telling(context, basis.tiers.taste):
-            if deadline.passed:
+            without = left_out(basis, at, deadline)
+            if deadline.passed:  # so it may be cut short
                 done = False
                 break
-            changes.append((at, explain.change(now, left_out(basis, at))))
+            changes.append((at, explain.change(now, without)))
             with deadline.while_waiting():
                 pass  # a request that is due sooner goes first
         row_of = {candidate.id: row for row, candidate in enumerate(basis.query.candidates)}
@@ -206,13 +207,13 @@ class Explaining:
         return tuple(found)
 
 
-def left_out(basis: Basis, at: int) -> Scored:
+def left_out(basis: Basis, at: int, deadline: Deadline) -> Scored:
     """The scores as they would have been without one event of the context; exact for tiers 0 and 1.
 
     That is: if the user had not done it, and the weights were the same.
     """
     found = profile(explain.without(basis.user.context, at), basis.tiers.taste)
-    matrix = basis.matrix_of(found)
+    matrix = basis.matrix_of(found, deadline)
     unknown = not found and not basis.query.query  # then the server's order would stand
     return explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
 
