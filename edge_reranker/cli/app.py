@@ -27,6 +27,7 @@ from edge_reranker.cli import (
     retention,
     serve,
     take,
+    why,
 )
 from edge_reranker_client import errors as client_errors
 
@@ -98,6 +99,7 @@ def cli() -> None:
 
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget),
+    *(why.explain, why.profile, why.mute, why.unmute),
     *(retention.retention, namespace.namespace),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),

@@ -30,7 +30,7 @@ class Layer:
     """What one tier above 0 said, and what it would say of another profile; None: it is taken as it was."""
 
     columns: Columns
-    again: Callable[[Profile], Columns] | None = None
+    again: Callable[[Profile, Deadline], Columns] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +107,21 @@ class Basis:
         layers = (*self.layers, Layer(columns, result.again))
         return dataclasses.replace(self, matrix=matrix, layers=layers)
 
-    def matrix_of(self, profile: Profile) -> Float64:
-        """The matrix for another profile of the same user, all else as it was.
+    def matrix_of(self, profile: Profile, words: Float64, deadline: Deadline) -> Float64:
+        """The matrix for another profile of the same user, all else as it was, if there is time for it.
 
-        Tiers that cannot tell keep their columns. Of a user of whom nothing is known they say nothing.
+        ``words`` as in ``features``. Tiers that cannot tell keep their columns. Of a user of whom nothing is
+        known they say nothing.
         """
-        matrix = self._tier0(profile)
+        matrix = self._tier0(profile, words)
         for layer in self.layers:
             if layer.again is not None:
-                matrix = with_columns(matrix, layer.again(profile))
+                matrix = with_columns(matrix, layer.again(profile, deadline))
             elif profile:
                 matrix = with_columns(matrix, layer.columns)
         return exact(matrix)
 
-    def _tier0(self, profile: Profile) -> Float64:
+    def _tier0(self, profile: Profile, words: Float64 | None = None) -> Float64:
         return features(
             profile,
             self.query,
@@ -128,6 +129,7 @@ class Basis:
             taste=self.tiers.taste,
             named=self.tiers.named,
             history_vectors=self._vectors_of(profile),
+            words=words,
         )
 
     def _vectors_of(self, profile: Profile) -> Mapping[str, Mapping[str, Float32]]:

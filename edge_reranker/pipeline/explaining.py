@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import explain
 from edge_reranker.ranking.beliefs import beliefs
 from edge_reranker.ranking.explain import Change, Scored
+from edge_reranker.ranking.features import word_scores
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.ranking.profile import profile
@@ -171,15 +172,14 @@ class Explaining:
         self, basis: Basis, wanted: Sequence[str], deadline: Deadline
     ) -> tuple[Mapping[str, tuple[Reason, ...]], bool]:
         """By candidate, the events that moved it most; and whether there was time to look at all events."""
-        context = basis.user.context
         now = explain.scored(basis.matrix, basis.names, basis.weights_of(basis.matrix))
         changes: list[tuple[int, Change]] = []
         done = True
-        for at in explain.telling(context, basis.tiers.taste):
-            if deadline.passed:
+        for at, without in left_out(basis, deadline):
+            if deadline.passed:  # so it may be cut short
                 done = False
                 break
-            changes.append((at, explain.change(now, left_out(basis, at))))
+            changes.append((at, explain.change(now, without)))
             with deadline.while_waiting():
                 pass  # a request that is due sooner goes first
         row_of = {candidate.id: row for row, candidate in enumerate(basis.query.candidates)}
@@ -211,15 +211,21 @@ class Explaining:
         return tuple(found)
 
 
-def left_out(basis: Basis, at: int) -> Scored:
-    """The scores as they would have been without one event of the context; exact for tiers 0 and 1.
+def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
+    """Of each event of the context that tells something, the newest first: its place there, and the scores
+    as they would have been without it; exact for tiers 0 and 1, where there is time.
 
     That is: if the user had not done it, and the weights were the same.
     """
-    found = profile(explain.without(basis.user.context, at), basis.tiers.taste)
-    matrix = basis.matrix_of(found)
-    unknown = not found and not basis.query.query  # then the server's order would stand
-    return explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
+    context, taste = basis.user.context, basis.tiers.taste
+    places = list(explain.telling(context, taste))
+    profiles = [profile(explain.without(context, at), taste) for at in places]
+    # All at once, because the candidates' words are the same each time.
+    *histories, asked = word_scores([each.words for each in profiles], basis.query)
+    for at, found, words in zip(places, profiles, histories, strict=True):
+        matrix = basis.matrix_of(found, np.stack([words, asked]), deadline)
+        unknown = not found and not basis.query.query  # then the server's order would stand
+        yield at, explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
 
 
 def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:

@@ -66,12 +66,14 @@ def features(
     taste: Taste | None = None,
     named: Sequence[str] = (),
     history_vectors: Vectors | None = None,
+    words: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """All columns of ``FEATURES``, then one per name in ``named``: [n_candidates, n_columns].
 
     ``now_s`` is in seconds since 1970 UTC. ``named`` are names from the candidates' ``features`` that the
     pack has weights for; a candidate without one gets the mean of the others (0 after centring).
-    ``history_vectors`` maps a vector space to the history items' vectors by id. Every column in
+    ``history_vectors`` maps a vector space to the history items' vectors by id. ``words`` [2, n_candidates]
+    are the profile's and the query's ``word_scores``, where they are known already. Every column in
     ``PERSONAL`` is exactly 0 for an empty profile, and grows with the history (``evidence``). Every value is
     finite.
     """
@@ -80,7 +82,8 @@ def features(
     n = len(candidates)
     columns: dict[str, NDArray[np.float64]] = {"server_rank": server_rank(n)}
     columns["server_score"] = _server_score(candidates)
-    columns["history_text"], columns["query_text"] = _texts(profile, query)
+    found = word_scores([profile.words], query) if words is None else words
+    columns["history_text"], columns["query_text"] = found
     columns["tags"] = _tags(profile, candidates)
     columns["attributes"] = _attributes(profile, candidates)
     columns["recency"] = _recency(candidates, now_s, taste.fresh_half_life_days)
@@ -135,12 +138,16 @@ def _server_score(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     return _standard(values)
 
 
-def _texts(profile: Profile, query: RerankQuery) -> NDArray[np.float64]:
+def word_scores(histories: Sequence[Mapping[str, float]], query: RerankQuery) -> NDArray[np.float64]:
+    """BM25 of every candidate for the words of each history, then for the query's: [n + 1, n_candidates].
+
+    Bit for bit the same for one history, whatever others it is asked with.
+    """
     asked = lexical.query_words(query.query)
-    if not asked and not profile.words:
-        return np.zeros((2, len(query.candidates)))
+    if not asked and not any(histories):
+        return np.zeros((len(histories) + 1, len(query.candidates)))
     documents = [lexical.words(c.item.title, c.item.text, *c.item.tags) for c in query.candidates]
-    return lexical.scores(documents, [profile.words, asked])
+    return lexical.scores(documents, [*histories, asked])
 
 
 def _tags(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float64]:

@@ -205,13 +205,13 @@ class VectorScorer:
         names: Sequence[str],
         found: Mapping[str, Vector],
         asked: npt.NDArray[np.float32] | None,
-    ) -> Callable[[Profile], Columns]:
+    ) -> Callable[[Profile, Deadline], Columns]:
         hashes: dict[int, str] = {}  # by the item itself: the user's context holds on to it
 
         def hash_of(item: Item) -> str:
             return hashes.get(id(item)) or hashes.setdefault(id(item), self._vectors.keyed([item])[0].hash)
 
-        def again(profile: Profile) -> Columns:
+        def again(profile: Profile, deadline: Deadline) -> Columns:
             history = [Keyed(item, hash_of(item)) for item in profile.items]
             # Only what was no part of the history is looked up: what had no vector then has none now.
             then = {hash_of(item) for item in user.profile.items}
@@ -219,6 +219,8 @@ class VectorScorer:
             more: dict[str, Vector] = {}
             for owner, items in _by_keeper(user, new):
                 more |= self._vectors.known(owner, items)
+                if missing := self._missing(owner, items, more):
+                    more |= self._vectors.encode(owner, missing, deadline)[0]
             likes = self._likes(profile, [each.hash for each in history], {**more, **vectors})
             return self._columns(likes, names, found, asked)
 

@@ -60,7 +60,7 @@ class TierScores:
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
     ``again`` gives all the tier's columns as they would be with another profile, from the vectors that were
-    at hand here; None: that cannot be told.
+    at hand here, and those that it makes of what is new in the profile; None: that cannot be told.
     """
 
     scores: Scores
@@ -68,7 +68,7 @@ class TierScores:
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
     more: Columns = field(default_factory=dict)
-    again: Callable[[Profile], Columns] | None = field(default=None, compare=False)
+    again: Callable[[Profile, Deadline], Columns] | None = field(default=None, compare=False)
 
     @property
     def coverage(self) -> float:

@@ -16,11 +16,13 @@ Record = context_service_pb2.RecordEventsRequest
 Page = context_service_pb2.ListEventsRequest
 Forget = context_service_pb2.ForgetRequest
 SetRetention = context_service_pb2.SetRetentionRequest
+Explain = rerank_service_pb2.ExplainRequest
+Mute = context_service_pb2.MuteTopicRequest
 
 
 class Case(NamedTuple):
     name: str
-    message: Rerank | Record | Page | Forget | SetRetention
+    message: Rerank | Record | Page | Forget | SetRetention | Explain | Mute
     says: str
 
 
@@ -293,4 +295,15 @@ RETENTIONS = [
     ),
 ]
 
-ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS, *RETENTIONS]
+WHYS = [
+    Case("no ranking to explain", Explain(), "ranking_id: is empty; RerankResponse has it"),
+    Case("a long ranking to explain", Explain(ranking_id="r" * 129), 'ranking_id: "rrr'),
+    Case("1,001 ids", Explain(ranking_id="r", ids=["a"] * 1_001), "ids: 1,001 given; at most 1,000 are"),
+    Case("an empty id", Explain(ranking_id="r", ids=["a", ""]), "ids[1]: is empty; 1 to 256 bytes"),
+    Case("somebody else, badly named", Explain(ranking_id="r", namespace="App"), 'namespace: "App" is not a'),
+    Case("no topic", Mute(), "topic: is empty; give a tag"),
+    Case("a topic of control characters", Mute(topic="\0 \1"), "topic: is empty; give a tag"),
+    Case("a topic of nobody", Mute(topic="x", namespace="owner"), 'namespace: "owner" is reserved'),
+]
+
+ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS, *RETENTIONS, *WHYS]

@@ -228,7 +228,7 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         ranking_id=message.ranking_id,
         results=tuple(records.Result(each.id, each.tier) for each in message.results),
         coverage=message.coverage,
-        degraded_reason=_enum_name(rerank_service_pb2.DegradedReason, message.degraded_reason),
+        degraded_reason=enum_name(rerank_service_pb2.DegradedReason, message.degraded_reason),
         timings=records.Timings(*(getattr(message.timings, name) for name in _TIMINGS)),
         model=message.model,
         pack=message.pack,
@@ -251,7 +251,7 @@ def event_of(message: types_pb2.Event) -> records.Event:
     if message.HasField("occurred_at"):
         occurred_at = message.occurred_at.ToDatetime(tzinfo=datetime.UTC)
     return records.Event(
-        type=_enum_name(types_pb2.EventType, message.type),
+        type=enum_name(types_pb2.EventType, message.type),
         item=item,
         event_id=message.event_id,
         query=message.query,
@@ -274,7 +274,7 @@ def forgotten_of(message: context_service_pb2.ForgetResponse) -> records.Forgott
 def retention_of(message: context_service_pb2.Retention) -> records.Retention:
     """The record of a rule."""
     by_type = tuple(
-        records.TypeRetention(_enum_name(types_pb2.EventType, each.type), each.max_age_days, each.max_events)
+        records.TypeRetention(enum_name(types_pb2.EventType, each.type), each.max_age_days, each.max_events)
         for each in message.by_type
     )
     return records.Retention(message.max_age_days, message.max_events, by_type)
@@ -293,7 +293,7 @@ def model_of(message: model_service_pb2.Model) -> records.Model:
         sha256=message.sha256,
         size_bytes=message.size_bytes,
         role=message.role,
-        state=_enum_name(model_service_pb2.ModelState, message.state),
+        state=enum_name(model_service_pb2.ModelState, message.state),
         license=message.license,
         tokens_per_s=message.tokens_per_s,
     )
@@ -380,7 +380,7 @@ def _record(kind: type[T], given: object) -> T:
     raise TypeError  # whoever catches it asks `explain` what to say
 
 
-def _enum_name(enum: Any, value: int) -> str:
+def enum_name(enum: Any, value: int) -> str:
     """The value's name without its prefix; "" for 0, the number for one that is newer than this client."""
     if value == 0:
         return ""

@@ -215,3 +215,102 @@ class Model:
     state: str
     license: str
     tokens_per_s: float = 0.0
+
+
+class Feature(NamedTuple):
+    """One part of a score, in words; ``group`` is what it is about, such as "history"."""
+
+    name: str
+    group: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """An event that moved a candidate; changes are against the same request without this one event.
+
+    ``text`` says it in English: "because you liked Heat (1995) on Tuesday". Above 0, the changes of score and
+    place are in the candidate's favour. ``EdgeReranker.forget_event`` takes the event back.
+    """
+
+    event_id: str
+    namespace: str
+    type: str
+    title: str
+    item_id: str
+    occurred_at: datetime.datetime
+    score_change: float
+    place_change: int
+    feature: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one candidate stands where it stands; ``contributions`` by feature sum to ``score``.
+
+    Places are zero-based, by the server, in the answer, and by score alone; None: there is none, or not known
+    any more. ``title`` and ``topics`` are empty then; a topic can be muted.
+    """
+
+    id: str
+    score: float
+    tier: int
+    server_place: int | None
+    place: int | None
+    score_place: int | None
+    contributions: Mapping[str, float]
+    reasons: tuple[Reason, ...]
+    title: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why a past ranking is as it is; ``features`` are those that the explanations name.
+
+    ``reasons_missing`` is "" or says why there are none or not all: "NOT_KEPT", "NOT_SCORED", "DEADLINE".
+    ``reading_held``: what the model's reading added is taken as it was; else reasons are exact.
+    """
+
+    explanations: tuple[Explanation, ...]
+    features: tuple[Feature, ...]
+    reasons_missing: str
+    degraded_reason: str
+    reading_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BeliefEvent:
+    """An event behind a belief, and what it adds to the weight. ``forget_event`` takes it back."""
+
+    event_id: str
+    namespace: str
+    type: str
+    title: str
+    item_id: str
+    occurred_at: datetime.datetime
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What the user is taken to think of a topic: ``weight`` from -1, disliked, to 1, liked.
+
+    ``share`` is how much of what the user did is about it; 0 to 1.
+    """
+
+    topic: str
+    weight: float
+    share: float
+    muted: bool
+    events: tuple[BeliefEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the service believes about the user, strongest first, from ``n_events`` events."""
+
+    beliefs: tuple[Belief, ...]
+    muted_topics: tuple[str, ...]
+    n_events: int
