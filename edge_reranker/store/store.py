@@ -58,10 +58,10 @@ from edge_reranker.types import (
     EventType,
     Forgotten,
     Grant,
-    LoggedRanking,
     Namespace,
     PrefixState,
     Ranking,
+    Record,
     Recorded,
     Retention,
     Selector,
@@ -258,11 +258,12 @@ class Store:
             return self._forgetting.would_forget(namespace, selector)
         return self._forgetting.forget(namespace, selector)
 
-    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
 
-        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
-        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        Events as they arrived, rankings, newest first, choices, then muted topics. No page holds anything up
+        while it is read or waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then
+        all is void.
         """
         return export.pages(self._read, namespace)
 

@@ -25,14 +25,18 @@ from edge_reranker.types import (
 from tests.store.parts import removed
 
 
-def log(store: Store, *ranking_ids: str, namespace: str = "app", sources: tuple[str, ...] = ()) -> None:
+def log(
+    store: Store, *ranking_ids: str, namespace: str = "app", sources: tuple[str, ...] = (), flush: bool = True
+) -> None:
     for ranking_id in ranking_ids:
         ranking = Ranking(ranking_id, (Result("shown", 1),), 1.0)
         detail = f"detail of {ranking_id}".encode()
         store.put_ranking(
             namespace, ranking, surface="", session_id="", created_at=1.0, sources=sources, detail=detail
         )
-    store.flush()
+    # Whatever is recorded next comes behind them.
+    if flush:
+        store.flush()
 
 
 def like(name: str, ranking_id: str = "", at: float = 1.0, item_id: str = "") -> Event:
