@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from sqlite_utils import Database
 
 from edge_reranker.errors import StoreBusy
 from edge_reranker.store import choices, events, muted, rankings
+from edge_reranker.store.readers import Read
 from edge_reranker.types import Event, MutedTopic, Record
-
-_T = TypeVar("_T")
 
 _PAGE_EVENTS = 500
 # Of texts: a page of large events has fewer.
@@ -25,14 +23,6 @@ _EVENTS = (
     f"SELECT e.seq, {events.COLUMNS} FROM events AS e NOT INDEXED LEFT JOIN items AS i ON i.id = e.item "  # noqa: S608
     "WHERE e.namespace = ? AND e.seq > ? AND e.seq <= ? ORDER BY e.seq LIMIT ?"
 )
-
-
-class Read(Protocol):
-    """Runs a function on a connection that sees one state of the database, and ends that read with it."""
-
-    def __call__(self, query: Callable[[Database], _T], /) -> _T:
-        """What the function returns."""
-        ...
 
 
 def pages(read: Read, namespace: str) -> Iterator[Sequence[Record]]:

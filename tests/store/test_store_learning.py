@@ -342,6 +342,6 @@ def test_after_the_first_look_nothing_is_read(store: Store, monkeypatch: pytest.
     def no_more(query: object) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(store._muted, "_read", no_more)
+    monkeypatch.setattr(store._learning, "_read", no_more)
     store.record("app", [like("a")])
     assert store.muted("app") == ("crime",)
