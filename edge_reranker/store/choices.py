@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlite_utils import Database
 
 from edge_reranker.store import events
-from edge_reranker.types import Recorded
+from edge_reranker.types import LoggedChoice, Recorded
 
 # Of each namespace.
 MOST: Final = 5_000
@@ -67,3 +69,33 @@ def insert(db: Database, namespace: str, rows: Sequence[events.Row], bodies: Map
     if n_stored:
         prune(db, namespace)
     return recorded
+
+
+def places(db: Database, namespace: str) -> list[int]:
+    """The numbers of a namespace's choices, as they arrived."""
+    sql = "SELECT seq FROM choices WHERE namespace = ? ORDER BY seq"
+    return [int(row[0]) for row in db.conn.execute(sql, (namespace,))]
+
+
+def oldest_kept(found: Sequence[int]) -> float:
+    """Of those: from which one on ``prune`` cannot have removed any."""
+    return found[-LEAST] if len(found) >= LEAST else -math.inf
+
+
+def logged(db: Database, namespace: str, seqs: Sequence[int]) -> list[tuple[int, LoggedChoice]]:
+    """Those of the numbered choices that are there, as they arrived, for an export."""
+    # What has gone since the ranking is not needed to say what was known: an older one that stays does.
+    newest = (
+        "(SELECT k.event_id FROM events AS k NOT INDEXED WHERE k.seq <= c.newest_event "
+        "AND k.namespace = c.namespace ORDER BY k.seq DESC LIMIT 1)"
+    )
+    rows = db.conn.execute(
+        f"SELECT c.seq, e.event_id, c.body, ifnull({newest}, ''), c.sources "  # noqa: S608 - a constant
+        "FROM json_each(?) AS j CROSS JOIN choices AS c ON c.seq = j.value JOIN events AS e ON e.seq = c.seq "
+        "WHERE c.namespace = ? ORDER BY c.seq",
+        (json.dumps(list(seqs)), namespace),
+    )
+    return [
+        (int(seq), LoggedChoice(event_id, bytes(body), known_to, tuple(json.loads(sources))))
+        for seq, event_id, body, known_to, sources in rows
+    ]

@@ -25,14 +25,18 @@ from edge_reranker.types import (
 from tests.store.parts import removed
 
 
-def log(store: Store, *ranking_ids: str, namespace: str = "app", sources: tuple[str, ...] = ()) -> None:
+def log(
+    store: Store, *ranking_ids: str, namespace: str = "app", sources: tuple[str, ...] = (), flush: bool = True
+) -> None:
     for ranking_id in ranking_ids:
         ranking = Ranking(ranking_id, (Result("shown", 1),), 1.0)
         detail = f"detail of {ranking_id}".encode()
         store.put_ranking(
             namespace, ranking, surface="", session_id="", created_at=1.0, sources=sources, detail=detail
         )
-    store.flush()
+    # Whatever is recorded next comes behind them.
+    if flush:
+        store.flush()
 
 
 def like(name: str, ranking_id: str = "", at: float = 1.0, item_id: str = "") -> Event:
@@ -338,6 +342,6 @@ def test_after_the_first_look_nothing_is_read(store: Store, monkeypatch: pytest.
     def no_more(query: object) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(store._muted, "_read", no_more)
+    monkeypatch.setattr(store._learning, "_read", no_more)
     store.record("app", [like("a")])
     assert store.muted("app") == ("crime",)
