@@ -94,6 +94,7 @@ class Answers:
             taste=tiers.taste,
             named=tiers.named,
             history_vectors=_public_vectors(tiers, user, query, deadline),
+            contexts=user.contexts,
         )
         scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
         watch.lap("tier0")

@@ -101,7 +101,7 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
     DISLIKE or HIDE takes back what earlier events said for the item.
     """
     taste = taste or Taste()
-    counted = list(_newest(context, taste))
+    counted = list(newest_counted(context, taste))
     if not counted:
         return Profile()
     newest_s = max(event.occurred_at for event, _ in counted)
@@ -142,8 +142,8 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
     )
 
 
-def _newest(context: Context, taste: Taste) -> Iterator[tuple[Event, float]]:
-    """The newest events that count, with their type's weight, newest first."""
+def newest_counted(context: Context, taste: Taste) -> Iterator[tuple[Event, float]]:
+    """The newest events that count and were not taken back, with their type's weight, newest first."""
     taken_back: set[str] = set()
     left = taste.max_events
     for event in reversed(context.events):
