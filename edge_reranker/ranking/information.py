@@ -95,8 +95,8 @@ def dependence(
 
     Deals the labels out anew among the groups: what belongs together, such as a visit in which one thing led
     to the next, must be one group. p = (1 + deals that reach what was found) / (1 + deals) (Phipson and
-    Smyth, "Permutation P-values Should Never Be Zero", 2010); once 5 have, it is 5 / deals until then (Besag and
-    Clifford, "Sequential Monte Carlo p-values", 1991), so that what is nothing costs little. Deterministic.
+    Smyth, "Permutation P-values Should Never Be Zero", 2010); once 5 have, it is 5 / deals until then (Besag
+    and Clifford, "Sequential Monte Carlo p-values", 1991), so that it costs little. Deterministic.
     """
     n = len(labels)
     if n < 2 or n_labels < 2 or not counts.any():
@@ -129,8 +129,8 @@ def _tables(labels: NDArray[np.intp], counts: Float64, n_labels: int) -> Float64
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values as they count when that many were looked at: where nothing is there, the chance that any is
-    5 % or less is that. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """The p-values as they count when that many were looked at: where nothing is there, the chance that any
+    is 5 % or less is that. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
     adjusted = [1.0] * len(p_values)

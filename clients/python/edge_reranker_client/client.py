@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -92,14 +92,16 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Ranking:
         """The candidates (best first by the backend) in this user's order.
 
         A candidate is a ``Candidate``, a mapping with its field names, or a proto message. The service
-        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over.
+        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. ``context`` is
+        what the app tells of the device or the moment, by the names that its events have in theirs.
         """
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, context)
         return messages.ranking_of(self.rerank_message(request, timeout_s=timeout_s))
 
     def rerank_stream(
@@ -112,10 +114,11 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Ranking]:
         """A complete order after each tier, each better informed than the last; the final one says so."""
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, context)
         for answer in self.rerank_stream_message(request, timeout_s=timeout_s):
             yield messages.ranking_of(answer)
 
@@ -368,6 +371,7 @@ def _request(
     top_n: int,
     budget_ms: int,
     policy: messages.PolicyLike | None,
+    context: Mapping[str, str] | None,
 ) -> rerank_service_pb2.RerankRequest:
     request = messages.request(
         rerank_service_pb2.RerankRequest,
@@ -378,5 +382,7 @@ def _request(
         budget_ms=budget_ms,
         policy=None if policy is None else messages.policy(policy),
     )
+    if context is not None:
+        messages.add_context(request, context)
     messages.add_candidates(request, candidates)
     return request
