@@ -264,6 +264,7 @@ class Forgotten:
     vectors: int = 0
     rankings: int = 0
     prefixes: int = 0
+    choices: int = 0
     backups: int = 0
     remaining_digest: str = ""
 

@@ -83,9 +83,10 @@ def revoke(db: Database, source: str, reader: str) -> None:
     Vectors of the source's items are not among it: they are kept in the source's own namespace.
     """
     db.conn.execute("DELETE FROM prefixes WHERE namespace = ?", (reader,))
-    db.conn.execute(
-        "DELETE FROM rankings WHERE namespace = ? "
-        "AND EXISTS (SELECT 1 FROM json_each(rankings.sources) WHERE value = ?)",
-        (reader, source),
-    )
+    for kind in ("rankings", "choices"):
+        db.conn.execute(
+            f"DELETE FROM {kind} WHERE namespace = ? "  # noqa: S608 - a constant
+            f"AND EXISTS (SELECT 1 FROM json_each({kind}.sources) WHERE value = ?)",
+            (reader, source),
+        )
     db.conn.execute("DELETE FROM grants WHERE source = ? AND reader = ?", (source, reader))

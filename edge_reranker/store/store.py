@@ -7,7 +7,7 @@ import dataclasses
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,9 @@ from edge_reranker.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+)
+from edge_reranker.store import (
+    choices as choice_rows,
 )
 from edge_reranker.store import clock as store_clock
 from edge_reranker.store import events as event_rows
@@ -40,6 +43,7 @@ from edge_reranker.store.check import problems
 from edge_reranker.store.clock import Clock, Noted
 from edge_reranker.store.forgetting import Forgetting
 from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.muted import Muted
 from edge_reranker.store.open import open_database
 from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
@@ -48,6 +52,7 @@ from edge_reranker.store.start import Started, start
 from edge_reranker.store.sweep import Sweep, Swept
 from edge_reranker.store.writer import Writer, checkpoint, transaction
 from edge_reranker.types import (
+    NOTHING,
     Context,
     Event,
     EventType,
@@ -95,6 +100,7 @@ class Store:
         )
         self._generations: dict[str, int] = {}
         self._spaces = Spaces(self._writer, self._renew, started.grants)
+        self._muted = Muted(self._writer, self._read, self._spaces.require_open)
         self._logged: Counter[str] = Counter()
         self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
@@ -102,7 +108,7 @@ class Store:
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
         self._forgetting = Forgetting(
-            path, self._connect, self._writer, self.backups, self._care, self._changed
+            path, self._connect, self._writer, self.backups, self._care, self._remade
         )
         self._clock = Clock(self._begin(device_s()), device_s, passed_s)
 
@@ -161,8 +167,13 @@ class Store:
         """Vectors and rankings that nobody waited for and that could not be stored."""
         return self._writer.dropped
 
-    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+    def record(
+        self, namespace: str, events: Sequence[Event], choices: Mapping[str, bytes] = NOTHING
+    ) -> Recorded:
         """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
+
+        ``choices`` are, by event id, what learning takes from an event; kept of those that are new and name a
+        ranking that is there.
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait. After an
         error of the disk the batch may be there all the same, whole: only a return says that it is durable.
@@ -184,7 +195,7 @@ class Store:
             self._spaces.require_open(namespace)
             if note:
                 store_clock.put(db, now)
-            return event_rows.insert(db, namespace, rows)
+            return choice_rows.insert(db, namespace, rows, choices)
 
         def after(result: Recorded) -> None:
             if note:
@@ -262,7 +273,7 @@ class Store:
         """
 
         def committed(result: Recorded) -> None:
-            self._changed(namespace, result.recorded)
+            self._remade(namespace, result.recorded)
 
         allowed = partial(self._spaces.require_open, namespace)
         return Import(self.path, self._writer, namespace, committed, done, allowed)
@@ -370,10 +381,12 @@ class Store:
         session_id: str,
         created_at: float,
         sources: Sequence[str] = (),
+        detail: bytes = b"",
     ) -> None:
         """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
 
-        ``sources`` are the other namespaces by whose events it went: it goes with those.
+        ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
+        was shown, and by which numbers; it is kept of the newest 200 rankings.
         """
         at = store_clock.dated(created_at, self._clock.now())
         with self._lock:
@@ -390,6 +403,7 @@ class Store:
                 session_id=session_id,
                 created_at=at,
                 sources=sources,
+                detail=detail,
                 prune=prune,
             )
 
@@ -398,6 +412,33 @@ class Store:
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
         return self._read(lambda db: rankings.get(db, namespace, ranking_id))
+
+    def detail(self, namespace: str, ranking_id: str) -> bytes | None:
+        """What was logged with a ranking as its ``detail``; None when it had none, or has not any more."""
+        return self._read(lambda db: rankings.detail(db, namespace, ranking_id))
+
+    def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+        """The choices of events numbered above ``after_seq``, each with its event's number, as they arrived.
+
+        At most the newest 5,000 are kept. The number of a newest event that was forgotten is given again.
+        """
+        return self._read(lambda db: choice_rows.after(db, namespace, after_seq))
+
+    def choices_state(self, namespace: str) -> tuple[int, int, int]:
+        """How many choices there are, and the numbers of the first and the last; zeros when there is none."""
+        return self._read(lambda db: choice_rows.state(db, namespace))
+
+    def mute(self, namespace: str, topic: str) -> None:
+        """Mute a topic, in whatever case; on return it is durable. Idempotent. Raises InvalidArgument."""
+        self._muted.mute(namespace, topic)
+
+    def unmute(self, namespace: str, topic: str) -> None:
+        """Take that back. Idempotent. Raises InvalidArgument."""
+        self._muted.unmute(namespace, topic)
+
+    def muted(self, namespace: str) -> tuple[str, ...]:
+        """The muted topics, casefolded, in order. No I/O after the first call."""
+        return self._muted.of(namespace)
 
     def prefix_state(self) -> PrefixState | None:
         """The model state that was kept last, unless its user's events were forgotten since."""
@@ -478,6 +519,7 @@ class Store:
 
     def _all_changed(self) -> None:
         """Whatever anybody remembers of any events, it may be of others now."""
+        self._muted.changed(None)
         with self._lock:
             self._of_all += 1
 
@@ -494,6 +536,11 @@ class Store:
         touched = self._reach.removed(namespace, latest)
         self._changed(namespace, int(touched))
         return touched
+
+    def _remade(self, namespace: str | None, n_events: int) -> None:
+        """The same, and muted topics, too."""
+        self._muted.changed(namespace)
+        self._changed(namespace, n_events)
 
     def _changed(self, namespace: str | None, n_events: int) -> None:
         """Events of a namespace, or of all, have come or gone."""
