@@ -58,9 +58,8 @@ def context(path: str, values: Mapping[str, str]) -> Mapping[str, str]:
             problem = f'a name has {len(key):,} characters ("{echo(key)}")'
             raise InvalidArgument(path, f"{problem}; 1 to {limits.MAX_CONTEXT_NAME} are allowed")
         if len(value) > limits.MAX_CONTEXT_VALUE:
-            problem = f'"{echo(value)}" has {len(value):,} characters'
-            allowed = f"at most {limits.MAX_CONTEXT_VALUE} are allowed"
-            raise InvalidArgument(f'{path}["{echo(key)}"]', f"{problem}; {allowed}")
+            problem = f'the value of "{echo(key)}" has {len(value):,} characters ("{echo(value)}")'
+            raise InvalidArgument(path, f"{problem}; at most {limits.MAX_CONTEXT_VALUE} are allowed")
     return dict(values)
 
 
