@@ -163,7 +163,7 @@ def test_a_disk_without_room_for_a_backup_does_not_keep_a_store_from_opening(sma
     data_dir = small_disk / "data"
     put(steps()[-2], data_dir)
     with Store.open(data_dir, key_source="file") as store:
-        assert store.context("app").events == events_of(name)
+        assert store.context("app").events == events_of(steps()[-2])
         assert store.backups.list() == []
         fill_up(small_disk)
 
@@ -177,5 +177,5 @@ def test_damage_that_a_migration_meets_is_damage(data_dir: Path, monkeypatch: py
     data[-100] ^= 1
     path.write_bytes(data)
     with Store.open(data_dir, key_source="file") as store:
-        assert store.context("app").events == events_of(name)
+        assert store.context("app").events == events_of(steps()[-2])
     assert (data_dir / "quarantine").is_dir()
