@@ -154,7 +154,7 @@ def contexts(context: Context, taste: Taste | None = None, local: Local = time.l
 
     Deterministic: the same events give the same, bit for bit, whatever else was there in between.
     """
-    weighed = _counted(context.events, taste)
+    weighed = counted(context.events, taste)
     if not weighed:
         return Contexts()
     everything = placed(context.events, local)
@@ -187,15 +187,15 @@ def tag_counts(events: Sequence[Placed]) -> tuple[list[str], NDArray[np.float64]
     """The most frequent tags, and each event's share in them, [n_events, n_tags + 1]; the last column is of
     all others. An event's shares sum to 1: it is about one of its tags, and nobody knows which.
     """
-    shares = [_shares(each.event) for each in events]
+    shares_of = [shares(each.event) for each in events]
     total: dict[str, float] = defaultdict(float)
-    for share in shares:
+    for share in shares_of:
         for tag, part in share.items():
             total[tag] += part
     names = sorted(total, key=lambda tag: (-round(total[tag], 9), tag))[:_MAX_TOPICS]
     at = {tag: column for column, tag in enumerate(names)}
     counts = [[0.0] * (len(names) + 1) for _ in events]
-    for row, share in zip(counts, shares, strict=True):
+    for row, share in zip(counts, shares_of, strict=True):
         for tag, part in share.items():
             row[at.get(tag, len(names))] += part
     return names, np.array(counts).reshape(len(events), len(names) + 1)
@@ -211,21 +211,23 @@ def grouped(
     return list(at), sums
 
 
-def _counted(events: Iterable[Event], taste: Taste | None) -> list[tuple[Event, float]]:
+def counted(
+    events: Iterable[Event], taste: Taste | None = None, most: int = MAX_EVENTS
+) -> list[tuple[Event, float]]:
     """The newest events that count and have a tag, oldest first, with their weight, that of age too."""
-    taste = replace(taste or Taste(), max_events=MAX_EVENTS)
+    taste = replace(taste or Taste(), max_events=most)
     ordered = tuple(sorted(events, key=lambda event: (event.occurred_at, event.event_id)))
-    counted = [
+    found = [
         (event, weight)
         for event, weight in newest_counted(Context(ordered), taste)
         if event.item is not None and event.item.tags
     ]
-    if not counted:
+    if not found:
         return []
-    newest_s = counted[0][0].occurred_at
+    newest_s = found[0][0].occurred_at
     return [
         (event, weight * 0.5 ** ((newest_s - event.occurred_at) / SECONDS_A_DAY / taste.half_life_days))
-        for event, weight in reversed(counted)
+        for event, weight in reversed(found)
     ]
 
 
@@ -238,24 +240,32 @@ def _topics(events: Sequence[Placed]) -> tuple[Informative, ...]:
     return _tested("topics", events, tag_counts(events)[1]) if events else ()
 
 
-def _engagement(events: Sequence[Placed]) -> tuple[Informative, ...]:
-    """An item that was passed over and then taken after all, in one visit, was not passed over."""
-    taken = {(each.visit, each.event.item.id) for each in events if each.event.item and _engages(each)}
-    shown = [
+def offered(events: Sequence[Placed]) -> list[Placed]:
+    """What the user could take: what was taken, and what was passed over.
+
+    An item that was passed over and then taken after all, in one visit, was not passed over.
+    """
+    taken = {(each.visit, each.event.item.id) for each in events if each.event.item and engages(each)}
+    return [
         each
         for each in events
         if each.event.item
         and (
-            _engages(each)
+            engages(each)
             or (each.event.type in PASSED_OVER and (each.visit, each.event.item.id) not in taken)
         )
     ]
-    counts = np.array([[1.0, 0.0] if _engages(each) else [0.0, 1.0] for each in shown]).reshape(-1, 2)
-    return _tested("engagement", shown, counts) if counts.any(axis=0).all() else ()
 
 
-def _engages(each: Placed) -> bool:
+def engages(each: Placed) -> bool:
+    """Whether the user took it."""
     return each.event.type in ENGAGED
+
+
+def _engagement(events: Sequence[Placed]) -> tuple[Informative, ...]:
+    shown = offered(events)
+    counts = np.array([[1.0, 0.0] if engages(each) else [0.0, 1.0] for each in shown]).reshape(-1, 2)
+    return _tested("engagement", shown, counts) if counts.any(axis=0).all() else ()
 
 
 def _tested(
@@ -335,7 +345,8 @@ def _tags(known: Iterable[tuple[Placed, float]]) -> dict[str, float]:
     return tags
 
 
-def _shares(event: Event) -> dict[str, float]:
+def shares(event: Event) -> dict[str, float]:
+    """What an event is about: each of its item's tags, in small letters, equally; they sum to 1."""
     tags = dict.fromkeys(map(str.casefold, () if event.item is None else event.item.tags))
     return {tag: 1.0 / len(tags) for tag in tags}
 
