@@ -38,16 +38,17 @@ def likes(n_days: int) -> str:
 
 
 def test_insights_are_told_and_drawn(data_dir: Path, service: subprocess.Popen[str], tmp_path: Path) -> None:
-    def invoke(*arguments: str, stdin: str = "") -> Result:
+    def invoke(*arguments: str) -> Result:
         environment = {"EDGE_RERANKER_DATA_DIR": str(data_dir)}
-        return CliRunner().invoke(cli, arguments, input=stdin, env=environment)
+        return CliRunner().invoke(cli, arguments, env=environment)
 
     assert invoke("insights").stdout == "0 events, and none of them says what you like\n"
     nothing = invoke("insights", "--plot", str(tmp_path / "none.svg"))
     assert isinstance(nothing.exception, FailedPrecondition)
     assert "record some first" in str(nothing.exception)
 
-    assert invoke("record", "-", stdin=likes(30)).exit_code == 0
+    (tmp_path / "likes.jsonl").write_text(likes(30))
+    assert invoke("record", str(tmp_path / "likes.jsonl")).exit_code == 0
     told = invoke("insights").stdout
     assert told.startswith(
         "60 events, 60 of them say what you like\ntaste: 1.00 bits, as of about 2.0 topics"
