@@ -100,7 +100,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC."""
+    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC.
+
+    ``context`` is what the app told of the device or the moment, by name.
+    """
 
     event_id: str
     type: EventType
@@ -112,6 +115,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
+    context: Mapping[str, str] = field(default_factory=dict)
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
 

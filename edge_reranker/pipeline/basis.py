@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.prompt import content_hash
+from edge_reranker.ranking.context import Contexts
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
 from edge_reranker.ranking.fusion import Weights, fuse
 from edge_reranker.ranking.profile import Profile
@@ -71,7 +72,7 @@ class Basis:
             vectors = tiers.public.history(user.owner, spaces, user.profile, _keeper(user))
         empty = np.zeros((len(query.candidates), 0))
         made = cls(tiers, *weights, user, query, now_s, spaces, vectors, empty)
-        return dataclasses.replace(made, matrix=exact(made._tier0(user.profile)))
+        return dataclasses.replace(made, matrix=exact(made._tier0(user.profile, user.contexts)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +97,11 @@ class Basis:
         """Those of the two that a matrix goes by."""
         return self.weights if _by_the_encoder(matrix) else self.without_model
 
+    def weight_of(self, name: str) -> float:
+        """The weight that a column has here; 0 without one."""
+        used = self.weights_of(self.matrix)
+        return float(used.mean[used.names.index(name)]) if name in used.names else 0.0
+
     def scores(self) -> Float64:
         """The fused scores, [n]."""
         return fuse(self.matrix, self.names, self.weights_of(self.matrix))
@@ -107,13 +113,13 @@ class Basis:
         layers = (*self.layers, Layer(columns, result.again))
         return dataclasses.replace(self, matrix=matrix, layers=layers)
 
-    def matrix_of(self, profile: Profile, words: Float64, deadline: Deadline) -> Float64:
-        """The matrix for another profile of the same user, all else as it was, if there is time for it.
+    def matrix_of(self, profile: Profile, contexts: Contexts, words: Float64, deadline: Deadline) -> Float64:
+        """The matrix for another history of the same user, all else as it was, if there is time for it.
 
         ``words`` as in ``features``. Tiers that cannot tell keep their columns. Of a user of whom nothing is
         known they say nothing.
         """
-        matrix = self._tier0(profile, words)
+        matrix = self._tier0(profile, contexts, words)
         for layer in self.layers:
             if layer.again is not None:
                 matrix = with_columns(matrix, layer.again(profile, deadline))
@@ -121,7 +127,7 @@ class Basis:
                 matrix = with_columns(matrix, layer.columns)
         return exact(matrix)
 
-    def _tier0(self, profile: Profile, words: Float64 | None = None) -> Float64:
+    def _tier0(self, profile: Profile, contexts: Contexts, words: Float64 | None = None) -> Float64:
         return features(
             profile,
             self.query,
@@ -130,6 +136,7 @@ class Basis:
             named=self.tiers.named,
             history_vectors=self._vectors_of(profile),
             words=words,
+            contexts=contexts,
         )
 
     def _vectors_of(self, profile: Profile) -> Mapping[str, Mapping[str, Float32]]:

@@ -18,6 +18,7 @@ from edge_reranker.pipeline.answers import Answer
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import explain
 from edge_reranker.ranking.beliefs import beliefs
+from edge_reranker.ranking.context import PRIORS, contexts
 from edge_reranker.ranking.explain import Change, Scored
 from edge_reranker.ranking.features import word_scores
 from edge_reranker.ranking.fusion import Weights
@@ -220,10 +221,15 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
     context, taste = basis.user.context, basis.tiers.taste
     places = list(explain.telling(context, taste))
     profiles = [profile(explain.without(context, at), taste) for at in places]
+    # Slow to find, so only where they have a say.
+    told = basis.user.contexts
+    heard = any(basis.weight_of(name) for name in PRIORS)
     # All at once, because the candidates' words are the same each time.
     *histories, asked = word_scores([each.words for each in profiles], basis.query)
     for at, found, words in zip(places, profiles, histories, strict=True):
-        matrix = basis.matrix_of(found, np.stack([words, asked]), deadline)
+        if heard:
+            told = contexts(explain.without(context, at), taste)
+        matrix = basis.matrix_of(found, told, np.stack([words, asked]), deadline)
         unknown = not found and not basis.query.query  # then the server's order would stand
         yield at, explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
 
@@ -234,12 +240,10 @@ def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
     if basis is None:
         return Answered(query, ranking)
     row_of = {candidate.id: row for row, candidate in enumerate(query.candidates)}
-    used = basis.weights_of(basis.matrix)
-    mean_of = dict(zip(used.names, used.mean.tolist(), strict=True))
     shown = Shown(
         ids=tuple(row_of),
         names=basis.names,
-        weights=np.array([mean_of.get(name, 0.0) for name in basis.names]),
+        weights=np.array([basis.weight_of(name) for name in basis.names]),
         matrix=basis.matrix,
         order=np.array([row_of[result.id] for result in ranking.results], np.intp),
         ours=answer.order,

@@ -246,15 +246,17 @@ class Pipeline:
         self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
+        """What is known of the user too: the next request finds it ready."""
         background = self._current.value.tiers.background
-        if background is None or self._current.value.tiers.hot is None:
+        if background is None:
             return
 
         def prefill() -> bool:
             with self._current.use() as serving:
                 hot = serving.tiers.hot
                 try:
-                    return hot is None or hot.prefill(self._users.now(serving.tiers, namespace))
+                    user = self._users.now(serving.tiers, namespace)
+                    return hot is None or hot.prefill(user)
                 except StoreError:
                     return True  # the next request says so
 

@@ -9,7 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_reranker.errors import StoreError
+from edge_reranker.ranking.context import PRIORS
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.feedback import Choice, choice_of
 from edge_reranker.ranking.learning.learned import Learned, replay
@@ -73,7 +76,7 @@ class Learning:
                     tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
                 )
         rows = self._store.choices(namespace)
-        learned = replay(Learned.start(*start), _decoded(rows))
+        learned = replay(Learned.start(_wider(start[0]), _wider(start[1]), start[2]), _decoded(rows))
         seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
         return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
 
@@ -118,6 +121,16 @@ class Learning:
 
         tiers.epochs.during(folded.owner, remember)
         return folded.learned
+
+
+def _wider(prior: Weights) -> Weights:
+    """A pack's prior, and that of columns which only the device can fill: they begin without a say."""
+    more = {name: belief for name, belief in PRIORS.items() if name not in prior.names}
+    k = len(prior.names)
+    covariance = np.diag([*np.zeros(k), *(deviation**2 for _, deviation in more.values())])
+    covariance[:k, :k] = prior.covariance
+    mean = np.concatenate([prior.mean, [mean for mean, _ in more.values()]])
+    return Weights((*prior.names, *more), mean, covariance)
 
 
 def _differ(one: object, other: object) -> bool:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
+from edge_reranker.ranking.context import Contexts
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.types import Context, DegradedReason, RerankQuery
@@ -41,6 +42,7 @@ class User:
     context: Context
     profile: Profile
     lent: Mapping[tuple[str, str], Owner] = field(default_factory=dict)
+    contexts: Contexts = field(default_factory=Contexts)
 
     @property
     def namespace(self) -> str:

@@ -71,6 +71,7 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
         policy=_policy(message.policy, [candidate.id for candidate in candidates])
         if message.HasField("policy")
         else _NO_POLICY,
+        context=checks.context("context", message.context),
     )
 
 
@@ -307,6 +308,7 @@ def event(message: types_pb2.Event, now_s: float) -> Event:
         session_id=checks.name("session_id", message.session_id),
         ranking_id=checks.name("ranking_id", message.ranking_id),
         position=message.position if message.HasField("position") else None,
+        context=checks.context("context", message.context),
     )
 
 

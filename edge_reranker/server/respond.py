@@ -81,6 +81,7 @@ def event(record: Event) -> types_pb2.Event:
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(item(record.item))

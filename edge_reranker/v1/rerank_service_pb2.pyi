@@ -66,7 +66,14 @@ class Pin(_message.Message):
     def __init__(self, id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy")
+    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy", "context")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +81,7 @@ class RerankRequest(_message.Message):
     TOP_N_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     query: str
     surface: str
@@ -81,7 +89,8 @@ class RerankRequest(_message.Message):
     top_n: int
     budget_ms: int
     policy: Policy
-    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    context: _containers.ScalarMap[str, str]
+    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., context: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("id", "tier")

@@ -77,6 +77,7 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
         session_id="s",
         top_n=1,
         policy=Policy(blocked_tags=["Horror"], pins=[Pin("b", 0)]),
+        context={"network": "wifi"},
     )
     (seen,) = served.core.seen
     first, second = seen.candidates
@@ -91,6 +92,7 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     )
     assert (second.neighbours, second.published_at) == ((CoreNeighbour("m", 1.0),), 86_400.0)
     assert (seen.query, seen.surface, seen.session_id, seen.top_n) == ("q", "home", "s", 1)
+    assert seen.context == {"network": "wifi"}
     assert (seen.policy.blocked_tags, seen.policy.pins) == (("Horror",), (CorePin("b", 0),))
 
 
@@ -106,6 +108,7 @@ def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:
         session_id="s",
         ranking_id="r",
         position=0,
+        context={"network": "wifi"},
     )
     assert app.record([event]) == Recorded(1, 0)
     assert list(app.events()) == [event]

@@ -60,6 +60,7 @@ EVENTS = st.builds(
     session_id=NAME,
     ranking_id=NAME,
     position=st.none() | st.integers(0, 2**32 - 1),
+    context=st.dictionaries(st.text(LETTERS, min_size=1, max_size=20), NAME, max_size=3),
 )
 CANDIDATES = st.builds(
     types_pb2.Candidate,
@@ -90,11 +91,17 @@ def test_every_request_is_kept_whole(
     candidates: list[types_pb2.Candidate], query: str, surface: str, session_id: str
 ) -> None:
     message = rerank_service_pb2.RerankRequest(
-        candidates=candidates, query=query, surface=surface, session_id=session_id, top_n=3
+        candidates=candidates,
+        query=query,
+        surface=surface,
+        session_id=session_id,
+        top_n=3,
+        context={"network": surface},
     )
     record = convert.rerank_query(message)
     asked = query if query.strip() else ""
     assert (record.query, record.surface, record.session_id, record.top_n) == (asked, surface, session_id, 3)
+    assert record.context == {"network": surface}
     for sent, kept in zip(candidates, record.candidates, strict=True):
         assert respond.item(kept.item) == types_pb2.Item(
             id=sent.id, title=sent.title, text=sent.text, tags=sent.tags, attributes=sent.attributes
@@ -145,6 +152,7 @@ FILLED: dict[str, Any] = {
     "session_id": "x",
     "ranking_id": "x",
     "position": 0,
+    "context": {"x": "x"},
 }
 
 

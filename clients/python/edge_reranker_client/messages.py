@@ -44,6 +44,14 @@ def add_candidates(message: rerank_service_pb2.RerankRequest, given: Iterable[Ca
         raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
 
 
+def add_context(message: rerank_service_pb2.RerankRequest, given: Mapping[str, str]) -> None:
+    """Adds a context to a request; raises InvalidArgument for what is no mapping of texts."""
+    try:
+        message.context.update(given)
+    except explain.ODD:
+        raise explain.texts("context", given) from None
+
+
 def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
     """A list of events; raises InvalidArgument for the first bad one."""
     things = many("events", given)
@@ -194,6 +202,7 @@ def event(given: EventLike) -> types_pb2.Event:
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(_item(record.item))
@@ -261,6 +270,7 @@ def event_of(message: types_pb2.Event) -> records.Event:
         session_id=message.session_id,
         ranking_id=message.ranking_id,
         position=message.position if message.HasField("position") else None,
+        context=dict(message.context),
     )
 
 

@@ -53,7 +53,8 @@ class Event:
     """One thing the user did.
 
     ``type`` is a name such as "LIKE". ``event_id`` is made up when it is empty. ``occurred_at`` is a
-    datetime (naive: UTC) or seconds since 1970; None means now.
+    datetime (naive: UTC) or seconds since 1970; None means now. ``context`` is what the app tells of the
+    device or the moment, such as {"network": "wifi"}.
     """
 
     type: str
@@ -66,6 +67,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
