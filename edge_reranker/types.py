@@ -50,6 +50,13 @@ class DegradedReason(enum.IntEnum):
     NO_HISTORY = 7
 
 
+class Effort(enum.IntEnum):
+    """How far a request is to be read; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    FULL = 1
+
+
 class ModelState(enum.IntEnum):
     """What a model is doing; numbered as in the proto."""
 
@@ -155,6 +162,7 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
+    effort: Effort = Effort.UNSPECIFIED
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
 
@@ -186,7 +194,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``."""
+    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
+
+    ``settled`` says that the model left some unread because they would not change the first places.
+    """
 
     ranking_id: str
     results: tuple[Result, ...]
@@ -196,6 +207,7 @@ class Ranking:
     model: str = ""
     pack: str = ""
     final: bool = True
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

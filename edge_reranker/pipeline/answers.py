@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
+from edge_reranker.pipeline.reading import Reading
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import policy
-from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
+from edge_reranker.ranking.features import FEATURES, features, with_columns
 from edge_reranker.ranking.fusion import fuse, order
 from edge_reranker.scoring import Scorer, Tiers, TierScores, User, Users
 from edge_reranker.scoring.epochs import Owner
@@ -24,14 +25,14 @@ Float32 = npt.NDArray[np.float32]
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
-_OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``weighed`` says that the order is by the pack's weights, not the server's.
+    ``weighed`` says that the order is by the pack's weights, not the server's; ``settled`` that the model
+    left some unread because they would not change the first places.
     """
 
     order: npt.NDArray[np.intp]
@@ -39,6 +40,7 @@ class Answer:
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     weighed: bool = False
+    settled: bool = False
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -105,15 +107,18 @@ class Answers:
         due = [(number, scorer) for number, scorer in above if scorer is not None]
         answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer
+        reading = Reading(tiers, user, query)
         for number, scorer in due:
             before, reason = matrix, answer.reason
+            reading.begins(scores)
             in_time = deadline.less_ms(fusion_pace.predict_ms(n))
-            for result in scorer.score(user, query, answer.order.tolist(), in_time):
+            for result in scorer.score(user, query, answer.order.tolist(), in_time, reading.plan):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
                 columns = {scorer.column: (result.scores, result.reached), **result.more}
                 matrix = with_columns(before, columns)
-                answer = _fused(tiers, matrix, answer, number, result, reason)
+                scores = reading.took(number, matrix, result).scores
+                answer = _fused(scores, answer, number, result, reason, reading.settled)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -122,23 +127,20 @@ class Answers:
 
 
 def _fused(
-    tiers: Tiers,
-    matrix: npt.NDArray[np.float64],
+    scores: npt.NDArray[np.float64],
     before: Answer,
     tier: int,
     result: TierScores,
     reason: DegradedReason,
+    settled: bool,
 ) -> Answer:
-    # The weights of the other features differ with and without the model: it takes over part of what
-    # they say.
-    weights = tiers.weights if matrix[:, _OF_THE_ENCODER].any() else tiers.without_model
-    assert weights is not None  # noqa: S101 - ``of`` has returned without them
     return Answer(
-        order=order(fuse(matrix, FEATURES + tiers.named, weights)),
+        order=order(scores),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
         weighed=True,
+        settled=settled,
     )
 
 
@@ -156,6 +158,7 @@ def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, w
         model=tiers.model if answer.tier.any() else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
+        settled=answer.settled,
     )
 
 

@@ -3,6 +3,7 @@
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.hot import HotPrefix
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.rank import RankScorer
 from edge_reranker.scoring.tier1 import VectorScorer
@@ -17,6 +18,7 @@ __all__ = [
     "CrossScorer",
     "Epochs",
     "HotPrefix",
+    "Plan",
     "Prompt",
     "PublicVectors",
     "RankScorer",

@@ -13,6 +13,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Owner
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
@@ -57,6 +58,7 @@ class TierScores:
 
     ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
+    ``left`` says which of them it could still read, in this request or a later one; None: none.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
     """
 
@@ -64,6 +66,7 @@ class TierScores:
     reached: Mask
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
+    left: Mask | None = None
     more: Mapping[str, tuple[Scores, Mask | None]] = field(default_factory=dict)
 
     @property
@@ -81,9 +84,15 @@ class Scorer(Protocol):
         """The column's name in the features."""
 
     def score(
-        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+        self,
+        user: User,
+        query: RerankQuery,
+        order: Sequence[int],
+        deadline: Deadline,
+        plan: Plan | None = None,
     ) -> Iterator[TierScores]:
         """Scores of the candidates, better and better; stops in time.
 
-        ``order`` holds the candidates' indices, best first so far: what comes first is reached first.
+        ``order`` holds the candidates' indices, best first so far: what comes first is reached first, unless
+        a ``plan`` says what is. The plan must know each result before the next is asked for.
         """

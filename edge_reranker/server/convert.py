@@ -19,6 +19,7 @@ from edge_reranker.server import checks, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
+    Effort,
     Event,
     EventType,
     Item,
@@ -71,6 +72,7 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
         policy=_policy(message.policy, [candidate.id for candidate in candidates])
         if message.HasField("policy")
         else _NO_POLICY,
+        effort=Effort.FULL if message.effort == Effort.FULL else Effort.UNSPECIFIED,
     )
 
 

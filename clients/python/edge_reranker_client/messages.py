@@ -233,6 +233,7 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         model=message.model,
         pack=message.pack,
         final=message.final,
+        settled=message.settled,
     )
 
 
