@@ -51,10 +51,11 @@ class DegradedReason(enum.IntEnum):
 
 
 class Effort(enum.IntEnum):
-    """How far a request is to be read; numbered as in the proto."""
+    """How much of a list the model reads; numbered as in the proto."""
 
     UNSPECIFIED = 0
-    FULL = 1
+    SETTLED = 1
+    FULL = 2
 
 
 class ModelState(enum.IntEnum):
@@ -162,7 +163,7 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
-    effort: Effort = Effort.UNSPECIFIED
+    effort: Effort = Effort.FULL
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
 
@@ -196,7 +197,7 @@ class Timings:
 class Ranking:
     """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
 
-    ``settled`` says that the model left some unread because they would not change the first places.
+    ``settled`` says that the model left some unread because they would hardly change the first places.
     """
 
     ranking_id: str

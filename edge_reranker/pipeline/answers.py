@@ -32,7 +32,7 @@ class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
     ``weighed`` says that the order is by the pack's weights, not the server's; ``settled`` that the model
-    left some unread because they would not change the first places.
+    left some unread because they would hardly change the first places.
     """
 
     order: npt.NDArray[np.intp]
@@ -107,7 +107,8 @@ class Answers:
         due = [(number, scorer) for number, scorer in above if scorer is not None]
         answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
         yield answer
-        reading = Reading(tiers, user, query)
+        names = FEATURES + tiers.named
+        reading = Reading(names, tiers.weights, tiers.without_model, user, query)
         for number, scorer in due:
             before, reason = matrix, answer.reason
             reading.begins(scores)

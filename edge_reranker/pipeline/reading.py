@@ -8,8 +8,9 @@ import numpy as np
 
 from edge_reranker.ranking.effort import SPREAD, Float64, deviation
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, evidence
+from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.partly import Weighed, weighed
-from edge_reranker.scoring import Plan, Tiers, TierScores, User
+from edge_reranker.scoring import Plan, TierScores, User
 from edge_reranker.types import RerankQuery
 
 _SCORER = FEATURES.index("scorer")
@@ -21,15 +22,14 @@ _LOGITS = 1.0
 class Reading:
     """Keeps a tier's ``plan`` current. Of one request, not thread-safe."""
 
-    def __init__(self, tiers: Tiers, user: User, query: RerankQuery) -> None:
-        """Needs tiers that have weights."""
-        assert tiers.weights is not None  # noqa: S101 - checked before a request comes here
-        assert tiers.without_model is not None  # noqa: S101
+    def __init__(
+        self, names: tuple[str, ...], ours: Weights, without: Weights, user: User, query: RerankQuery
+    ) -> None:
+        """``names`` of the columns; ``ours`` are the weights with the model, and ``without`` it."""
         self.plan = Plan(query)
         self.settled = False
-        """Whether candidates were left unread that would not change the first places."""
-        self._ours, self._without = tiers.weights, tiers.without_model
-        self._names = FEATURES + tiers.named
+        """Whether candidates were left unread that would hardly change the first places."""
+        self._names, self._ours, self._without = names, ours, without
         self._read = np.zeros(len(query.candidates), np.bool_)  # by tier 1
         self._weight_of = dict(zip(self._ours.names, self._ours.mean.tolist(), strict=True))
         self._usual = {1: self._usual_of_the_encoder(user, query), 2: abs(self._scorer) * _LOGITS}

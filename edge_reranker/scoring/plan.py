@@ -19,7 +19,7 @@ class Plan:
     """
 
     def __init__(self, query: RerankQuery) -> None:
-        self.full = query.effort == Effort.FULL
+        self.full = query.effort != Effort.SETTLED
         """Whether to read on when the first places are settled."""
         self._depth = query.top_n or effort.DEPTH
         self._worth: list[int] = []

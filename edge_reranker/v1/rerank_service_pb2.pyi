@@ -11,6 +11,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Effort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     EFFORT_UNSPECIFIED: _ClassVar[Effort]
+    EFFORT_SETTLED: _ClassVar[Effort]
     EFFORT_FULL: _ClassVar[Effort]
 
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -24,6 +25,7 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_STORE_UNAVAILABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_NO_HISTORY: _ClassVar[DegradedReason]
 EFFORT_UNSPECIFIED: Effort
+EFFORT_SETTLED: Effort
 EFFORT_FULL: Effort
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_NO_MODEL: DegradedReason

@@ -92,16 +92,17 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
-        full_effort: bool = False,
+        effort: str = "",
         timeout_s: float | None = None,
     ) -> Ranking:
         """The candidates (best first by the backend) in this user's order.
 
         A candidate is a ``Candidate``, a mapping with its field names, or a proto message. The service
-        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. With
-        ``full_effort`` its model reads on when the first places are settled.
+        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. Its
+        model reads on when the first places are settled if ``effort`` is "FULL", not if it is "SETTLED"; with
+        neither, if ``budget_ms`` is given.
         """
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, full_effort)
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, effort)
         return messages.ranking_of(self.rerank_message(request, timeout_s=timeout_s))
 
     def rerank_stream(
@@ -114,11 +115,11 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
-        full_effort: bool = False,
+        effort: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[Ranking]:
         """A complete order after each tier, each better informed than the last; the final one says so."""
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, full_effort)
+        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, effort)
         for answer in self.rerank_stream_message(request, timeout_s=timeout_s):
             yield messages.ranking_of(answer)
 
@@ -371,7 +372,7 @@ def _request(
     top_n: int,
     budget_ms: int,
     policy: messages.PolicyLike | None,
-    full_effort: bool,
+    effort: str,
 ) -> rerank_service_pb2.RerankRequest:
     request = messages.request(
         rerank_service_pb2.RerankRequest,
@@ -381,7 +382,7 @@ def _request(
         top_n=top_n,
         budget_ms=budget_ms,
         policy=None if policy is None else messages.policy(policy),
-        effort=rerank_service_pb2.EFFORT_FULL if full_effort else rerank_service_pb2.EFFORT_UNSPECIFIED,
+        effort=messages.effort(effort),
     )
     messages.add_candidates(request, candidates)
     return request
