@@ -51,6 +51,14 @@ class DegradedReason(enum.IntEnum):
     SERVER_PREFERRED = 8
 
 
+class Effort(enum.IntEnum):
+    """How much of a list the model reads; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    SETTLED = 1
+    FULL = 2
+
+
 class ModelState(enum.IntEnum):
     """What a model is doing; numbered as in the proto."""
 
@@ -161,6 +169,7 @@ class RerankQuery:
     top_n: int = 0
     policy: Policy = Policy()
     context: Mapping[str, str] = field(default_factory=dict)
+    effort: Effort = Effort.FULL
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
 
@@ -192,7 +201,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``."""
+    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
+
+    ``settled`` says that the model left some unread because they would hardly change the first places.
+    """
 
     ranking_id: str
     results: tuple[Result, ...]
@@ -202,6 +214,7 @@ class Ranking:
     model: str = ""
     pack: str = ""
     final: bool = True
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

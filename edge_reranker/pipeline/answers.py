@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
+from edge_reranker.pipeline.reading import Reading
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.fusion import order
 from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
@@ -27,7 +28,8 @@ class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
     ``basis`` is what its scores were made of; None: the order is the server's, not by scores. ``by_server``
-    says that the server's is to be served all the same: it is what suits this user better.
+    says that the server's is to be served all the same: it is what suits this user better. ``settled`` says
+    that the model left some unread because they would hardly change the first places.
     """
 
     order: npt.NDArray[np.intp]
@@ -36,6 +38,7 @@ class Answer:
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     basis: Basis | None = None
     by_server: bool = False
+    settled: bool = False
 
     @property
     def weighed(self) -> bool:
@@ -93,7 +96,6 @@ class Answers:
         start = time.perf_counter()
         weights = (learned.with_model, learned.without_model)
         basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
-        scores = basis.scores()
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -101,18 +103,23 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis)
+        answer = Answer(
+            order(basis.found.scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis
+        )
         # Ours is made all the same: what the user chooses says how good it would have been.
         answer = dataclasses.replace(answer, by_server=learned.gate.server_wins)
         yield answer
+        reading = Reading(learned.with_model, user, query)
         for number, scorer in due:
             before, reason = basis, answer.reason
+            reading.begins(basis.found.scores)
             in_time = deadline.less_ms(fusion_pace.predict_ms(n))
-            for result in scorer.score(user, query, answer.order.tolist(), in_time):
+            for result in scorer.score(user, query, answer.order.tolist(), in_time, reading.plan):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
-                basis = before.above(scorer.column, result)
-                answer = _fused(basis, answer, number, result, reason)
+                basis = before.above(number, scorer.column, result)
+                reading.took(number, basis.found, result)
+                answer = _fused(basis, answer, number, result, reason, reading.settled)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -120,14 +127,17 @@ class Answers:
                 yield answer
 
 
-def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason) -> Answer:
+def _fused(
+    basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason, settled: bool
+) -> Answer:
     return Answer(
-        order=order(basis.scores()),
+        order=order(basis.found.scores),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
         basis=basis,
         by_server=before.by_server,
+        settled=settled,
     )
 
 
@@ -146,4 +156,5 @@ def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, w
         model=tiers.model if answer.tier.any() and not answer.by_server else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
+        settled=answer.settled,
     )

@@ -47,7 +47,7 @@ class Answered:
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
-        matrix = 0 if self.basis is None else 4 * self.basis.matrix.nbytes
+        matrix = 0 if self.basis is None else 4 * self.basis.columns.nbytes
         return 4_096 + matrix + sum(map(_size_bytes, self.query.candidates))
 
 
@@ -173,7 +173,7 @@ class Explaining:
         self, basis: Basis, wanted: Sequence[str], deadline: Deadline
     ) -> tuple[Mapping[str, tuple[Reason, ...]], bool]:
         """By candidate, the events that moved it most; and whether there was time to look at all events."""
-        now = explain.scored(basis.matrix, basis.names, basis.weights_of(basis.matrix))
+        now = explain.scored(basis.found.matrix, basis.found.names, basis.found.weights)
         changes: list[tuple[int, Change]] = []
         done = True
         for at, without in left_out(basis, deadline):
@@ -194,7 +194,7 @@ class Explaining:
             event, score = context.events[at], float(change.score[row])
             if not score:
                 continue
-            by = basis.names[change.feature[row]]
+            by = basis.found.names[change.feature[row]]
             found.append(
                 Reason(
                     event.event_id,
@@ -223,15 +223,15 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
     profiles = [profile(explain.without(context, at), taste) for at in places]
     # Slow to find, so only where they have a say.
     told = basis.user.contexts
-    heard = any(basis.weight_of(name) for name in PRIORS)
+    heard = any(basis.found.weight_of(name) for name in PRIORS)
     # All at once, because the candidates' words are the same each time.
     *histories, asked = word_scores([each.words for each in profiles], basis.query)
     for at, found, words in zip(places, profiles, histories, strict=True):
         if heard:
             told = contexts(explain.without(context, at), taste)
-        matrix = basis.matrix_of(found, told, np.stack([words, asked]), deadline)
+        then = basis.of_history(found, told, np.stack([words, asked]), deadline)
         unknown = not found and not basis.query.query  # then the server's order would stand
-        yield at, explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
+        yield at, explain.scored(then.matrix, then.names, then.weights, as_served=unknown)
 
 
 def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
@@ -242,9 +242,9 @@ def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
     row_of = {candidate.id: row for row, candidate in enumerate(query.candidates)}
     shown = Shown(
         ids=tuple(row_of),
-        names=basis.names,
-        weights=np.array([basis.weight_of(name) for name in basis.names]),
-        matrix=basis.matrix,
+        names=basis.found.names,
+        weights=np.array([basis.found.weight_of(name) for name in basis.found.names]),
+        matrix=basis.found.matrix,
         order=np.array([row_of[result.id] for result in ranking.results], np.intp),
         ours=answer.order,
         with_model=basis.with_model,

@@ -112,8 +112,8 @@ class Pipeline:
             before_ms = watch.spent_ms("fusion")
             last = answers.ranking(tiers, ranking_id, query, answer, watch)
             afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
-            # More may follow, so nothing counts as missing yet.
-            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
+            # More may follow, so nothing counts as missing yet, and nothing as settled.
+            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED, settled=False)
         if last is None:
             raise AssertionError("a request has at least one answer")
         final = dataclasses.replace(last, final=True)

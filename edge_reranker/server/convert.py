@@ -19,6 +19,7 @@ from edge_reranker.server import checks, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
+    Effort,
     Event,
     EventType,
     Item,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
+_EFFORTS = {int(effort): effort for effort in Effort if effort is not Effort.UNSPECIFIED}
 _NO_POLICY = Policy()
 
 
@@ -72,7 +74,13 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
         if message.HasField("policy")
         else _NO_POLICY,
         context=checks.context("context", message.context),
+        effort=_effort(message),
     )
+
+
+def _effort(message: rerank_service_pb2.RerankRequest) -> Effort:
+    # Who names a budget has said what the request is worth.
+    return _EFFORTS.get(message.effort) or (Effort.FULL if message.budget_ms else Effort.SETTLED)
 
 
 def events(message: context_service_pb2.RecordEventsRequest, now_s: float) -> tuple[Event, ...]:

@@ -42,6 +42,7 @@ def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
         model=answer.model,
         pack=answer.pack,
         final=answer.final,
+        settled=answer.settled,
     )
     add = message.results.add
     for result in results:

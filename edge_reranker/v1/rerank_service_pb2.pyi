@@ -11,6 +11,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Effort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EFFORT_UNSPECIFIED: _ClassVar[Effort]
+    EFFORT_SETTLED: _ClassVar[Effort]
+    EFFORT_FULL: _ClassVar[Effort]
+
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DEGRADED_REASON_UNSPECIFIED: _ClassVar[DegradedReason]
@@ -29,6 +35,9 @@ class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASONS_MISSING_NOT_KEPT: _ClassVar[ReasonsMissing]
     REASONS_MISSING_NOT_SCORED: _ClassVar[ReasonsMissing]
     REASONS_MISSING_DEADLINE: _ClassVar[ReasonsMissing]
+EFFORT_UNSPECIFIED: Effort
+EFFORT_SETTLED: Effort
+EFFORT_FULL: Effort
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_NO_MODEL: DegradedReason
 DEGRADED_REASON_MODEL_UNAVAILABLE: DegradedReason
@@ -66,7 +75,7 @@ class Pin(_message.Message):
     def __init__(self, id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy", "context")
+    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy", "context", "effort")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +91,7 @@ class RerankRequest(_message.Message):
     BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     query: str
     surface: str
@@ -90,7 +100,8 @@ class RerankRequest(_message.Message):
     budget_ms: int
     policy: Policy
     context: _containers.ScalarMap[str, str]
-    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., context: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    effort: Effort
+    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., context: _Optional[_Mapping[str, str]] = ..., effort: _Optional[_Union[Effort, str]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("id", "tier")
@@ -119,7 +130,7 @@ class Timings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., context_ms: _Optional[float] = ..., tier0_ms: _Optional[float] = ..., tier1_ms: _Optional[float] = ..., tier2_ms: _Optional[float] = ..., fusion_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final")
+    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final", "settled")
     RANKING_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +139,7 @@ class RerankResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
     ranking_id: str
     results: _containers.RepeatedCompositeFieldContainer[Result]
     coverage: float
@@ -136,7 +148,8 @@ class RerankResponse(_message.Message):
     model: str
     pack: str
     final: bool
-    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ...) -> None: ...
+    settled: bool
+    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ..., settled: bool = ...) -> None: ...
 
 class RerankStreamRequest(_message.Message):
     __slots__ = ("request",)

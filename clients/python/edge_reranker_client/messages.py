@@ -242,7 +242,20 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         model=message.model,
         pack=message.pack,
         final=message.final,
+        settled=message.settled,
     )
+
+
+def effort(name: str) -> rerank_service_pb2.Effort:
+    """The effort with this name, "" for the service's choice; raises InvalidArgument."""
+    number: Any = rerank_service_pb2.EFFORT_UNSPECIFIED
+    if name:
+        try:
+            number = rerank_service_pb2.Effort.Value(f"EFFORT_{name.upper().removeprefix('EFFORT_')}")
+        except (AttributeError, ValueError):
+            raise explain.bad("effort", name, '"SETTLED", "FULL" or ""') from None
+    value: rerank_service_pb2.Effort = number
+    return value
 
 
 def event_of(message: types_pb2.Event) -> records.Event:

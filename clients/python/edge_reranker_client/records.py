@@ -115,6 +115,7 @@ class Ranking:
 
     ``degraded_reason`` is "" or, in a final answer, a name such as "DEADLINE"; ``coverage`` is the share of
     candidates that the deepest tier due has reached. ``model`` and ``pack`` are "" where they had no say.
+    ``settled`` says that the model left some unread because they would hardly change the first places.
     """
 
     ranking_id: str
@@ -125,6 +126,7 @@ class Ranking:
     model: str
     pack: str
     final: bool
+    settled: bool = False
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def rerank(
     budget_ms: int,
     policy: messages.PolicyLike | None,
     context: Mapping[str, str] | None,
+    effort: str,
 ) -> rerank_service_pb2.RerankRequest:
     """The request for an order; raises InvalidArgument."""
     request = messages.request(
@@ -50,6 +51,7 @@ def rerank(
         top_n=top_n,
         budget_ms=budget_ms,
         policy=None if policy is None else messages.policy(policy),
+        effort=messages.effort(effort),
     )
     if context is not None:
         messages.add_context(request, context)
