@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,20 @@ from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import policy
-from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
-from edge_reranker.ranking.fusion import fuse, order
+from edge_reranker.ranking.features import (
+    FEATURES,
+    OF_THE_ENCODER,
+    features,
+    server_rank,
+    with_columns,
+)
+from edge_reranker.ranking.fusion import Weights, fuse, order
 from edge_reranker.scoring import Scorer, Tiers, TierScores, User, Users
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.types import DegradedReason, Item, Ranking, RerankQuery, Result
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
@@ -31,7 +38,9 @@ _OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``weighed`` says that the order is by the pack's weights, not the server's.
+    ``weighed`` says that the order is by the pack's weights, not the server's. ``scores`` [n] are what it is
+    by, None where it is the server's; ``drawn`` are the weights that made them and what they were multiplied
+    with. ``taste`` is the user's share of each tag.
     """
 
     order: npt.NDArray[np.intp]
@@ -39,6 +48,9 @@ class Answer:
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     weighed: bool = False
+    scores: Float64 | None = None
+    drawn: policy.Drawn | None = None
+    taste: Mapping[str, float] = field(default_factory=dict)
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -95,7 +107,7 @@ class Answers:
             named=tiers.named,
             history_vectors=_public_vectors(tiers, user, query, deadline),
         )
-        scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
+        answer = _by(tiers, tiers.without_model, matrix, user)
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -103,7 +115,7 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
+        answer = dataclasses.replace(answer, coverage=0.0 if due else 1.0)
         yield answer
         for number, scorer in due:
             before, reason = matrix, answer.reason
@@ -113,7 +125,7 @@ class Answers:
                 fused_ms = watch.spent_ms("fusion")
                 columns = {scorer.column: (result.scores, result.reached), **result.more}
                 matrix = with_columns(before, columns)
-                answer = _fused(tiers, matrix, answer, number, result, reason)
+                answer = _fused(tiers, user, matrix, answer, number, result, reason)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -121,9 +133,20 @@ class Answers:
                 yield answer
 
 
+def _by(tiers: Tiers, weights: Weights, matrix: Float64, user: User) -> Answer:
+    """The order by these weights, of tier 0."""
+    drawn = policy.Drawn(matrix, FEATURES + tiers.named, weights)
+    scores = fuse(matrix, drawn.names, weights)
+    tier = np.zeros(len(scores), dtype=np.intp)
+    return Answer(
+        order(scores), tier, 0.0, weighed=True, scores=scores, drawn=drawn, taste=user.profile.tag_shares
+    )
+
+
 def _fused(
     tiers: Tiers,
-    matrix: npt.NDArray[np.float64],
+    user: User,
+    matrix: Float64,
     before: Answer,
     tier: int,
     result: TierScores,
@@ -133,29 +156,59 @@ def _fused(
     # they say.
     weights = tiers.weights if matrix[:, _OF_THE_ENCODER].any() else tiers.without_model
     assert weights is not None  # noqa: S101 - ``of`` has returned without them
-    return Answer(
-        order=order(fuse(matrix, FEATURES + tiers.named, weights)),
+    return dataclasses.replace(
+        _by(tiers, weights, matrix, user),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
-        weighed=True,
     )
 
 
-def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
-    """What a caller is told of an answer, once the list's policy was applied; not final."""
-    places = policy.apply(answer.order.tolist(), query)
+def arranged(
+    query: RerankQuery,
+    answer: Answer,
+    *,
+    ranking_id: str,
+    now_s: float,
+    muted: Collection[str] = (),
+    soft: bool = True,
+) -> policy.Arranged:
+    """An answer once the list's policy was applied; ``soft`` and ``muted`` as there."""
+    scores = server_rank(len(query.candidates)) if answer.scores is None else answer.scores
+    given = policy.Given(
+        query=query,
+        scores=scores,
+        order=answer.order,
+        now_s=now_s,
+        ranking_id=ranking_id,
+        muted=muted,
+        taste=answer.taste,
+        drawn=answer.drawn,
+    )
+    return policy.apply(given, soft=soft)
+
+
+def ranking(
+    tiers: Tiers,
+    ranking_id: str,
+    query: RerankQuery,
+    answer: Answer,
+    shown: policy.Arranged,
+    watch: Watch,
+) -> Ranking:
+    """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
         degraded_reason=answer.reason,
         timings=watch.timings(),
         model=tiers.model if answer.tier.any() else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
+        blocked_ids=tuple(candidates[i].id for i in shown.blocked.tolist()),
     )
 
 

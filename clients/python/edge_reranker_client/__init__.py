@@ -28,6 +28,7 @@ from edge_reranker_client.errors import (
 )
 from edge_reranker_client.records import (
     Candidate,
+    Cap,
     Event,
     Forgotten,
     Grant,
@@ -50,6 +51,7 @@ __all__ = [
     "AlreadyRunning",
     "Cancelled",
     "Candidate",
+    "Cap",
     "DeadlineExceeded",
     "EdgeReranker",
     "EdgeRerankerError",

@@ -4,7 +4,6 @@ Soft parts move candidates as far as the request's strengths let them: ``diversi
 ``exploration``. Hard ones hold whatever the scores say: ``constraints``. ``apply`` puts them together.
 """
 
-from edge_reranker.ranking.policy.apply import Arranged, Given, apply, has_soft
-from edge_reranker.ranking.policy.calibration import tag_shares
+from edge_reranker.ranking.policy.apply import Arranged, Drawn, Given, apply, has_soft
 
-__all__ = ["Arranged", "Given", "apply", "has_soft", "tag_shares"]
+__all__ = ["Arranged", "Drawn", "Given", "apply", "has_soft"]

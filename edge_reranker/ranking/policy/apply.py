@@ -20,7 +20,7 @@ from edge_reranker.types import DiversityMethod, Policy, RerankQuery
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-# So far down variety and the mix of tags are seen to; with ``top_n``, as far as that, but no farther than this.
+# So far down variety and the mix of tags are seen to; as far as ``top_n`` where that is given, at the most.
 USUAL_PLACES = 20
 _MOST_PLACES = 50
 # Best by score: who is below has no chance of coming that far up, but costs time.
@@ -29,7 +29,7 @@ _POOL = 200
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What exploration needs: the matrix [n, n_columns] of the columns ``names``, and the weights' posterior."""
+    """What exploration needs: the columns ``names`` as a matrix [n, n_columns], the weights' posterior."""
 
     matrix: Float64
     names: Sequence[str]
@@ -40,11 +40,11 @@ class Drawn:
 class Given:
     """What the policy is applied to.
 
-    ``order`` [n] are the candidates' indices by ``scores`` [n], best first, equal ones as the server has them.
-    ``muted`` are topics, casefolded; ``taste`` is the user's share of each tag, casefolded (``tag_shares``);
-    ``vectors`` makes the candidates' [n, n_dims], with zeros for those without; ``now_s`` is in seconds since
-    1970 UTC. Without ``drawn`` nothing is explored. ``examination`` [n] is how likely each place is looked at;
-    None is ``exploration.examination``.
+    ``order`` [n] are the candidates' indices by ``scores`` [n], best first, equal ones as the server has
+    them. ``muted`` are topics, casefolded; ``taste`` is the user's share of each tag, casefolded
+    (``tag_shares``); ``vectors`` makes the candidates' [n, n_dims], with zeros for those without; ``now_s``
+    is in seconds since 1970 UTC. Without ``drawn`` nothing is explored. ``examination`` [n] is how likely
+    each place is looked at; None is ``exploration.examination``.
     """
 
     query: RerankQuery
@@ -63,8 +63,8 @@ class Given:
 class Arranged:
     """The list: ``order`` are the indices of those that are shown, ``blocked`` of those that are not.
 
-    ``exposure`` [n] is how likely each candidate was to be looked at, over all lists that exploration could have
-    had shown, in units of ``examination``; 0 for the blocked, None without exploration.
+    ``exposure`` [n] is how likely each candidate was to be looked at, over all lists that exploration could
+    have had shown, in units of ``examination``; 0 for the blocked, None without exploration.
     """
 
     order: Indices
@@ -81,13 +81,13 @@ def apply(given: Given, *, soft: bool = True) -> Arranged:
     """The list as the policy of ``given.query`` wants it; without ``soft``, only what must hold.
 
     Results and blocked are all candidates. With every strength 0, no cap, no pin and nothing blocked it is
-    ``order``. Diversity and calibration see to the first ``top_n`` places (20 without; 50 at most) and take them
-    from the 200 best by score; below, all others follow by score. Exploration moves what results.
+    ``order``. Diversity and calibration see to the first ``top_n`` places (20 without; 50 at most) and take
+    them from the 200 best by score; below, all others follow by score. Exploration moves what results.
     """
     policy = given.query.policy
     rules = Constraints(given.query, given.muted, given.now_s)
     order = given.order
-    if soft and (policy.diversity or (policy.calibration and given.taste)):
+    if soft and rules.n_shown and (policy.diversity or (policy.calibration and given.taste)):
         order = _moved(given, rules)
     if soft and policy.exploration and given.drawn is not None:
         return _explored(given, given.drawn, order, rules)
@@ -144,9 +144,9 @@ def _chosen(
 ) -> int:
     """Which of the lists is best by (1 - strength) * mean relevance - strength * KL / max KL.
 
-    Both of the first places as they will be shown. The lists do not depend on the strength, and the first is the
-    one without calibration, so a larger strength never has a larger KL: with a < b, the better list by a cannot
-    have the smaller KL, or it would be the better one by b, too.
+    Both of the first places as they will be shown. The lists do not depend on the strength, and the first is
+    the one without calibration, so a larger strength never has a larger KL: with a < b, the better list by a
+    cannot have the smaller KL, or it would be the better one by b, too.
     """
     firsts = np.array([rules.arrange(order)[:depth] for order in orders])
     shares, tagged = mix.rows(firsts.ravel().tolist())
@@ -163,8 +163,8 @@ def _chosen(
 def _explored(given: Given, drawn: Drawn, order: Indices, rules: Constraints) -> Arranged:
     """The list by the first draw of the weights, and what each candidate could expect over all of them.
 
-    Given the draws, each was as likely to be the first: so the mean over them is exactly what the policy gives,
-    and the place that was served is always in it.
+    Given the draws, each was as likely to be the first: so the mean over them is exactly what the policy
+    gives, and the place that was served is always in it.
     """
     n = len(order)
     draws = exploration.weights(given.ranking_id, drawn.weights, given.query.policy.exploration)

@@ -7,31 +7,18 @@ over its tags. The divergence of a list is KL(p || (1 - alpha) q + alpha p), 0 t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.types import Candidate, Item
+from edge_reranker.types import Candidate
 
 Float64 = NDArray[np.float64]
 
 # The paper's: a tag that the list lacks costs much, but not without bound.
 ALPHA = 0.01
 MAX_DIVERGENCE = -math.log(ALPHA)
-
-
-def tag_shares(items: Iterable[Item], weights: Iterable[float]) -> dict[str, float]:
-    """p: each tag's share (casefolded) of the items' weights, summing to 1; empty when no item has a tag."""
-    share_of: dict[str, float] = {}
-    total = 0.0
-    for item, weight in zip(items, weights, strict=True):
-        tags = dict.fromkeys(map(str.casefold, item.tags))  # in order, so that every process sums alike
-        if tags:
-            total += float(weight)
-            for tag in tags:
-                share_of[tag] = share_of.get(tag, 0.0) + float(weight) / len(tags)
-    return {tag: share / total for tag, share in share_of.items()} if total > 0 else {}
 
 
 class Mix:

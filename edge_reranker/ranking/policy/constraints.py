@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.ranking.profile import SECONDS_A_DAY
-from edge_reranker.types import Cap, Candidate, RerankQuery
+from edge_reranker.types import Candidate, Cap, RerankQuery
 
 Indices = NDArray[np.intp]
 
-# Where the first try breaks a cap, at most so many partial lists are looked at for one that breaks none: about
-# 2 ms. Whether a set of overlapping caps can be kept is a packing problem, hard in general.
+# Where the first try breaks a cap, at most so many partial lists are looked at for one that breaks none:
+# about 2 ms. Whether a set of overlapping caps can be kept is a packing problem, hard in general.
 _MAX_TRIES = 1_000
 
 
 class Constraints:
     """The hard part of one request's policy.
 
-    ``blocked`` are the candidates that are not shown, ascending: with a muted topic (``muted``, casefolded), or
-    with a tag that the request blocks. The user's word goes before the app's, and the app's word about one
+    ``blocked`` are the candidates that are not shown, ascending: with a muted topic (``muted``, casefolded),
+    or with a tag that the request blocks. The user's word goes before the app's, and the app's word about one
     candidate before its word about many: a mute wins over a pin, a pin over a block of the same request.
     """
 
@@ -58,8 +58,9 @@ class Constraints:
     def arrange(self, order: Indices) -> Indices:
         """The shown of ``order`` [n], best first, at their places: [n_shown].
 
-        Pins are at theirs; where blocking made the list shorter than a pin's place, at its end. Where caps can
-        be kept they are, and everybody else keeps the order; else, as few are broken as the next in line allow.
+        Pins are at theirs; where blocking made the list shorter than a pin's place, at its end. Where caps
+        can be kept they are, and everybody else keeps the order; else, as few are broken as the next in line
+        allow.
         """
         free = order[self.shown[order] & ~self._is_pinned[order]]
         if self._caps is not None:
@@ -208,8 +209,8 @@ class _Caps:
         """The first list, by the places of the queue, that breaks no cap; None when there is none.
 
         Depth first over kinds of candidates: those that count for the same caps differ only in their place in
-        the queue, so the next of them is tried for all. A dead end is remembered by how many of each were used,
-        and how many count.
+        the queue, so the next of them is tried for all. A dead end is remembered by how many of each were
+        used, and how many count.
         """
         alike: dict[tuple[int, ...], list[int]] = {}
         for place, index in enumerate(queue):
@@ -272,5 +273,3 @@ def _kinds(cap: Cap, candidates: Sequence[Candidate], now_s: float) -> Iterator[
         for index, candidate in enumerate(candidates):
             if candidate.published_at is not None and candidate.published_at < oldest_s:
                 yield index, None
-
-

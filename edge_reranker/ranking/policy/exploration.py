@@ -1,8 +1,9 @@
 """Trying out what the weights leave open: Thompson sampling, and the chances it gave to everybody.
 
-Thompson, "On the likelihood that one unknown probability exceeds another", 1933; for linear models Agrawal and
-Goyal, "Thompson sampling for contextual bandits with linear payoffs", ICML 2013. The weights of one ranking are
-drawn from their posterior, w ~ N(mean, exploration^2 covariance), and the list is ordered by them.
+Thompson, "On the likelihood that one unknown probability exceeds another", 1933; for linear models Agrawal
+and Goyal, "Thompson sampling for contextual bandits with linear payoffs", ICML 2013. The weights of one
+ranking are drawn from their posterior, w ~ N(mean, exploration^2 covariance), and the list is ordered by
+them.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def lists(
 ) -> Indices:
     """For each strength of ``ladder`` the places of the pool that a greedy list takes, [n_lists, n_places].
 
-    ``relevant`` [n_pool] is 0 to 1, best first. The first ``seeds`` of the pool have their places already: they
-    count, and are not taken. Each step takes the candidate with the largest
+    ``relevant`` [n_pool] is 0 to 1, best first. The first ``seeds`` of the pool have their places already:
+    they count, and are not taken. Each step takes the candidate with the largest
 
         (1 - c) ((1 - diversity) relevance + diversity novelty) - c n_places KL / max KL
 
