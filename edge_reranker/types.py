@@ -59,6 +59,14 @@ class Effort(enum.IntEnum):
     FULL = 2
 
 
+class DiversityMethod(enum.IntEnum):
+    """How candidates are kept apart; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    MMR = 1
+    DPP = 2
+
+
 class ModelState(enum.IntEnum):
     """What a model is doing; numbered as in the proto."""
 
@@ -151,11 +159,33 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``most`` of a kind within the first ``window`` places; exactly one kind is set.
+
+    ``attribute``: candidates with the same value of it, each value for itself; ``tag``: those with this tag;
+    ``each_tag``: those with the same tag, each tag for itself; ``max_age_days``: those published before. Who
+    lacks the attribute, a tag or a date does not count.
+    """
+
+    most: int
+    window: int
+    attribute: str = ""
+    tag: str = ""
+    each_tag: bool = False
+    max_age_days: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the list must look like beyond its order."""
+    """What the list must look like beyond its order; strengths are 0 (nothing changes) to 1."""
 
     blocked_tags: tuple[str, ...] = ()
     pins: tuple[Pin, ...] = ()
+    diversity: float = 0.0
+    diversity_method: DiversityMethod = DiversityMethod.UNSPECIFIED
+    calibration: float = 0.0
+    exploration: float = 0.0
+    caps: tuple[Cap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +234,8 @@ class Ranking:
     """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
 
     ``settled`` says that the model left some unread because they would hardly change the first places.
+    ``blocked_ids`` are the candidates that the policy does not let be shown, in the server's order: with the
+    results, they are all.
     """
 
     ranking_id: str
@@ -215,6 +247,7 @@ class Ranking:
     pack: str = ""
     final: bool = True
     settled: bool = False
+    blocked_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

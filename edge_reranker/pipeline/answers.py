@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.pipeline.reading import Reading
 from edge_reranker.ranking import policy
+from edge_reranker.ranking.features import server_rank
 from edge_reranker.ranking.fusion import order
+from edge_reranker.ranking.learning.shown import examination
 from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
@@ -141,15 +143,47 @@ def _fused(
     )
 
 
-def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
-    """What a caller is told of an answer, once the list's policy was applied; not final."""
+def arranged(
+    query: RerankQuery,
+    answer: Answer,
+    *,
+    ranking_id: str,
+    now_s: float,
+    muted: Collection[str] = (),
+    soft: bool = True,
+) -> policy.Arranged:
+    """An answer once the list's policy was applied; ``soft`` and ``muted`` as there."""
     n = len(query.candidates)
-    places = policy.apply(list(range(n)) if answer.by_server else answer.order.tolist(), query)
+    basis = answer.basis
+    found = basis.found if basis is not None and not answer.by_server else None
+    given = policy.Given(
+        query=query,
+        scores=server_rank(n) if found is None else found.scores,
+        order=np.arange(n) if answer.by_server else answer.order,
+        now_s=now_s,
+        ranking_id=ranking_id,
+        muted=muted,
+        taste={} if basis is None else basis.user.profile.tag_shares,
+        drawn=None if found is None else policy.Drawn(found.matrix, found.names, found.weights),
+        examination=examination(np.arange(1, n + 1)),
+    )
+    return policy.apply(given, soft=soft)
+
+
+def ranking(
+    tiers: Tiers,
+    ranking_id: str,
+    query: RerankQuery,
+    answer: Answer,
+    shown: policy.Arranged,
+    watch: Watch,
+) -> Ranking:
+    """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
         degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
@@ -157,4 +191,5 @@ def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, w
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
         settled=answer.settled,
+        blocked_ids=tuple(candidates[i].id for i in shown.blocked.tolist()),
     )

@@ -23,6 +23,7 @@ from edge_reranker.ranking.explain import Change, Scored
 from edge_reranker.ranking.features import word_scores
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.shown import Shown
+from edge_reranker.ranking.policy import Arranged
 from edge_reranker.ranking.profile import profile
 from edge_reranker.scoring import Tiers, Users
 from edge_reranker.store import Store
@@ -234,22 +235,22 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
         yield at, explain.scored(then.matrix, then.names, then.weights, as_served=unknown)
 
 
-def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
-    """What is kept of an answer whose list is ``ranking``."""
+def answered(query: RerankQuery, ranking: Ranking, answer: Answer, shown_as: Arranged) -> Answered:
+    """What is kept of an answer whose list is ``ranking``, as the policy arranged it."""
     basis = answer.basis
     if basis is None:
         return Answered(query, ranking)
-    row_of = {candidate.id: row for row, candidate in enumerate(query.candidates)}
     shown = Shown(
-        ids=tuple(row_of),
+        ids=tuple(candidate.id for candidate in query.candidates),
         names=basis.found.names,
         weights=np.array([basis.found.weight_of(name) for name in basis.found.names]),
         matrix=basis.found.matrix,
-        order=np.array([row_of[result.id] for result in ranking.results], np.intp),
+        order=shown_as.order,
         ours=answer.order,
         with_model=basis.with_model,
         pack=basis.tiers.pack_id,
         by_server=answer.by_server,
+        exposure=shown_as.exposure,
     )
     return Answered(query, ranking, basis, shown)
 
