@@ -23,10 +23,16 @@ class Reading:
     """Keeps a tier's ``plan`` current. Of one request, not thread-safe."""
 
     def __init__(
-        self, names: tuple[str, ...], ours: Weights, without: Weights, user: User, query: RerankQuery
+        self,
+        names: tuple[str, ...],
+        ours: Weights,
+        without: Weights,
+        user: User,
+        query: RerankQuery,
+        plan: Plan | None = None,
     ) -> None:
         """``names`` of the columns; ``ours`` are the weights with the model, and ``without`` it."""
-        self.plan = Plan(query)
+        self.plan = plan or Plan(query)
         self.settled = False
         """Whether candidates were left unread that would hardly change the first places."""
         self._names, self._ours, self._without = names, ours, without

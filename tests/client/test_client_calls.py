@@ -14,7 +14,7 @@ import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.deadline import Deadline
 from edge_reranker.types import Candidate as CoreCandidate
-from edge_reranker.types import EventType
+from edge_reranker.types import Effort, EventType
 from edge_reranker.types import Item as CoreItem
 from edge_reranker.types import Neighbour as CoreNeighbour
 from edge_reranker.types import Pin as CorePin
@@ -92,6 +92,23 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     assert (second.neighbours, second.published_at) == ((CoreNeighbour("m", 1.0),), 86_400.0)
     assert (seen.query, seen.surface, seen.session_id, seen.top_n) == ("q", "home", "s", 1)
     assert (seen.policy.blocked_tags, seen.policy.pins) == (("Horror",), (CorePin("b", 0),))
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"), [("", Effort.SETTLED), ("full", Effort.FULL), ("EFFORT_SETTLED", Effort.SETTLED)]
+)
+def test_effort_is_named_as_in_the_contract(
+    served: Running, app: EdgeReranker, name: str, effort: Effort
+) -> None:
+    app.rerank([Candidate("a")], effort=name)
+    *_, last = app.rerank_stream([Candidate("a")], effort=name)
+    assert [seen.effort for seen in served.core.seen] == [effort, effort]
+    assert not last.settled
+
+
+def test_unknown_effort_is_refused_with_the_known_ones(app: EdgeReranker) -> None:
+    with pytest.raises(InvalidArgument, match='^effort: \'MOST\' is not "SETTLED", "FULL" or ""$'):
+        app.rerank([Candidate("a")], effort="MOST")
 
 
 def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:
