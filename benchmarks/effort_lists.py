@@ -90,6 +90,11 @@ class Reader:
         targets = tuple(at.get(target) for target in cut.targets)
         return Cold(cut, User(Owner("", 0), 0, context, user), query, matrix, likes, targets)
 
+    def scores(self, cold: Cold) -> NDArray[np.float64]:
+        """The fused scores before any is read."""
+        matrix, _ = self._result(cold, self._mask(cold, []))
+        return fusion.fuse(matrix, FEATURES, self._without)
+
     def walk(self, cold: Cold, arm: str, stops: Sequence[int], price: float | None = None) -> Walk:
         """One list read as ``arm`` says, with its orders after each of ``stops`` and at the end."""
         steps = self._from_the_top(cold) if arm == FROM_THE_TOP else self._planned(cold, arm, price)

@@ -105,7 +105,7 @@ def test_effort_is_named_as_in_the_contract(
 
 
 def test_unknown_effort_is_refused_with_the_known_ones(app: EdgeReranker) -> None:
-    with pytest.raises(InvalidArgument, match='^effort: \'MOST\' is not "SETTLED", "FULL" or'):
+    with pytest.raises(InvalidArgument, match=r"^effort: 'MOST' is not .SETTLED., .FULL. or"):
         app.rerank([Candidate("a")], effort="MOST")
 
 
