@@ -19,6 +19,7 @@ from edge_reranker.pipeline.reading import Reading
 from edge_reranker.ranking import features, fusion, profile
 from edge_reranker.ranking.affinity import Likes
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER
+from edge_reranker.ranking.partly import Weighed, weighed
 from edge_reranker.scoring import Plan, TierScores, User
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.types import Context, Effort, RerankQuery
@@ -101,11 +102,10 @@ class Reader:
         read: list[int] = []
         orders: dict[int, Order] = {}
         for chunk, order_of in steps:
-            before, after = len(read), len(read) + len(chunk)
-            for n in {*stops, after}:
-                if before <= n <= after:
-                    orders[n] = order_of(chunk[: n - before])
+            before = len(read)
             read += chunk
+            orders |= {n: order_of(chunk[: n - before]) for n in stops if before <= n <= len(read)}
+        orders.setdefault(len(read), order_of([]))  # by now it has taken in all that was read
         return Walk(read, orders)
 
     def _mask(self, cold: Cold, read: Sequence[int]) -> NDArray[np.bool_]:
@@ -143,17 +143,24 @@ class Reader:
         """As the pipeline and tier 1 do it together."""
         query = replace(cold.query, effort=Effort.SETTLED if arm == SETTLED else Effort.FULL)
         plan = Plan(query) if price is None else Plan(query, price)
-        reading = Reading(FEATURES, self._ours, self._without, cold.user, query, plan)
+        reading = Reading(self._ours, cold.user, query, plan)
         done: list[int] = []
 
+        def took(more: Sequence[int]) -> Weighed:
+            read = self._mask(cold, [*done, *more])
+            matrix, result = self._result(cold, read)
+            found = weighed(matrix, FEATURES, read, self._ours, self._without).single()
+            reading.took(1, found, result)
+            return found
+
         def order_of(more: Sequence[int]) -> Order:
-            return fusion.order(reading.took(1, *self._result(cold, self._mask(cold, [*done, *more]))).scores)
+            return fusion.order(took(more).scores)
 
         chunk: list[int] = []
         while True:
             yield chunk, order_of
             done += chunk
-            reading.took(1, *self._result(cold, self._mask(cold, done)))
+            took([])
             left = set(range(len(cold.matrix))) - set(done)
             chunk = plan.next(left)[:_CHUNK] if cold.likes.has_vector else []
             if not chunk:

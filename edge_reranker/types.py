@@ -48,6 +48,7 @@ class DegradedReason(enum.IntEnum):
     PACK_INVALID = 5
     STORE_UNAVAILABLE = 6
     NO_HISTORY = 7
+    SERVER_PREFERRED = 8
 
 
 class Effort(enum.IntEnum):
@@ -56,6 +57,14 @@ class Effort(enum.IntEnum):
     UNSPECIFIED = 0
     SETTLED = 1
     FULL = 2
+
+
+class DiversityMethod(enum.IntEnum):
+    """How candidates are kept apart; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    MMR = 1
+    DPP = 2
 
 
 class ModelState(enum.IntEnum):
@@ -107,7 +116,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC."""
+    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC.
+
+    ``context`` is what the app told of the device or the moment, by name.
+    """
 
     event_id: str
     type: EventType
@@ -119,6 +131,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +159,33 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``most`` of a kind within the first ``window`` places; exactly one kind is set.
+
+    ``attribute``: candidates with the same value of it, each value for itself; ``tag``: those with this tag;
+    ``each_tag``: those with the same tag, each tag for itself; ``max_age_days``: those published before. Who
+    lacks the attribute, a tag or a date does not count.
+    """
+
+    most: int
+    window: int
+    attribute: str = ""
+    tag: str = ""
+    each_tag: bool = False
+    max_age_days: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the list must look like beyond its order."""
+    """What the list must look like beyond its order; strengths are 0 (nothing changes) to 1."""
 
     blocked_tags: tuple[str, ...] = ()
     pins: tuple[Pin, ...] = ()
+    diversity: float = 0.0
+    diversity_method: DiversityMethod = DiversityMethod.UNSPECIFIED
+    calibration: float = 0.0
+    exploration: float = 0.0
+    caps: tuple[Cap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +198,7 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
+    context: Mapping[str, str] = field(default_factory=dict)
     effort: Effort = Effort.FULL
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
@@ -198,6 +234,8 @@ class Ranking:
     """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
 
     ``settled`` says that the model left some unread because they would hardly change the first places.
+    ``blocked_ids`` are the candidates that the policy does not let be shown, in the server's order: with the
+    results, they are all.
     """
 
     ranking_id: str
@@ -209,6 +247,7 @@ class Ranking:
     pack: str = ""
     final: bool = True
     settled: bool = False
+    blocked_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +258,31 @@ class LoggedRanking:
     surface: str
     session_id: str
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedChoice:
+    """What learning takes from the event ``event_id``, as it was stored; ``body`` is learning's own.
+
+    ``newest_event_id`` is the newest of the namespace's events that were known when the list was ranked, ""
+    for none, and ``sources`` are the other namespaces that it went by.
+    """
+
+    event_id: str
+    body: bytes
+    newest_event_id: str = ""
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MutedTopic:
+    """A topic that the owner muted, casefolded."""
+
+    topic: str
+
+
+Record = Event | LoggedRanking | LoggedChoice | MutedTopic
+"""What an export has: all of a namespace that cannot be made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +336,7 @@ class Forgotten:
     vectors: int = 0
     rankings: int = 0
     prefixes: int = 0
+    choices: int = 0
     backups: int = 0
     remaining_digest: str = ""
 

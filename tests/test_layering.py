@@ -15,7 +15,7 @@ HOUSE = ROOT / "edge_reranker"
 
 LAYERS = {
     "types": 0, "errors": 0, "texts": 0, "config": 0, "deadline": 0, "turns": 0, "current": 0,
-    "interrupts": 0, "crashes": 0, "v1": 0,
+    "interrupts": 0, "crashes": 0, "explained": 0, "v1": 0,
     "store": 1, "prompt": 1, "engine": 1, "ranking": 1, "models": 1,
     "scoring": 2, "sweeper": 2,
     "pipeline": 3,

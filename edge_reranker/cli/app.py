@@ -17,6 +17,7 @@ from edge_reranker.cli import (
     doctor,
     encode,
     events,
+    insights,
     key,
     model,
     namespace,
@@ -27,6 +28,7 @@ from edge_reranker.cli import (
     retention,
     serve,
     take,
+    why,
 )
 from edge_reranker_client import errors as client_errors
 
@@ -98,7 +100,8 @@ def cli() -> None:
 
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget),
-    *(retention.retention, namespace.namespace),
+    *(why.explain, why.profile, why.mute, why.unmute),
+    *(retention.retention, namespace.namespace, insights.insights),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),

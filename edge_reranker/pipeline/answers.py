@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,14 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
+from edge_reranker.pipeline.basis import Basis
 from edge_reranker.pipeline.reading import Reading
-from edge_reranker.prompt import content_hash
 from edge_reranker.ranking import policy
-from edge_reranker.ranking.features import FEATURES, features, with_columns
-from edge_reranker.ranking.fusion import fuse, order
-from edge_reranker.scoring import Scorer, Tiers, TierScores, User, Users
-from edge_reranker.scoring.epochs import Owner
-from edge_reranker.types import DegradedReason, Item, Ranking, RerankQuery, Result
-
-Float32 = npt.NDArray[np.float32]
+from edge_reranker.ranking.features import server_rank
+from edge_reranker.ranking.fusion import order
+from edge_reranker.ranking.learning.shown import examination
+from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
+from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
@@ -31,16 +29,23 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``weighed`` says that the order is by the pack's weights, not the server's; ``settled`` that the model
-    left some unread because they would hardly change the first places.
+    ``basis`` is what its scores were made of; None: the order is the server's, not by scores. ``by_server``
+    says that the server's is to be served all the same: it is what suits this user better. ``settled`` says
+    that the model left some unread because they would hardly change the first places.
     """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
-    weighed: bool = False
+    basis: Basis | None = None
+    by_server: bool = False
     settled: bool = False
+
+    @property
+    def weighed(self) -> bool:
+        """Whether what is served is by scores."""
+        return self.basis is not None and not self.by_server
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -50,8 +55,9 @@ class Answer:
 class Answers:
     """Answers requests, and learns what its own parts take. Thread-safe."""
 
-    def __init__(self, users: Users, clock: Callable[[], float]) -> None:
+    def __init__(self, users: Users, learning: Learning, clock: Callable[[], float]) -> None:
         self._users = users
+        self._learning = learning
         self._clock = clock
         self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
         self._fusion_paces = Paces()  # per candidate, after each result of a tier
@@ -64,12 +70,13 @@ class Answers:
         as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
             user = self._users.now(tiers, namespace)
+            learned = self._learning.now(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
             return
         watch.lap("context")
-        if tiers.weights is None or tiers.without_model is None:
+        if learned is None:
             yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
             return
         if not user.profile and not query.query:
@@ -89,15 +96,8 @@ class Answers:
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
             return
         start = time.perf_counter()
-        matrix = features(
-            user.profile,
-            query,
-            now_s=self._clock(),
-            taste=tiers.taste,
-            named=tiers.named,
-            history_vectors=_public_vectors(tiers, user, query, deadline),
-        )
-        scores = fuse(matrix, FEATURES + tiers.named, tiers.without_model)
+        weights = (learned.with_model, learned.without_model)
+        basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -105,21 +105,23 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, weighed=True)
+        answer = Answer(
+            order(basis.found.scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis
+        )
+        # Ours is made all the same: what the user chooses says how good it would have been.
+        answer = dataclasses.replace(answer, by_server=learned.gate.server_wins)
         yield answer
-        names = FEATURES + tiers.named
-        reading = Reading(names, tiers.weights, tiers.without_model, user, query)
+        reading = Reading(learned.with_model, user, query)
         for number, scorer in due:
-            before, reason = matrix, answer.reason
-            reading.begins(scores)
+            before, reason = basis, answer.reason
+            reading.begins(basis.found.scores)
             in_time = deadline.less_ms(fusion_pace.predict_ms(n))
             for result in scorer.score(user, query, answer.order.tolist(), in_time, reading.plan):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
-                columns = {scorer.column: (result.scores, result.reached), **result.more}
-                matrix = with_columns(before, columns)
-                scores = reading.took(number, matrix, result).scores
-                answer = _fused(scores, answer, number, result, reason, reading.settled)
+                basis = before.above(number, scorer.column, result)
+                reading.took(number, basis.found, result)
+                answer = _fused(basis, answer, number, result, reason, reading.settled)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -128,50 +130,66 @@ class Answers:
 
 
 def _fused(
-    scores: npt.NDArray[np.float64],
-    before: Answer,
-    tier: int,
-    result: TierScores,
-    reason: DegradedReason,
-    settled: bool,
+    basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason, settled: bool
 ) -> Answer:
     return Answer(
-        order=order(scores),
+        order=order(basis.found.scores),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
-        weighed=True,
+        basis=basis,
+        by_server=before.by_server,
         settled=settled,
     )
 
 
-def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
-    """What a caller is told of an answer, once the list's policy was applied; not final."""
-    places = policy.apply(answer.order.tolist(), query)
+def arranged(
+    query: RerankQuery,
+    answer: Answer,
+    *,
+    ranking_id: str,
+    now_s: float,
+    muted: Collection[str] = (),
+    soft: bool = True,
+) -> policy.Arranged:
+    """An answer once the list's policy was applied; ``soft`` and ``muted`` as there."""
+    n = len(query.candidates)
+    basis = answer.basis
+    found = basis.found if basis is not None and not answer.by_server else None
+    given = policy.Given(
+        query=query,
+        scores=server_rank(n) if found is None else found.scores,
+        order=np.arange(n) if answer.by_server else answer.order,
+        now_s=now_s,
+        ranking_id=ranking_id,
+        muted=muted,
+        taste={} if basis is None else basis.user.profile.tag_shares,
+        drawn=None if found is None else policy.Drawn(found.matrix, found.names, found.weights),
+        examination=examination(np.arange(1, n + 1)),
+    )
+    return policy.apply(given, soft=soft)
+
+
+def ranking(
+    tiers: Tiers,
+    ranking_id: str,
+    query: RerankQuery,
+    answer: Answer,
+    shown: policy.Arranged,
+    watch: Watch,
+) -> Ranking:
+    """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
-        degraded_reason=answer.reason,
+        degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
-        model=tiers.model if answer.tier.any() else "",
+        model=tiers.model if answer.tier.any() and not answer.by_server else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
         settled=answer.settled,
+        blocked_ids=tuple(candidates[i].id for i in shown.blocked.tolist()),
     )
-
-
-def _public_vectors(
-    tiers: Tiers, user: User, query: RerankQuery, deadline: Deadline
-) -> Mapping[str, Mapping[str, Float32]]:
-    public = tiers.public
-    if public is None:
-        return {}
-    spaces = public.remember(user.owner, query.candidates, deadline)
-
-    def keeper(item: Item) -> Owner:
-        return user.keeper(item.id, content_hash(item)) if user.lent else user.owner
-
-    return public.history(user.owner, spaces, user.profile, keeper)

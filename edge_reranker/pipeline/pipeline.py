@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,24 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.current import Current
-from edge_reranker.deadline import Deadline, Paces, Watch
+from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
-from edge_reranker.pipeline import answers
+from edge_reranker.explained import Explained, UserProfile
 from edge_reranker.pipeline.answers import Answers
-from edge_reranker.scoring import Serving, Tiers, Users
+from edge_reranker.pipeline.explaining import Explaining
+from edge_reranker.pipeline.lists import Lists
+from edge_reranker.scoring import Learning, Serving, Tiers, Users
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
 from edge_reranker.turns import Shares
 from edge_reranker.types import (
-    DegradedReason,
     Event,
     Forgotten,
     Grant,
-    LoggedRanking,
     Model,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Retention,
@@ -43,8 +43,6 @@ Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
-# After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
-_AFTERWARDS_MS = 1.0
 # Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
 _MAX_WRITES = 2_000
 
@@ -75,60 +73,41 @@ class Pipeline:
         self._lock = threading.Lock()
         self._users = Users(store)
         self._writes = Shares(_MAX_WRITES)
-        self._answers = Answers(self._users, clock)
-        self._afterwards_paces = Paces()  # per candidate
+        self._learning = Learning(store)
+        self._explaining = Explaining(store, self._users, clock)
+        self._lists = Lists(
+            store, Answers(self._users, self._learning, clock), self._explaining.recent, clock
+        )
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
-        *_, last = self.rerank_stream(namespace, query, deadline)
+        *_, last = self._stream(namespace, query, deadline, every=False)
         return last
 
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         """A complete permutation after each step, at once; then the last one again, final and logged."""
+        return self._stream(namespace, query, deadline, every=True)
+
+    def _stream(
+        self, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
+    ) -> Iterator[Ranking]:
         with self._current.use() as serving:
             tiers = serving.tiers
             background = tiers.background
             with background.paused() if background is not None else contextlib.nullcontext():
-                yield from self._rankings(tiers, namespace, query, deadline)
-
-    def _rankings(
-        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline
-    ) -> Iterator[Ranking]:
-        watch = Watch()
-        owner = tiers.epochs.owner(namespace)
-        ranking_id = secrets.token_urlsafe(12)
-        last: Ranking | None = None
-        n = len(query.candidates)
-        afterwards_pace = self._afterwards_paces.of(namespace)
-        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n)
-        for answer in self._answers.of(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
-            before_ms = watch.spent_ms("fusion")
-            last = answers.ranking(tiers, ranking_id, query, answer, watch)
-            afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
-            # More may follow, so nothing counts as missing yet, and nothing as settled.
-            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED, settled=False)
-        if last is None:
-            raise AssertionError("a request has at least one answer")
-        final = dataclasses.replace(last, final=True)
-        log = partial(
-            self._store.put_ranking,
-            namespace,
-            final,
-            surface=query.surface,
-            session_id=query.session_id,
-            created_at=self._clock(),
-            sources=self._store.sources(namespace),
-        )
-        tiers.epochs.during(owner, log)
-        yield final
+                yield from self._lists.of(tiers, namespace, query, deadline, every=every)
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
-        """Stores events durably, and has their items encoded before they are needed."""
+        """Stores events durably, learns from what they chose, and has their items encoded early."""
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
+        chosen = self._learning.choices(namespace, events, partial(self._explaining.shown, namespace))
         with self._writes.of(namespace, len(events)):
-            recorded = self._store.record(namespace, events)
+            recorded = self._store.record(namespace, events, chosen)
+        if chosen:
+            with contextlib.suppress(StoreError):  # the next request says so
+                self._learning.now(tiers, namespace)
         self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
@@ -196,10 +175,12 @@ class Pipeline:
         if touched:
             with self._forgetting([namespace], self._store.readers(namespace)):
                 pass  # the store has forgotten already
-        elif tiers.vectors is not None:
+            return
+        self._learning.forget(namespace)  # a choice may have gone with an event that no ranking goes by
+        if tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
-    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """Everything that cannot be made again, page by page."""
         return self._store.export(namespace)
 
@@ -220,15 +201,17 @@ class Pipeline:
         self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
+        """What is known of the user too: the next request finds it ready."""
         background = self._current.value.tiers.background
-        if background is None or self._current.value.tiers.hot is None:
+        if background is None:
             return
 
         def prefill() -> bool:
             with self._current.use() as serving:
                 hot = serving.tiers.hot
                 try:
-                    return hot is None or hot.prefill(self._users.now(serving.tiers, namespace))
+                    user = self._users.now(serving.tiers, namespace)
+                    return hot is None or hot.prefill(user)
                 except StoreError:
                     return True  # the next request says so
 
@@ -237,11 +220,33 @@ class Pipeline:
     def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
         """Drops what was derived of the events; with ``lent``, only what others' are among."""
         self._users.forget(namespace)
+        self._learning.forget(namespace)
+        self._explaining.recent.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
             own = () if lent else (tiers.vectors, tiers.public)
             for part in (tiers.background, *own, tiers.tier1, tiers.tier2, tiers.hot):
                 if part is not None:
                     part.forget(namespace)
+
+    def explain(self, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline) -> Explained:
+        """Why a past ranking placed the candidates ``ids`` (none: all) where it did."""
+        with self._current.use() as serving:
+            return self._explaining.explain(serving.tiers, namespace, ranking_id, ids, deadline)
+
+    def profile(self, namespace: str) -> UserProfile:
+        """What is believed about a namespace's user."""
+        with self._current.use() as serving:
+            return self._explaining.profile(serving.tiers, namespace)
+
+    def mute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Keeps a topic out of the next rankings; all that are muted then."""
+        self._store.mute(namespace, topic)
+        return self._store.muted(namespace)
+
+    def unmute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Lets a topic back in; all that are muted then."""
+        self._store.unmute(namespace, topic)
+        return self._store.muted(namespace)
 
     def namespaces(self) -> list[Namespace]:
         """The namespaces there are, by name."""
@@ -317,6 +322,7 @@ class Pipeline:
                 raise Stopping("the service is shutting down; the model was not swapped")
             self._retiring = before.tiers
             self._current.replace(loaded)
+            self._explaining.recent.forget()  # or what is kept would hold on to the tiers before
         if loaded.tiers.background is not None and loaded.tiers.vectors is not None:
             loaded.tiers.background.use(loaded.tiers.vectors)
         if loaded.tiers.hot is not None:

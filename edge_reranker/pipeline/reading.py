@@ -9,7 +9,7 @@ import numpy as np
 from edge_reranker.ranking.effort import SPREAD, Float64, deviation
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, evidence
 from edge_reranker.ranking.fusion import Weights
-from edge_reranker.ranking.partly import Weighed, weighed
+from edge_reranker.ranking.partly import Weighed
 from edge_reranker.scoring import Plan, TierScores, User
 from edge_reranker.types import RerankQuery
 
@@ -22,22 +22,12 @@ _LOGITS = 1.0
 class Reading:
     """Keeps a tier's ``plan`` current. Of one request, not thread-safe."""
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        ours: Weights,
-        without: Weights,
-        user: User,
-        query: RerankQuery,
-        plan: Plan | None = None,
-    ) -> None:
-        """``names`` of the columns; ``ours`` are the weights with the model, and ``without`` it."""
+    def __init__(self, ours: Weights, user: User, query: RerankQuery, plan: Plan | None = None) -> None:
+        """``ours`` are the weights with the model."""
         self.plan = plan or Plan(query)
         self.settled = False
         """Whether candidates were left unread that would hardly change the first places."""
-        self._names, self._ours, self._without = names, ours, without
-        self._read = np.zeros(len(query.candidates), np.bool_)  # by tier 1
-        self._weight_of = dict(zip(self._ours.names, self._ours.mean.tolist(), strict=True))
+        self._weight_of = dict(zip(ours.names, ours.mean.tolist(), strict=True))
         self._usual = {1: self._usual_of_the_encoder(user, query), 2: abs(self._scorer) * _LOGITS}
         self._settled_before = False
 
@@ -46,18 +36,14 @@ class Reading:
         self._settled_before = self.settled
         self.plan.stands(scores, np.full(len(scores), self._usual[2]))
 
-    def took(self, tier: int, matrix: Float64, result: TierScores) -> Weighed:
-        """Takes in what a tier has read by now, its columns in ``matrix``; the scores that come of it."""
-        if tier == 1:
-            self._read = result.reached
-        found = weighed(matrix, self._names, self._read, self._ours, self._without)
-        surprises = found.surprises if tier == 1 else self._scorer * matrix[result.reached, _SCORER]
-        left = np.zeros(len(matrix), np.bool_) if result.left is None else result.left
-        spread = deviation(surprises, self._usual[tier])
+    def took(self, tier: int, found: Weighed, result: TierScores) -> None:
+        """Takes in what a tier has read by now, and what it comes to."""
+        read = found.surprises if tier == 1 else self._scorer * found.matrix[result.reached, _SCORER]
+        left = np.zeros(len(found.scores), np.bool_) if result.left is None else result.left
+        spread = deviation(read, self._usual[tier])
         self.plan.stands(found.scores, np.where(left, spread, 0.0))
         enough = left.any() and not self.plan.next(np.flatnonzero(left).tolist())
         self.settled = self._settled_before or (bool(enough) and not result.reason)
-        return found
 
     @property
     def _scorer(self) -> float:

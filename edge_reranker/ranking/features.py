@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import repeat
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ FEATURES = (
     "unseen",  # 1 for an item that nobody knew of whom the pack learned; it has no "towers"
     "item_to_item",  # what people who like the newest events' items like too, as the pack knows it
     "scorer",  # tier 2
+    "context_tags",  # how the tags' cosine is another where and when this is asked for (``context``)
 )
 PERSONAL = frozenset(
     {
@@ -46,8 +48,12 @@ PERSONAL = frozenset(
         "unseen",
         "item_to_item",
         "scorer",
+        "context_tags",
     }
 )
+
+# What no pack has a weight for: it starts at none, and only this user's own feedback gives it a say.
+OF_THE_USER = frozenset({"context_tags"})
 
 # What only the encoder fills; in its place other columns say more without it.
 OF_THE_ENCODER = frozenset({"towers", "towers_recent", "content", "content_recent", "query_content"})
@@ -58,6 +64,15 @@ _N_USUAL = 20
 Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 
+class SaysOfContext(Protocol):
+    """What the user's contexts say of candidates; see ``context.Contexts``."""
+
+    def column(
+        self, candidates: Sequence[Candidate], query: RerankQuery, now_s: float
+    ) -> NDArray[np.float64]:
+        """One number per candidate, [n_candidates]; all 0 where the context says nothing."""
+
+
 def features(
     profile: Profile,
     query: RerankQuery,
@@ -66,12 +81,15 @@ def features(
     taste: Taste | None = None,
     named: Sequence[str] = (),
     history_vectors: Vectors | None = None,
+    words: NDArray[np.float64] | None = None,
+    contexts: SaysOfContext | None = None,
 ) -> NDArray[np.float64]:
     """All columns of ``FEATURES``, then one per name in ``named``: [n_candidates, n_columns].
 
     ``now_s`` is in seconds since 1970 UTC. ``named`` are names from the candidates' ``features`` that the
     pack has weights for; a candidate without one gets the mean of the others (0 after centring).
-    ``history_vectors`` maps a vector space to the history items' vectors by id. Every column in
+    ``history_vectors`` maps a vector space to the history items' vectors by id. ``words`` [2, n_candidates]
+    are the profile's and the query's ``word_scores``, where they are known already. Every column in
     ``PERSONAL`` is exactly 0 for an empty profile, and grows with the history (``evidence``). Every value is
     finite.
     """
@@ -80,7 +98,8 @@ def features(
     n = len(candidates)
     columns: dict[str, NDArray[np.float64]] = {"server_rank": server_rank(n)}
     columns["server_score"] = _server_score(candidates)
-    columns["history_text"], columns["query_text"] = _texts(profile, query)
+    found = word_scores([profile.words], query) if words is None else words
+    columns["history_text"], columns["query_text"] = found
     columns["tags"] = _tags(profile, candidates)
     columns["attributes"] = _attributes(profile, candidates)
     columns["recency"] = _recency(candidates, now_s, taste.fresh_half_life_days)
@@ -89,6 +108,8 @@ def features(
     known = evidence(max(1, len(profile.items)))  # of somebody who only searched, something is known too
     for name in PERSONAL & columns.keys():
         columns[name] = columns[name] * known
+    if contexts is not None:
+        columns["context_tags"] = contexts.column(candidates, query, now_s)
     zero = np.zeros(n)
     matrix = [columns.get(name, zero) for name in FEATURES]
     matrix += [_named(candidates, name) for name in named]
@@ -135,12 +156,16 @@ def _server_score(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     return _standard(values)
 
 
-def _texts(profile: Profile, query: RerankQuery) -> NDArray[np.float64]:
+def word_scores(histories: Sequence[Mapping[str, float]], query: RerankQuery) -> NDArray[np.float64]:
+    """BM25 of every candidate for the words of each history, then for the query's: [n + 1, n_candidates].
+
+    Bit for bit the same for one history, whatever others it is asked with.
+    """
     asked = lexical.query_words(query.query)
-    if not asked and not profile.words:
-        return np.zeros((2, len(query.candidates)))
+    if not asked and not any(histories):
+        return np.zeros((len(histories) + 1, len(query.candidates)))
     documents = [lexical.words(c.item.title, c.item.text, *c.item.tags) for c in query.candidates]
-    return lexical.scores(documents, [profile.words, asked])
+    return lexical.scores(documents, [*histories, asked])
 
 
 def _tags(profile: Profile, candidates: Sequence[Candidate]) -> NDArray[np.float64]:

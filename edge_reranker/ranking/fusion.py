@@ -60,6 +60,20 @@ class Weights:
         )
 
 
+def with_priors(weights: Weights, priors: Mapping[str, tuple[float, float]]) -> Weights:
+    """``weights`` and one more for each name in ``priors``, by mean and deviation, independent of the others.
+
+    What has a weight already keeps it.
+    """
+    new = {name: prior for name, prior in priors.items() if name not in weights.names}
+    k = len(weights.names)
+    covariance = np.zeros((k + len(new), k + len(new)))
+    covariance[:k, :k] = weights.covariance
+    covariance[range(k, k + len(new)), range(k, k + len(new))] = [spread**2 for _, spread in new.values()]
+    mean = np.concatenate([weights.mean, [middle for middle, _ in new.values()]])
+    return Weights((*weights.names, *new), mean, covariance)
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """Lists and what was chosen from them.
@@ -81,6 +95,12 @@ def fuse(matrix: Float64, names: Sequence[str], weights: Weights) -> Float64:
     also the log server prior; columns without a weight count nothing.
     """
     return np.asarray(_clipped(matrix, names) @ _slopes(names, weights), np.float64)
+
+
+def fuse_with(matrix: Float64, names: Sequence[str], weights: Weights, means: Float64) -> Float64:
+    """``fuse`` with each of several ``means`` [m, k] in place of the weights' own: [m, n_candidates]."""
+    slopes = np.array([_slopes(names, Weights(weights.names, mean, weights.covariance)) for mean in means])
+    return np.asarray(slopes @ _clipped(matrix, names).T, np.float64)
 
 
 def contributions(matrix: Float64, names: Sequence[str], weights: Weights) -> Mapping[str, Float64]:

@@ -11,7 +11,7 @@ fills in conditional means in the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,18 @@ class Weighed:
     scores: Float64
     surprises: Float64
 
+    def single(self) -> Weighed:
+        """The same in single precision, and always with ``EXPECTED``: as it is kept."""
+        matrix, names = self.matrix, self.names
+        if EXPECTED not in names:
+            matrix, names = np.column_stack([matrix, np.zeros(len(matrix))]), (*names, EXPECTED)
+        matrix = matrix.astype(np.float32).astype(np.float64)
+        return replace(self, matrix=matrix, names=names, scores=fuse(matrix, names, self.weights))
+
+    def weight_of(self, name: str) -> float:
+        """The weight that a column has here; 0 without one."""
+        return float(self.weights.mean[self.weights.names.index(name)]) if name in self.weights.names else 0.0
+
 
 def weighed(
     matrix: Float64, names: Sequence[str], read: NDArray[np.bool_], ours: Weights, without: Weights
@@ -61,6 +73,8 @@ def weighed(
 
 
 def _with_expected(weights: Weights) -> Weights:
+    if EXPECTED in weights.names:
+        return weights
     k = len(weights.names)
     covariance = np.zeros((k + 1, k + 1))
     covariance[:k, :k] = weights.covariance

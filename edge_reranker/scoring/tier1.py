@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline, Paces
-from edge_reranker.ranking.affinity import Affinity, Likes
+from edge_reranker.ranking.affinity import Affinity, Column, Likes
+from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.plan import Plan
-from edge_reranker.scoring.types import TierScores, User
+from edge_reranker.scoring.types import Columns, TierScores, User
 from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
-from edge_reranker.types import DegradedReason, RerankQuery
+from edge_reranker.types import DegradedReason, Item, RerankQuery
 
 # Encoding a few at a time lets a stream answer in between and costs nothing: one item is one decode.
 _ENCODE_CHUNK = 8
 # Room to spare beside what the columns after the last encoding are predicted to take.
 _ROOM_MS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of a user, and the vectors by hash that it was made of."""
+
+    likes: Likes
+    vectors: Mapping[str, Vector]
 
 
 class VectorScorer:
@@ -40,7 +51,7 @@ class VectorScorer:
         self._background = background
         self._epochs = epochs
         self._lock = threading.Lock()
-        self._users: dict[str, tuple[int, Likes]] = {}
+        self._users: dict[str, tuple[int, History]] = {}
         self._look_up_paces = Paces()
         self._columns_paces = Paces()  # per candidate
 
@@ -77,20 +88,19 @@ class VectorScorer:
         self._vectors.take_shipped(user.owner, candidates, keyed)
         found = self._vectors.known(user.owner, keyed)
         look_up_pace.measured(work, (time.perf_counter() - start) * 1000.0)
-        likes, reason = self._likes(user, deadline)
+        history, reason = self._history(user, deadline)
         asked, query_reason = self._vectors.query(user.owner, query.query, deadline)
         reason = reason or query_reason
         missing = self._missing(user.owner, [keyed[index] for index in order], found)
-        if not likes.has_vector and asked is None:
+        if not history.likes.has_vector and asked is None:
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
             self._background.schedule(user.owner, list(missing.values()))
             nothing = np.zeros(len(keyed), dtype=np.bool_)
-            due = None if reason else nothing
-            more = self._affinity.columns(likes, [item.hash for item in keyed], {})
-            yield TierScores(np.zeros(len(keyed)), nothing, reason, due, more=more)
+            scored = self._scored(user, history, keyed, found, reason, asked)
+            yield dataclasses.replace(scored, due=None if reason else nothing, left=None)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
-        yield self._scored(user, likes, keyed, found, stop or reason, asked)
+        yield self._scored(user, history, keyed, found, stop or reason, asked)
         try:
             while not stop and (chunk := _next(keyed, missing, plan)):
                 made, stop = self._vectors.encode(user.owner, chunk, deadline)
@@ -98,7 +108,7 @@ class VectorScorer:
                 for item in chunk:
                     if item.hash in made or not stop:
                         del missing[item.hash]
-                yield self._scored(user, likes, keyed, found, stop or reason, asked)
+                yield self._scored(user, history, keyed, found, stop or reason, asked)
         finally:
             # Also when a stream's reader has left in between.
             self._background.schedule(user.owner, list(missing.values()))
@@ -113,7 +123,7 @@ class VectorScorer:
         missing = {item.hash: item for item in items if item.hash not in found}
         return {name: item for name, item in missing.items() if self._vectors.encodable(owner, item)}
 
-    def _likes(self, user: User, deadline: Deadline) -> tuple[Likes, DegradedReason]:
+    def _history(self, user: User, deadline: Deadline) -> tuple[History, DegradedReason]:
         """Nothing when no history item has a vector; kept until the events change."""
         with self._lock:
             kept = self._users.get(user.namespace)
@@ -137,15 +147,18 @@ class VectorScorer:
             for owner, items in missing:
                 left = [item for item in items if item.hash not in made]
                 self._background.schedule(owner, left, first=True)
-        names = [item.hash for item in history]
-        likes = self._affinity.likes(
-            found,
-            (names, user.profile.weights),
-            (names[: len(user.profile.recent)], user.profile.recent_weights),
-        )
+        made_of = History(self._likes(user.profile, [item.hash for item in history], found), found)
         if not reason:
-            self._epochs.during(user.owner, lambda: self._remember(user, likes))
-        return likes, reason
+            self._epochs.during(user.owner, lambda: self._remember(user, made_of))
+        return made_of, reason
+
+    def _likes(self, profile: Profile, names: Sequence[str], vectors: Mapping[str, Vector]) -> Likes:
+        """``names`` are the hashes of the profile's items."""
+        return self._affinity.likes(
+            vectors,
+            (names, profile.weights),
+            (names[: len(profile.recent)], profile.recent_weights),
+        )
 
     def _encoded(
         self, missing: Sequence[tuple[Owner, list[Keyed]]], deadline: Deadline
@@ -158,28 +171,69 @@ class VectorScorer:
             reason = reason or stop
         return made, reason
 
-    def _remember(self, user: User, likes: Likes) -> None:
+    def _remember(self, user: User, history: History) -> None:
         with self._lock:
-            self._users[user.namespace] = (user.generation, likes)
+            self._users[user.namespace] = (user.generation, history)
 
     def _scored(
         self,
         user: User,
-        likes: Likes,
+        history: History,
         keyed: Sequence[Keyed],
         found: dict[str, Vector],
         reason: DegradedReason,
         asked: npt.NDArray[np.float32] | None,
     ) -> TierScores:
         start = time.perf_counter()
-        more = self._affinity.columns(likes, [item.hash for item in keyed], found, asked)
+        names = [item.hash for item in keyed]
+        more = self._columns(history.likes, names, found, asked)
         scores, reached = more.pop(self.column)
         due = reached | np.array(
             [self._vectors.encodable(user.owner, item) for item in keyed], dtype=np.bool_
         )
         columns_ms = (time.perf_counter() - start) * 1000.0
         self._columns_paces.of(user.namespace).measured(len(keyed), columns_ms)
-        return TierScores(scores, reached, reason, due, due & ~reached, more)
+        again = self._again(user, history.vectors, names, dict(found), asked)
+        return TierScores(scores, reached, reason, due, due & ~reached, more, again)
+
+    def _columns(
+        self,
+        likes: Likes,
+        names: Sequence[str],
+        found: Mapping[str, Vector],
+        asked: npt.NDArray[np.float32] | None,
+    ) -> dict[str, Column]:
+        """Of candidates by hash; where nothing is known to compare them with, none is reached."""
+        known = found if likes.has_vector or asked is not None else {}
+        return self._affinity.columns(likes, names, known, asked)
+
+    def _again(
+        self,
+        user: User,
+        vectors: Mapping[str, Vector],
+        names: Sequence[str],
+        found: Mapping[str, Vector],
+        asked: npt.NDArray[np.float32] | None,
+    ) -> Callable[[Profile, Deadline], Columns]:
+        hashes: dict[int, str] = {}  # by the item itself: the user's context holds on to it
+
+        def hash_of(item: Item) -> str:
+            return hashes.get(id(item)) or hashes.setdefault(id(item), self._vectors.keyed([item])[0].hash)
+
+        def again(profile: Profile, deadline: Deadline) -> Columns:
+            history = [Keyed(item, hash_of(item)) for item in profile.items]
+            # Only what was no part of the history is looked up: what had no vector then has none now.
+            then = {hash_of(item) for item in user.profile.items}
+            new = [each for each in history if each.hash not in then]
+            more: dict[str, Vector] = {}
+            for owner, items in _by_keeper(user, new):
+                more |= self._vectors.known(owner, items)
+                if missing := self._missing(owner, items, more):
+                    more |= self._vectors.encode(owner, list(missing.values()), deadline)[0]
+            likes = self._likes(profile, [each.hash for each in history], {**more, **vectors})
+            return self._columns(likes, names, found, asked)
+
+        return again
 
 
 def _next(keyed: Sequence[Keyed], missing: Mapping[str, Keyed], plan: Plan | None) -> list[Keyed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
+from edge_reranker.ranking.context import Contexts
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.plan import Plan
@@ -18,6 +19,7 @@ from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Columns = Mapping[str, tuple[Scores, Mask | None]]
 
 # What an engine that stopped early means for the answer.
 REASONS: Mapping[Stop, DegradedReason] = {
@@ -41,6 +43,7 @@ class User:
     context: Context
     profile: Profile
     lent: Mapping[tuple[str, str], Owner] = field(default_factory=dict)
+    contexts: Contexts = field(default_factory=Contexts)
 
     @property
     def namespace(self) -> str:
@@ -60,6 +63,8 @@ class TierScores:
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     ``left`` says which of them it could still read, in this request or a later one; None: none.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
+    ``again`` gives all the tier's columns as they would be with another profile, from the vectors that were
+    at hand here, and those that it makes of what is new in the profile; None: that cannot be told.
     """
 
     scores: Scores
@@ -67,7 +72,8 @@ class TierScores:
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
     left: Mask | None = None
-    more: Mapping[str, tuple[Scores, Mask | None]] = field(default_factory=dict)
+    more: Columns = field(default_factory=dict)
+    again: Callable[[Profile, Deadline], Columns] | None = field(default=None, compare=False)
 
     @property
     def coverage(self) -> float:

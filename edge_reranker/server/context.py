@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from edge_reranker.errors import NotAvailableYet
-from edge_reranker.server import checks, convert, convert_retention, respond
+from edge_reranker.server import convert, convert_retention, convert_why, respond, respond_why
 from edge_reranker.server.call import Call, current
-from edge_reranker.server.core import Core
+from edge_reranker.server.core import Core, whose
 from edge_reranker.server.transfers import Transfers
 from edge_reranker.server.workers import Workers
 from edge_reranker.v1 import context_service_pb2 as pb
@@ -64,16 +63,19 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return respond.imported(recorded)
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: _Context) -> pb.GetProfileResponse:
-        """Comes with a later version."""
-        raise _later("GetProfile")
+        """What the service believes about the user."""
+        call = current()
+        return await self._workers.run(lambda: self._profile(call, request), app=call.app)
 
     async def MuteTopic(self, request: pb.MuteTopicRequest, context: _Context) -> pb.MuteTopicResponse:
-        """Comes with a later version."""
-        raise _later("MuteTopic")
+        """Keeps a topic out of the rankings."""
+        call = current()
+        return await self._workers.run(lambda: self._mute(call, request), app=call.app)
 
     async def UnmuteTopic(self, request: pb.UnmuteTopicRequest, context: _Context) -> pb.UnmuteTopicResponse:
-        """Comes with a later version."""
-        raise _later("UnmuteTopic")
+        """Lets a muted topic back in."""
+        call = current()
+        return await self._workers.run(lambda: self._unmute(call, request), app=call.app)
 
     async def GetRetention(
         self, request: pb.GetRetentionRequest, context: _Context
@@ -92,13 +94,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     async def _whose(self, namespace: str) -> str:
         """Whose part of the store an owner's call is about. Raises InvalidArgument and NotFound."""
         call = current()
-        return await self._workers.run(lambda: self._named(call, namespace), app=call.app)
-
-    def _named(self, call: Call, namespace: str) -> str:
-        whose = checks.namespace("namespace", namespace, call.namespace)
-        if whose != call.namespace:
-            self._core.require_namespace(whose)
-        return whose
+        return await self._workers.run(lambda: whose(self._core, call, namespace), app=call.app)
 
     def _record(self, call: Call, request: pb.RecordEventsRequest) -> pb.RecordEventsResponse:
         events = convert.events(request, time.time())
@@ -110,19 +106,26 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
 
     def _forget(self, call: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
         namespace, selector = convert.forget_selector(request)
-        receipt = self._core.forget(self._named(call, namespace), selector, dry_run=request.dry_run)
+        receipt = self._core.forget(whose(self._core, call, namespace), selector, dry_run=request.dry_run)
         return respond.forgotten(receipt)
 
+    def _profile(self, call: Call, request: pb.GetProfileRequest) -> pb.GetProfileResponse:
+        return respond_why.profile(self._core.profile(whose(self._core, call, request.namespace)))
+
+    def _mute(self, call: Call, request: pb.MuteTopicRequest) -> pb.MuteTopicResponse:
+        topic, namespace = convert_why.topic(request.topic), whose(self._core, call, request.namespace)
+        return pb.MuteTopicResponse(muted_topics=self._core.mute(namespace, topic))
+
+    def _unmute(self, call: Call, request: pb.UnmuteTopicRequest) -> pb.UnmuteTopicResponse:
+        topic, namespace = convert_why.topic(request.topic), whose(self._core, call, request.namespace)
+        return pb.UnmuteTopicResponse(muted_topics=self._core.unmute(namespace, topic))
+
     def _retention(self, call: Call, request: pb.GetRetentionRequest) -> pb.GetRetentionResponse:
-        namespace = self._named(call, request.namespace)
+        namespace = whose(self._core, call, request.namespace)
         return respond.retention_status(self._core.retention(namespace))
 
     def _set_retention(self, call: Call, request: pb.SetRetentionRequest) -> pb.SetRetentionResponse:
-        namespace = self._named(call, request.namespace)
+        namespace = whose(self._core, call, request.namespace)
         rule = convert_retention.rule(request)
         self._core.set_retention(namespace, rule)
         return pb.SetRetentionResponse(retention=respond.retention(rule))
-
-
-def _later(rpc: str) -> NotAvailableYet:
-    return NotAvailableYet(f"{rpc} is not available in this version")

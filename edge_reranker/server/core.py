@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from edge_reranker.deadline import Deadline
+from edge_reranker.explained import Explained, UserProfile
+from edge_reranker.server import checks
+from edge_reranker.server.call import Call
 from edge_reranker.types import (
     Event,
     Forgotten,
     Grant,
-    LoggedRanking,
     Model,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Retention,
@@ -25,7 +28,7 @@ from edge_reranker.types import (
 class Import(Protocol):
     """One import that is under way; for one thread at a time."""
 
-    def add(self, line: int, record: Event | LoggedRanking) -> None:
+    def add(self, line: int, record: Record) -> None:
         """Puts aside what stood in a line; raises InvalidArgument for an id that was there before."""
         ...
 
@@ -63,6 +66,25 @@ class Core(Protocol):
 
     def forget(self, namespace: str, selector: Selector, *, dry_run: bool = False) -> Forgotten:
         """Removes what is selected, or only says what would go; the receipt. Idempotent."""
+        ...
+
+    def explain(self, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline) -> Explained:
+        """Why a past ranking placed the candidates ``ids`` (none: all) where it did.
+
+        Raises NotFound for a ranking that is not there, InvalidArgument for an id that was not in it.
+        """
+        ...
+
+    def profile(self, namespace: str) -> UserProfile:
+        """What is believed about the namespace's user, and which topics are muted."""
+        ...
+
+    def mute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Keeps a topic out of the next rankings, durably; all that are muted then. Idempotent."""
+        ...
+
+    def unmute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        """Lets a topic back in, durably; all that are muted then. Idempotent."""
         ...
 
     def retention(self, namespace: str) -> RetentionStatus:
@@ -105,7 +127,7 @@ class Core(Protocol):
         """Ends a grant, and forgets what was derived by it. Idempotent."""
         ...
 
-    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """All that cannot be made again, page by page; raises StoreBusy at its end when that is void."""
         ...
 
@@ -129,3 +151,14 @@ class Core(Protocol):
     def warmup(self, deadline: Deadline) -> bool:
         """Makes the next request fast; whether the model answers. Idempotent."""
         ...
+
+
+def whose(core: Core, call: Call, namespace: str) -> str:
+    """Whose part of the store an owner's call is about: its own if it names none.
+
+    Raises InvalidArgument and NotFound.
+    """
+    found = checks.namespace("namespace", namespace, call.namespace)
+    if found != call.namespace:
+        core.require_namespace(found)
+    return found

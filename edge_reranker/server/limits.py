@@ -24,10 +24,22 @@ MAX_PAGE_TOKEN: Final = 1_024
 
 MAX_TAGS: Final = 64
 MAX_ATTRIBUTES: Final = 64
+MAX_CONTEXT: Final = 8
+MAX_CONTEXT_NAME: Final = 64
+MAX_CONTEXT_VALUE: Final = 128
 MAX_FEATURES: Final = 256
 MAX_NEIGHBOURS: Final = 256
 MAX_BLOCKED_TAGS: Final = 256
 MAX_VECTOR: Final = 4_096
+MAX_CAPS: Final = 16
+MAX_CAP_WINDOW: Final = 100
+DEFAULT_CAP_WINDOW: Final = 20
+
+# A tag at its cap, casefolded: a character becomes three at most.
+MAX_TOPIC: Final = 3 * MAX_TAG
+
+# Of one that an export holds; learning's own are a hundredth of it.
+MAX_CHOICE_BYTES: Final = 256 * 1024
 
 MAX_DWELL_S: Final = 86_400.0
 EARLIEST_S: Final = 631_152_000.0  # 1990-01-01T00:00:00Z

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -11,10 +12,10 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from edge_reranker.deadline import Deadline
-from edge_reranker.errors import InvalidArgument, NotAvailableYet
-from edge_reranker.server import checks, convert, respond
+from edge_reranker.errors import InvalidArgument
+from edge_reranker.server import checks, convert, convert_why, limits, respond, respond_why
 from edge_reranker.server.call import Budget, Call, Lateness, current, since_ms, timed
-from edge_reranker.server.core import Core
+from edge_reranker.server.core import Core, whose
 from edge_reranker.server.workers import Workers
 from edge_reranker.turns import Turn, Turns
 from edge_reranker.v1 import rerank_service_pb2 as pb
@@ -54,8 +55,10 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
                 yield answer
 
     async def Explain(self, request: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
-        """Comes with a later version."""
-        raise NotAvailableYet("Explain is not available in this version")
+        """Why a past ranking is as it is; what there is at the call's deadline."""
+        call = current()
+        with _cancelling() as cancelled:
+            return await self._workers.run(lambda: self._explain(call, request, cancelled), app=call.app)
 
     def _rerank(
         self, call: Call, request: pb.RerankRequest, cancelled: threading.Event
@@ -79,6 +82,17 @@ class RerankServicer(rerank_service_pb2_grpc.RerankServiceServicer):
             for ranking in self._core.rerank_stream(call.namespace, query, deadline):
                 answer = respond.ranking(timed(ranking, queue_ms), query.top_n)
                 yield pb.RerankStreamResponse(response=answer)
+
+    def _explain(
+        self, call: Call, request: pb.ExplainRequest, cancelled: threading.Event
+    ) -> pb.ExplainResponse:
+        ranking_id, ids = convert_why.explanation(request)
+        namespace = whose(self._core, call, request.namespace)
+        due = self._budget.deadline(call, limits.MAX_BUDGET_MS, cancelled)
+        # A request that wants an order waits for its turn a thousandth of the time that this can take.
+        with Turn(self._turns, due.at_s, call.app) as turn:
+            deadline = dataclasses.replace(due, turn=turn)
+            return respond_why.explained(self._core.explain(namespace, ranking_id, ids, deadline))
 
     def _turn(self, call: Call, request: pb.RerankRequest) -> Turn:
         # Python computes in one thread at a time anyway. Many that try at once take it from each other at

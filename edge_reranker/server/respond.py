@@ -33,7 +33,7 @@ _TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
 
 
 def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
-    """The first ``top_n`` results (0: all) and what is known about the order."""
+    """The first ``top_n`` results (0: all), all that is blocked, and what is known about the order."""
     results = answer.results[:top_n] if top_n else answer.results
     message = rerank_service_pb2.RerankResponse(
         ranking_id=answer.ranking_id,
@@ -43,6 +43,7 @@ def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
         pack=answer.pack,
         final=answer.final,
         settled=answer.settled,
+        blocked_ids=answer.blocked_ids,
     )
     add = message.results.add
     for result in results:
@@ -77,11 +78,12 @@ def event(record: Event) -> types_pb2.Event:
         type=int(record.type),  # type: ignore[arg-type]  # open enum: a number is fine
         query=record.query,
         dwell_s=record.dwell_s,
-        occurred_at=_moment(record.occurred_at),
+        occurred_at=moment(record.occurred_at),
         surface=record.surface,
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(item(record.item))
@@ -116,7 +118,7 @@ def retention_status(status: RetentionStatus) -> context_service_pb2.GetRetentio
     """The rule in force, and how far it is."""
     return context_service_pb2.GetRetentionResponse(
         retention=retention(status.retention),
-        reckoned_to=_moment(status.reckoned_to_s),
+        reckoned_to=moment(status.reckoned_to_s),
         sweeping=status.sweeping,
     )
 
@@ -147,10 +149,11 @@ def namespace(record: Namespace, token_file: Path) -> namespace_service_pb2.Name
 def grant(record: Grant) -> namespace_service_pb2.Grant:
     """One grant; its time is exact to the microsecond."""
     return namespace_service_pb2.Grant(
-        source=record.source, reader=record.reader, granted_at=_moment(record.granted_at)
+        source=record.source, reader=record.reader, granted_at=moment(record.granted_at)
     )
 
 
-def _moment(at_s: float) -> Timestamp:
+def moment(at_s: float) -> Timestamp:
+    """Seconds since 1970, exact to the microsecond."""
     micros = round(at_s * 1e6)
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)

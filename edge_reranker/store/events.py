@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from edge_reranker.types import Event, EventType, Item, Recorded
 
 COLUMNS = (
     "e.event_id, e.type, e.occurred_at, e.query, e.dwell_s, e.surface, e.session_id, e.ranking_id, "
-    "e.position, i.item_id, i.title, i.text, i.tags, i.attributes"
+    "e.position, e.context, i.item_id, i.title, i.text, i.tags, i.attributes"
 )
 _NEWEST = "ORDER BY occurred_at DESC, seq DESC"
 _MOMENT = struct.Struct(">d")
@@ -41,14 +41,32 @@ class Row:
     event: tuple[Any, ...]
     item: tuple[Any, ...] | None
 
+    @property
+    def event_id(self) -> str:
+        """The event's id."""
+        return str(self.event[0])
+
+    @property
+    def ranking_id(self) -> str:
+        """The ranking that the event names; "" for none."""
+        return str(self.event[7])
+
 
 def encode(events: Sequence[Event]) -> list[Row]:
     """The rows of a batch. Raises InvalidArgument for what could not be read back as it is."""
     return [encode_one(event, f"events[{i}]") for i, event in enumerate(events)]
 
 
-def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
-    """Store what is new inside the caller's transaction. A known event id changes nothing."""
+def insert(
+    db: Database,
+    namespace: str,
+    rows: Sequence[Row],
+    new: Callable[[int, Row], None] = lambda seq, row: None,
+) -> Recorded:
+    """Store what is new inside the caller's transaction. A known event id changes nothing.
+
+    ``new`` hears of each that is, and under which number.
+    """
     conn = db.conn
     recorded = 0
     for row in rows:
@@ -58,11 +76,12 @@ def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
         if known:
             continue
         item = None if row.item is None else _snapshot(db, namespace, row.item)
-        conn.execute(
+        done = conn.execute(
             "INSERT INTO events (namespace, item, event_id, type, occurred_at, query, dwell_s, surface, "
-            "session_id, ranking_id, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "session_id, ranking_id, position, context) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (namespace, item, *row.event),
         )
+        new(done.lastrowid, row)
         recorded += 1
     return Recorded(recorded, len(rows) - recorded)
 
@@ -184,7 +203,8 @@ def encode_one(event: Event, where: str) -> Row:
         raise InvalidArgument(f"{where}.position", f"is {event.position}; it must be 0 or more")
     texts = (event.query, event.surface, event.session_id, event.ranking_id)
     try:
-        "".join((event.event_id, *texts)).encode()
+        context = _json(dict(sorted(event.context.items())))
+        "".join((event.event_id, *texts, context)).encode()
         item = None if event.item is None else _encode_item(event.item)
     except UnicodeEncodeError:
         raise InvalidArgument(where, "has a lone surrogate in a text; send valid Unicode") from None
@@ -200,6 +220,7 @@ def encode_one(event: Event, where: str) -> Row:
             session_id,
             ranking_id,
             event.position,
+            context,
         ),
         item,
     )
@@ -221,8 +242,8 @@ def decode_item(item_id: str, title: str, text: str, tags: str, attributes: str)
 
 def decode(row: tuple[Any, ...]) -> Event:
     """The event in a row of ``COLUMNS``."""
-    event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position = row[:9]
-    item_id, title, text, tags, attributes = row[9:]
+    event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position, context = row[:10]
+    item_id, title, text, tags, attributes = row[10:]
     item = None if item_id is None else decode_item(item_id, title, text, tags, attributes)
     return Event(
         event_id,
@@ -235,6 +256,7 @@ def decode(row: tuple[Any, ...]) -> Event:
         session_id,
         ranking_id,
         position,
+        {} if context == "{}" else _ATTRIBUTES.decode(context),
     )
 
 

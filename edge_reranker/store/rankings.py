@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from sqlite_utils import Database
@@ -14,8 +14,8 @@ from edge_reranker.types import DegradedReason, LoggedRanking, Ranking, Result, 
 
 
 def encode(ranking: Ranking) -> str:
-    """The ranking as compact JSON; each result is ["id",tier]."""
-    body = {
+    """The ranking as compact JSON; each result is ["id",tier]. A name without need is left out."""
+    body: dict[str, Any] = {
         "results": [[result.id, result.tier] for result in ranking.results],
         "coverage": ranking.coverage,
         "degraded_reason": int(ranking.degraded_reason),
@@ -24,11 +24,15 @@ def encode(ranking: Ranking) -> str:
         "pack": ranking.pack,
         "final": ranking.final,
     }
+    if ranking.blocked_ids:
+        body["blocked_ids"] = ranking.blocked_ids
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 # Of each namespace. Events of a list come within its session; retention of its own comes later.
 KEPT = 2_000
+# Of those, the newest that keep what was shown and by which numbers: a hundred times the rest of a row.
+DETAILED = 200
 # So many more than that may be there.
 PRUNE_EVERY = 32
 
@@ -43,15 +47,28 @@ def put(
     session_id: str,
     created_at: float,
     sources: Sequence[str] = (),
+    detail: bytes = b"",
     prune: bool = True,
 ) -> None:
-    """Store one; a ranking id that is known is left as it is. With ``prune``, the oldest beyond KEPT go."""
+    """Store one; a ranking id that is known is left as it is.
+
+    With ``prune``, the oldest beyond ``KEPT`` go, and the details of the oldest beyond ``DETAILED``.
+    """
     # With the newest event there is: whether an event was known then can be told later by its number.
     db.conn.execute(
         "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, sources, "
-        "newest_event) VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) "
+        "detail, newest_event) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) "
         "ON CONFLICT DO NOTHING",
-        (namespace, ranking_id, created_at, surface, session_id, body, json.dumps(list(sources))),
+        (
+            namespace,
+            ranking_id,
+            created_at,
+            surface,
+            session_id,
+            body,
+            json.dumps(list(sources)),
+            detail or None,
+        ),
     )
     if not prune:
         return
@@ -61,6 +78,20 @@ def put(
         "(SELECT rowid FROM rankings WHERE namespace = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
         (namespace, KEPT),
     )
+    db.conn.execute(
+        "UPDATE rankings SET detail = NULL WHERE namespace = ?1 AND detail IS NOT NULL AND rowid <= "
+        "(SELECT rowid FROM rankings WHERE namespace = ?1 AND detail IS NOT NULL "
+        "ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
+        (namespace, DETAILED),
+    )
+
+
+def detail(db: Database, namespace: str, ranking_id: str) -> bytes | None:
+    """What was shown, and by which numbers, while that is kept."""
+    row = db.conn.execute(
+        "SELECT detail FROM rankings WHERE namespace = ? AND ranking_id = ?", (namespace, ranking_id)
+    ).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
 
 
 def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:
@@ -83,15 +114,19 @@ def decode(ranking_id: str, text: str) -> Ranking:
         body["model"],
         body["pack"],
         body["final"],
+        blocked_ids=tuple(body.get("blocked_ids", ())),
     )
 
 
-def listing(db: Database, namespace: str, item_ids: Collection[str]) -> list[int]:
-    """The rowids of the rankings that list one of the items; at most ``KEPT`` rows are looked at."""
+def listing(db: Database, namespace: str, item_ids: Set[str]) -> list[int]:
+    """The rowids of the rankings that list or block one of the items; at most ``KEPT`` rows are looked at."""
     rows = db.conn.execute("SELECT rowid, body FROM rankings WHERE namespace = ?", (namespace,))
-    return [
-        rowid for rowid, body in rows if any(result[0] in item_ids for result in json.loads(body)["results"])
-    ]
+    return [rowid for rowid, body in rows if not item_ids.isdisjoint(_ids(json.loads(body)))]
+
+
+def _ids(body: dict[str, Any]) -> Iterator[str]:
+    yield from (result[0] for result in body["results"])
+    yield from body.get("blocked_ids", ())
 
 
 def places(db: Database, namespace: str) -> list[int]:

@@ -52,9 +52,10 @@ _N_ROUNDS = 20
 
 
 def before(*, model: bool = True) -> fusion.Weights:
-    """The weights before any data, over all features, or over those that need no model."""
+    """The weights before any data, over all features that packs weigh, or those that need no model."""
     beliefs = BEFORE if model else BEFORE_WITHOUT_MODEL
-    names = tuple(name for name in lists.NAMES if model or name not in OF_A_MODEL)
+    left_out = features.OF_THE_USER | (frozenset() if model else OF_A_MODEL)
+    names = tuple(name for name in lists.NAMES if name not in left_out)
     return fusion.Weights(
         names,
         np.array([beliefs[name][0] for name in names]),

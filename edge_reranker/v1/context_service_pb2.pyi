@@ -70,7 +70,7 @@ class ForgetRequest(_message.Message):
     def __init__(self, event_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., time_range: _Optional[_Union[TimeRange, _Mapping]] = ..., all: bool = ..., tag: _Optional[str] = ..., all_namespaces: bool = ..., namespace: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
 
 class ForgetResponse(_message.Message):
-    __slots__ = ("events", "items", "vectors", "rankings", "prefixes", "backups", "remaining_digest")
+    __slots__ = ("events", "items", "vectors", "rankings", "prefixes", "backups", "remaining_digest", "choices")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class ForgetResponse(_message.Message):
     PREFIXES_FIELD_NUMBER: _ClassVar[int]
     BACKUPS_FIELD_NUMBER: _ClassVar[int]
     REMAINING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     events: int
     items: int
     vectors: int
@@ -85,7 +86,8 @@ class ForgetResponse(_message.Message):
     prefixes: int
     backups: int
     remaining_digest: str
-    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ..., prefixes: _Optional[int] = ..., backups: _Optional[int] = ..., remaining_digest: _Optional[str] = ...) -> None: ...
+    choices: int
+    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ..., prefixes: _Optional[int] = ..., backups: _Optional[int] = ..., remaining_digest: _Optional[str] = ..., choices: _Optional[int] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("namespace",)
@@ -121,41 +123,77 @@ class GetProfileRequest(_message.Message):
     namespace: str
     def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
+class BeliefEvent(_message.Message):
+    __slots__ = ("event_id", "namespace", "type", "title", "item_id", "occurred_at", "weight")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    namespace: str
+    type: _types_pb2.EventType
+    title: str
+    item_id: str
+    occurred_at: _timestamp_pb2.Timestamp
+    weight: float
+    def __init__(self, event_id: _Optional[str] = ..., namespace: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., title: _Optional[str] = ..., item_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
+
 class Belief(_message.Message):
-    __slots__ = ("topic", "weight", "event_ids")
+    __slots__ = ("topic", "weight", "event_ids", "share", "muted", "events")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    MUTED_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     topic: str
     weight: float
     event_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, topic: _Optional[str] = ..., weight: _Optional[float] = ..., event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    share: float
+    muted: bool
+    events: _containers.RepeatedCompositeFieldContainer[BeliefEvent]
+    def __init__(self, topic: _Optional[str] = ..., weight: _Optional[float] = ..., event_ids: _Optional[_Iterable[str]] = ..., share: _Optional[float] = ..., muted: bool = ..., events: _Optional[_Iterable[_Union[BeliefEvent, _Mapping]]] = ...) -> None: ...
 
 class GetProfileResponse(_message.Message):
-    __slots__ = ("beliefs",)
+    __slots__ = ("beliefs", "muted_topics", "events")
     BELIEFS_FIELD_NUMBER: _ClassVar[int]
+    MUTED_TOPICS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     beliefs: _containers.RepeatedCompositeFieldContainer[Belief]
-    def __init__(self, beliefs: _Optional[_Iterable[_Union[Belief, _Mapping]]] = ...) -> None: ...
+    muted_topics: _containers.RepeatedScalarFieldContainer[str]
+    events: int
+    def __init__(self, beliefs: _Optional[_Iterable[_Union[Belief, _Mapping]]] = ..., muted_topics: _Optional[_Iterable[str]] = ..., events: _Optional[int] = ...) -> None: ...
 
 class MuteTopicRequest(_message.Message):
-    __slots__ = ("topic",)
+    __slots__ = ("topic", "namespace")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     topic: str
-    def __init__(self, topic: _Optional[str] = ...) -> None: ...
+    namespace: str
+    def __init__(self, topic: _Optional[str] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class MuteTopicResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("muted_topics",)
+    MUTED_TOPICS_FIELD_NUMBER: _ClassVar[int]
+    muted_topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, muted_topics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UnmuteTopicRequest(_message.Message):
-    __slots__ = ("topic",)
+    __slots__ = ("topic", "namespace")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     topic: str
-    def __init__(self, topic: _Optional[str] = ...) -> None: ...
+    namespace: str
+    def __init__(self, topic: _Optional[str] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class UnmuteTopicResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("muted_topics",)
+    MUTED_TOPICS_FIELD_NUMBER: _ClassVar[int]
+    muted_topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, muted_topics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TypeRetention(_message.Message):
     __slots__ = ("type", "max_age_days", "max_events")

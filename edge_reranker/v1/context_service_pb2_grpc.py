@@ -132,21 +132,22 @@ class ContextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetProfile(self, request, context):
-        """Says what the service believes about the user. Owner scope. Comes with a later version.
+        """Says which topics the service takes the user to like or dislike, and because of which events. Muting a topic and
+        forgetting an event change it. Owner scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MuteTopic(self, request, context):
-        """Keeps a topic out of the rankings. Owner scope. Comes with a later version.
+        """Keeps candidates with this tag out of the namespace's rankings, from the next one on. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnmuteTopic(self, request, context):
-        """Lets a muted topic back in. Owner scope. Comes with a later version.
+        """Lets a muted topic back in, from the next ranking on. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class RerankServiceServicer(object):
     """
 
     def Rerank(self, request, context):
-        """Answers once, within the deadline, with a complete permutation (docs/serving.md has the limits). Not idempotent:
+        """Answers once, within the deadline, with a complete permutation of what may be shown (docs/serving.md has the limits). Not idempotent:
         each call logs a ranking.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -74,7 +74,9 @@ class RerankServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Says why a past ranking placed its candidates where it did. Owner scope. Comes with a later version.
+        """Says why a past ranking placed its candidates where it did: what each feature added, and which events moved each
+        candidate most. NOT_FOUND for a ranking that was never made, was forgotten, or is too old. Stops at the call's
+        deadline, a minute at most, with what it has. Owner scope. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -16,11 +16,13 @@ Record = context_service_pb2.RecordEventsRequest
 Page = context_service_pb2.ListEventsRequest
 Forget = context_service_pb2.ForgetRequest
 SetRetention = context_service_pb2.SetRetentionRequest
+Explain = rerank_service_pb2.ExplainRequest
+Mute = context_service_pb2.MuteTopicRequest
 
 
 class Case(NamedTuple):
     name: str
-    message: Rerank | Record | Page | Forget | SetRetention
+    message: Rerank | Record | Page | Forget | SetRetention | Explain | Mute
     says: str
 
 
@@ -34,6 +36,14 @@ def _policy(**fields: object) -> Rerank:
     message = rerank("a", "b")
     message.policy.CopyFrom(rerank_service_pb2.Policy(**fields))  # type: ignore[arg-type]
     return message
+
+
+def _told(context: dict[str, str]) -> Rerank:
+    return Rerank(candidates=rerank().candidates, context=context)
+
+
+def _cap(**fields: object) -> Rerank:
+    return _policy(caps=[fields])
 
 
 def _pins(*pins: tuple[str, int]) -> Rerank:
@@ -149,6 +159,16 @@ CANDIDATES = [
     ),
     Case("a long surface", Rerank(candidates=rerank().candidates, surface="s" * 129), 'surface: "sss'),
     Case("a long session", Rerank(candidates=rerank().candidates, session_id="s" * 129), 'session_id: "sss'),
+    Case(
+        "a context of nine", _told({f"name{at}": "x" for at in range(9)}), "context: 9 given; at most 8 are"
+    ),
+    Case("a context without a name", _told({"": "x"}), 'context: a name has 0 characters (""); 1 to 64 are'),
+    Case("a long name of a context", _told({"n" * 65: "x"}), "context: a name has 65 characters"),
+    Case(
+        "a long value of a context",
+        _told({"network": "w" * 129}),
+        'context: the value of "network" has 129 characters',
+    ),
     Case("a pin for nobody", _pins(("z", 0)), 'policy.pins[0].id: "z" is not the id of a candidate'),
     Case("a pin past the end", _pins(("a", 2)), "policy.pins[0].position: 2 is past the end; less than 2"),
     Case(
@@ -159,6 +179,18 @@ CANDIDATES = [
         "257 blocked tags", _policy(blocked_tags=map(str, range(257))), "policy.blocked_tags: 257 given; at"
     ),
     Case("NaN diversity", _policy(diversity=math.nan), "policy.diversity: nan is not a finite number"),
+    Case("negative calibration", _policy(calibration=-0.1), "policy.calibration: -0.1 is outside 0 to 1"),
+    Case("an unknown method", _policy(diversity_method=9), "policy.diversity_method: 9 is not a method that"),
+    Case("17 caps", _policy(caps=[{"tag": "a", "most": 1}] * 17), "policy.caps: 17 given; at most 16"),
+    Case("a cap of nothing", _cap(most=1), "policy.caps[0].kind: nothing is counted; set attribute"),
+    Case("a cap without a number", _cap(tag="a"), "policy.caps[0].most: is not set; 0 to 1,000"),
+    Case("a cap of too many", _cap(tag="a", most=1001), "policy.caps[0].most: 1,001 is too many; 0 to 1,000"),
+    Case("a cap too far", _cap(tag="a", most=1, window=101), "policy.caps[0].window: 101 is too many; at"),
+    Case("a cap of no attribute", _cap(attribute="", most=1), "policy.caps[0].attribute: is empty"),
+    Case("a cap of no tag", _cap(tag="", most=1), "policy.caps[0].tag: is empty; give a tag"),
+    Case("a cap of not each tag", _cap(each_tag=False, most=1), "policy.caps[0].each_tag: false counts"),
+    Case("a cap of no age", _cap(max_age_days=math.nan, most=1), "policy.caps[0].max_age_days: nan is not"),
+    Case("a cap of today", _cap(max_age_days=0.0, most=1), "policy.caps[0].max_age_days: 0 is outside what"),
     Case("too much exploration", _policy(exploration=1.5), "policy.exploration: 1.5 is outside 0 to 1"),
 ]
 
@@ -208,6 +240,11 @@ EVENTS = [
     Case("a long surface", batch(event(surface="s" * 129)), 'events[0].surface: "sss'),
     Case("a long session", batch(event(session_id="s" * 129)), 'events[0].session_id: "sss'),
     Case("a long ranking", batch(event(ranking_id="s" * 129)), 'events[0].ranking_id: "sss'),
+    Case(
+        "a context of nine",
+        batch(event(context={f"name{at}": "x" for at in range(9)})),
+        "events[0].context: 9 given; at most 8 are allowed",
+    ),
 ]
 
 PAGES = [
@@ -293,4 +330,15 @@ RETENTIONS = [
     ),
 ]
 
-ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS, *RETENTIONS]
+WHYS = [
+    Case("no ranking to explain", Explain(), "ranking_id: is empty; RerankResponse has it"),
+    Case("a long ranking to explain", Explain(ranking_id="r" * 129), 'ranking_id: "rrr'),
+    Case("1,001 ids", Explain(ranking_id="r", ids=["a"] * 1_001), "ids: 1,001 given; at most 1,000 are"),
+    Case("an empty id", Explain(ranking_id="r", ids=["a", ""]), "ids[1]: is empty; 1 to 256 bytes"),
+    Case("somebody else, badly named", Explain(ranking_id="r", namespace="App"), 'namespace: "App" is not a'),
+    Case("no topic", Mute(), "topic: is empty; give a tag"),
+    Case("a topic of control characters", Mute(topic="\0 \1"), "topic: is empty; give a tag"),
+    Case("a topic of nobody", Mute(topic="x", namespace="owner"), 'namespace: "owner" is reserved'),
+]
+
+ALL = [*CANDIDATES, *EVENTS, *PAGES, *FORGETS, *RETENTIONS, *WHYS]

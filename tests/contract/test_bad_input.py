@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import edge_reranker_client
 from edge_reranker import errors
-from edge_reranker.server import checks, convert, convert_retention
+from edge_reranker.server import checks, convert, convert_retention, convert_why
 from edge_reranker.types import EventType, Selector, Span
 from edge_reranker.v1 import rerank_service_pb2, types_pb2
 from edge_reranker_client import EdgeReranker
@@ -46,6 +46,11 @@ def in_process(message: object) -> object:
     if isinstance(message, bad_input.SetRetention):
         checks.namespace("namespace", message.namespace, "own")
         return convert_retention.rule(message)
+    if isinstance(message, bad_input.Explain | bad_input.Mute):
+        checks.namespace("namespace", message.namespace, "own")
+        if isinstance(message, bad_input.Mute):
+            return convert_why.topic(message.topic)
+        return convert_why.explanation(message)
     assert isinstance(message, bad_input.Forget)
     return convert.forget_selector(message)
 
@@ -59,6 +64,10 @@ def over_the_socket(client: EdgeReranker, message: object) -> object:
         return client.events_message(message)
     if isinstance(message, bad_input.SetRetention):
         return client.set_retention_message(message)
+    if isinstance(message, bad_input.Explain):
+        return client.explain(message.ranking_id, message.ids, namespace=message.namespace)
+    if isinstance(message, bad_input.Mute):
+        return client.mute(message.topic, namespace=message.namespace)
     assert isinstance(message, bad_input.Forget)
     return client.forget_message(message)
 
@@ -81,6 +90,8 @@ def test_client_is_told_and_nothing_reaches_the_core(
     assert shared.core.seen == []
     assert shared.core.stored == {}
     assert shared.core.rules == {}
+    assert shared.core.muted == {}
+    assert shared.core.explained == []
 
 
 @pytest.mark.parametrize("case", CANDIDATES, ids=lambda case: case.name)
@@ -130,12 +141,6 @@ def test_message_above_the_documented_size_is_refused_by_grpc(shared: Running, c
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     with pytest.raises(edge_reranker_client.InvalidArgument, match=r"at most 67,108,864 can be sent"):
         client.rerank_message(message)
-
-
-@pytest.mark.parametrize("name", ["diversity", "calibration", "exploration"])
-def test_policy_of_a_later_version_is_not_available_yet(client: EdgeReranker, name: str) -> None:
-    with pytest.raises(edge_reranker_client.NotAvailableYet, match=rf"^policy\.{name} other than 0"):
-        client.rerank([{"id": "a"}], policy={name: 0.5})
 
 
 FORGETS = {

@@ -10,8 +10,21 @@ from dataclasses import dataclass, field
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.errors import InvalidArgument, NotFound
+from edge_reranker.explained import (
+    Belief,
+    BeliefEvent,
+    Contribution,
+    Explained,
+    Explanation,
+    Feature,
+    Reason,
+    ReasonsMissing,
+    UserProfile,
+)
 from edge_reranker.types import (
+    DegradedReason,
     Event,
+    EventType,
     Forgotten,
     Grant,
     LoggedRanking,
@@ -19,6 +32,7 @@ from edge_reranker.types import (
     ModelState,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Result,
@@ -29,6 +43,31 @@ from edge_reranker.types import (
 )
 
 MODEL = Model("tiny", "ab" * 32, 1_234_567, "encoder", ModelState.READY, "Apache-2.0")
+REASON = Reason(
+    *("e1", "default", EventType.LIKE, "Heat (1995)", "i1", 1.5e9, 0.75, 3, "tags"),
+    "because you liked Heat (1995) on 14 July 2017",
+)
+EXPLAINED = Explained(
+    (
+        Explanation(
+            *("b", 1, 1.25, 4, 0, 1),
+            (Contribution("tags", 1.5), Contribution("server_rank", -0.25)),
+            (REASON,),
+            "Casino (1995)",
+            ("Crime",),
+        ),
+        Explanation("a", 0),
+    ),
+    (Feature("server_rank", "server", "its place"), Feature("tags", "history", "its topics")),
+    ReasonsMissing.DEADLINE,
+    DegradedReason.NO_MODEL,
+    reading_held=True,
+)
+BELIEF = Belief(
+    *("crime", -0.5, 0.75),
+    (BeliefEvent("e1", "default", EventType.HIDE, "Heat (1995)", "i1", 1.5e9, -0.5),),
+    muted=True,
+)
 
 
 def order(query: RerankQuery, tier: int, *, final: bool = True) -> Ranking:
@@ -54,6 +93,8 @@ class FakeCore:
     deadlines: list[Deadline] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
     rules: dict[str, Retention] = field(default_factory=dict)
+    muted: dict[str, set[str]] = field(default_factory=dict)
+    explained: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
     names: set[str] = field(default_factory=lambda: {"default"})
     grants: set[Grant] = field(default_factory=set)
     forgets: list[tuple[str, Selector, bool]] = field(default_factory=list)
@@ -112,6 +153,26 @@ class FakeCore:
             self.stored[namespace] = [event for event in kept if event not in gone]
         return Forgotten(len(gone), len(gone), remaining_digest="ab" * 32)
 
+    def explain(self, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline) -> Explained:
+        self.deadlines.append(deadline)
+        self.before(deadline)
+        self.explained.append((namespace, ranking_id, tuple(ids)))
+        return EXPLAINED
+
+    def profile(self, namespace: str) -> UserProfile:
+        self.before(Deadline())
+        return UserProfile((BELIEF,), tuple(sorted(self.muted.get(namespace, ()))), 3)
+
+    def mute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        self.before(Deadline())
+        self.muted.setdefault(namespace, set()).add(topic.casefold())
+        return tuple(sorted(self.muted[namespace]))
+
+    def unmute(self, namespace: str, topic: str) -> tuple[str, ...]:
+        self.before(Deadline())
+        self.muted.setdefault(namespace, set()).discard(topic.casefold())
+        return tuple(sorted(self.muted[namespace]))
+
     def retention(self, namespace: str) -> RetentionStatus:
         self.before(Deadline())
         return RetentionStatus(self.rules.get(namespace, Retention()), 1.7e9)
@@ -120,7 +181,7 @@ class FakeCore:
         self.before(Deadline())
         self.rules[namespace] = rule
 
-    def export(self, namespace: str) -> Iterator[list[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[list[Record]]:
         self.before(Deadline())
         yield from ([event] for event in self.stored.get(namespace, []))
         yield from ([logged] for logged in self.logged.get(namespace, []))
@@ -190,11 +251,11 @@ class FakeImport:
 
     def __init__(self, core: FakeCore, namespace: str) -> None:
         self.core, self.namespace = core, namespace
-        self.kept: list[Event | LoggedRanking] = []
+        self.kept: list[Record] = []
         self.closed = False
         core.imports.append(self)
 
-    def add(self, line: int, record: Event | LoggedRanking) -> None:
+    def add(self, line: int, record: Record) -> None:
         self.core.before(Deadline())
         self.kept.append(record)
 

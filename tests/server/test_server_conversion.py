@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from edge_reranker.errors import InvalidArgument
 from edge_reranker.server import checks, convert, limits, respond
 from edge_reranker.types import (
     DegradedReason,
+    DiversityMethod,
     Effort,
     Event,
     EventType,
@@ -61,6 +63,7 @@ EVENTS = st.builds(
     session_id=NAME,
     ranking_id=NAME,
     position=st.none() | st.integers(0, 2**32 - 1),
+    context=st.dictionaries(st.text(LETTERS, min_size=1, max_size=20), NAME, max_size=3),
 )
 CANDIDATES = st.builds(
     types_pb2.Candidate,
@@ -91,11 +94,17 @@ def test_every_request_is_kept_whole(
     candidates: list[types_pb2.Candidate], query: str, surface: str, session_id: str
 ) -> None:
     message = rerank_service_pb2.RerankRequest(
-        candidates=candidates, query=query, surface=surface, session_id=session_id, top_n=3
+        candidates=candidates,
+        query=query,
+        surface=surface,
+        session_id=session_id,
+        top_n=3,
+        context={"network": surface},
     )
     record = convert.rerank_query(message)
     asked = query if query.strip() else ""
     assert (record.query, record.surface, record.session_id, record.top_n) == (asked, surface, session_id, 3)
+    assert record.context == {"network": surface}
     for sent, kept in zip(candidates, record.candidates, strict=True):
         assert respond.item(kept.item) == types_pb2.Item(
             id=sent.id, title=sent.title, text=sent.text, tags=sent.tags, attributes=sent.attributes
@@ -146,6 +155,7 @@ FILLED: dict[str, Any] = {
     "session_id": "x",
     "ranking_id": "x",
     "position": 0,
+    "context": {"x": "x"},
 }
 
 
@@ -247,6 +257,32 @@ def test_pins_and_blocked_tags_are_kept() -> None:
     assert (policy.blocked_tags, policy.pins) == (("War",), (Pin("b", 0),))
 
 
+def test_strengths_method_and_caps_are_kept() -> None:
+    message = rerank("a")
+    message.policy.CopyFrom(
+        rerank_service_pb2.Policy(
+            diversity=0.5,
+            calibration=1.0,
+            exploration=0.25,
+            diversity_method=rerank_service_pb2.DIVERSITY_METHOD_DPP,
+            caps=[
+                {"attribute": "source", "most": 2},
+                {"tag": "War", "most": 0, "window": 5},
+                {"each_tag": True, "most": 3, "window": 100},
+                {"max_age_days": 1.5, "most": 1000},
+            ],
+        )
+    )
+    policy = convert.rerank_query(message).policy
+    assert (policy.diversity, policy.calibration, policy.exploration) == (0.5, 1.0, 0.25)
+    assert policy.diversity_method is DiversityMethod.DPP
+    first, second, third, fourth = policy.caps
+    assert (first.attribute, first.most, first.window) == ("source", 2, 20)
+    assert (second.tag, second.most, second.window) == ("War", 0, 5)
+    assert (third.each_tag, third.most, third.window) == (True, 3, 100)
+    assert (fourth.max_age_days, fourth.most, fourth.window) == (1.5, 1000, 20)
+
+
 def test_page_size_0_means_100() -> None:
     from edge_reranker.v1.context_service_pb2 import ListEventsRequest
 
@@ -293,6 +329,12 @@ def test_who_names_a_budget_gets_all_that_it_buys_unless_told_otherwise(
     candidates = [types_pb2.Candidate(id="a")]
     message = rerank_service_pb2.RerankRequest(candidates=candidates, budget_ms=budget_ms, effort=effort)
     assert convert.rerank_query(message).effort == expected
+
+
+def test_what_is_blocked_is_told_beside_the_first_results() -> None:
+    message = respond.ranking(dataclasses.replace(RANKING, blocked_ids=("x", "d")), 1)
+    assert [each.id for each in message.results] == ["b"]
+    assert list(message.blocked_ids) == ["x", "d"]
 
 
 @pytest.mark.parametrize(("top_n", "ids"), [(0, "bac"), (1, "b"), (2, "ba"), (3, "bac"), (99, "bac")])

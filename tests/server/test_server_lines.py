@@ -22,7 +22,9 @@ from edge_reranker.types import (
     Event,
     EventType,
     Item,
+    LoggedChoice,
     LoggedRanking,
+    MutedTopic,
     Ranking,
     Result,
     Timings,
@@ -40,6 +42,7 @@ EVENT = Event(
     "s1",
     "r1",
     0,
+    {"network": "wifi", "battery": "low"},
 )
 RANKING = LoggedRanking(
     Ranking(
@@ -85,7 +88,7 @@ def test_the_format_is_this() -> None:
         '{"event":{"eventId":"e1","type":"EVENT_TYPE_DWELL","item":{"id":"i1","title":"A \\"title\\"\\n",'
         '"text":"text \u2028 ü","tags":["Drama"],"attributes":{"year":"1999"}},"dwellS":12.5,'
         '"occurredAt":"2020-09-13T12:26:40.333333254Z","surface":"home","sessionId":"s1","rankingId":"r1",'
-        '"position":0}}'
+        '"position":0,"context":{"battery":"low","network":"wifi"}}}'
     )
     assert ranking.decode() == (
         '{"ranking":{"rankingId":"r1","results":[{"id":"a","tier":1},{"id":"b"}],"coverage":0.5,'
@@ -99,6 +102,17 @@ def test_the_format_is_this() -> None:
         + '"}}'
     )
     assert nothing == b""
+
+
+def test_a_choice_and_a_muted_topic_are_lines_of_their_own() -> None:
+    """The body in base64; what learning makes of it is its own affair."""
+    choice = LoggedChoice("e2", b"\0\xff body", "e1", ("news",))
+    _, first, second, third, *_ = written(choice, LoggedChoice("e1", b"x"), MutedTopic("straße")).split(b"\n")
+    assert first == (
+        b'{"choice":{"eventId":"e2","body":"AP8gYm9keQ==","newestEventId":"e1","sources":["news"]}}'
+    )
+    assert second == b'{"choice":{"eventId":"e1","body":"eA=="}}'
+    assert third.decode() == '{"muted":{"topic":"straße"}}'
 
 
 def test_events_and_rankings_are_in_the_json_mapping_of_the_protos() -> None:
@@ -134,6 +148,7 @@ EVENTS = st.builds(
     ID,
     ID,
     st.none() | st.integers(0, 2**32 - 1),
+    st.dictionaries(ID, TEXT, max_size=3),
 )
 NUMBER = st.floats(0, allow_infinity=False, allow_nan=False)
 RANKINGS = st.builds(
@@ -155,7 +170,12 @@ RANKINGS = st.builds(
     TEXT,
     MOMENT,
 )
-RECORDS = st.lists(EVENTS | RANKINGS, max_size=6)
+NAMESPACE = st.sampled_from(["default", "news", "shop"])
+CHOICES = st.builds(
+    LoggedChoice, ID, st.binary(min_size=1, max_size=40), ID | st.just(""), st.lists(NAMESPACE).map(tuple)
+)
+MUTED = st.builds(MutedTopic, TEXT.map(str.casefold).filter(bool))
+RECORDS = st.lists(EVENTS | RANKINGS | CHOICES | MUTED, max_size=6)
 
 
 @given(RECORDS, st.integers(0, 50))
@@ -262,9 +282,15 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
         'has the name "a" twice',
     ),
     "a kind twice": ('{"event":{},"event":{}}', 'has the name "event" twice'),
-    "two kinds": ('{"event":{},"ranking":{}}', "has 2 names; one is allowed: event, ranking or end"),
+    "two kinds": (
+        '{"event":{},"ranking":{}}',
+        "has 2 names; one is allowed: event, ranking, choice, muted or end",
+    ),
     "no kind": ("{}", "has 0 names; one is allowed"),
-    "an unknown kind": ('{"vector":{}}', '"vector" is no kind of record; event, ranking and end are what'),
+    "an unknown kind": (
+        '{"vector":{}}',
+        '"vector" is no kind of record; event, ranking, choice, muted and end',
+    ),
     "an unknown field": (event(score=1), 'event: Object contains unknown field "score"'),
     "a field as long as a line": (
         event(**{"x" * 1_000_000: 1}),
@@ -306,6 +332,10 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
     "no type": (event(type="EVENT_TYPE_UNSPECIFIED"), 'event.type: "EVENT_TYPE_UNSPECIFIED" is not a type'),
     "a long stay": (event(dwellS=86_401), "event.dwellS: 86401 is outside 0 to 86,400"),
     "a long surface": (event(surface="x" * 129), "event.surface: "),
+    "a context of nine": (
+        event(context={f"name{at}": "x" for at in range(9)}),
+        "event.context: 9 given; at most 8 are allowed",
+    ),
     "no time": (event(occurredAt=None), "event.occurredAt: is not set; an export dates everything"),
     "a time of words": (event(occurredAt="today"), 'event.occurredAt: "today" is no time; such as "2026-'),
     "a time elsewhere": (event(occurredAt="2020-01-01T00:00:00+01:00"), "event.occurredAt: "),
@@ -318,11 +348,32 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
         event(occurredAt="2024-12-31T23:59:59Z"),
         "event.occurredAt: 2024-12-31T23:59:59Z is outside",
     ),
+    "a choice of nothing": ('{"choice":{"body":"eA=="}}', "choice.eventId: is empty"),
+    "a choice without a body": (
+        '{"choice":{"eventId":"e"}}',
+        "choice.body: has 0 bytes; 1 to 262,144 are allowed",
+    ),
+    "a choice that is no base64": ('{"choice":{"eventId":"e","body":"?"}}', "choice.body: Invalid base64"),
+    "a large choice": (
+        '{"choice":{"eventId":"e","body":"' + "AAAA" * 87_382 + '"}}',
+        "choice.body: has 262,146 bytes",
+    ),
+    "a choice by nobody's events": (
+        '{"choice":{"eventId":"e","body":"eA==","sources":["news","No"]}}',
+        'choice.sources[1]: "No" is not a name',
+    ),
+    "no topic": ('{"muted":{}}', "muted.topic: has 0 characters; 1 to 384 are allowed"),
+    "a topic in capitals": (
+        '{"muted":{"topic":"Crime"}}',
+        'muted.topic: "Crime" is not casefolded: "crime" is',
+    ),
     "a ranking of nothing": (shown(results=[]), "ranking.results: 0 given; 1 to 1,000 are allowed"),
     "a ranking of 1,001": (
         shown(results=[{"id": str(n)} for n in range(1001)]),
         "ranking.results: 1,001 given",
     ),
+    "a candidate shown and blocked": (shown(blockedIds=["a"]), "ranking.results: has an id twice"),
+    "a blocked candidate without an id": (shown(blockedIds=[""]), "ranking.blockedIds[0]: is empty"),
     "a candidate twice": (shown(results=[{"id": "a"}] * 2), "ranking.results: has an id twice"),
     "a candidate without an id": (shown(results=[{}]), "ranking.results[0].id: is empty"),
     "a fourth tier": (
@@ -447,7 +498,9 @@ def test_the_largest_event_and_ranking_fit_into_a_line() -> None:
     results = tuple(
         Result(f"{n:04}".translate({48 + d: d + 1 for d in range(8)}) + bad * 252, 2) for n in range(1000)
     )
-    ranking = LoggedRanking(Ranking(bad * 128, results, 1.0), bad * 128, bad * 128, 1.6e9)
+    blocked = tuple(result.id for result in results[:500])
+    shown = Ranking(bad * 128, results[500:], 1.0, blocked_ids=blocked)
+    ranking = LoggedRanking(shown, bad * 128, bad * 128, 1.6e9)
     data = written(event, ranking)
     assert 1.5e6 < max(map(len, data.splitlines())) < MAX_LINE_BYTES
     assert read(data) == [event, ranking]

@@ -177,7 +177,8 @@ def test_without_torch_training_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_before_any_choice_every_column_has_a_belief_and_only_a_model_fills_its_own(model: bool) -> None:
     weights = prior.before(model=model)
     assert ("towers" in weights.names) is model
-    assert set(features.FEATURES) - set(weights.names) == (set() if model else set(prior.OF_A_MODEL))
+    left_out = set(features.FEATURES) - set(weights.names)
+    assert left_out == features.OF_THE_USER | (set() if model else prior.OF_A_MODEL)
     assert (np.diag(weights.covariance) > 0).all()
 
 

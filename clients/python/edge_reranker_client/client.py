@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -16,14 +16,17 @@ from edge_reranker.v1 import (
     rerank_service_pb2,
     rerank_service_pb2_grpc,
 )
-from edge_reranker_client import discovery, explain, messages
-from edge_reranker_client.errors import InvalidArgument
+from edge_reranker_client import discovery, messages, requests, why
 from edge_reranker_client.namespaces import Namespaces
 from edge_reranker_client.records import (
+    BeliefEvent,
     Event,
+    Explained,
     Forgotten,
     Model,
+    Profile,
     Ranking,
+    Reason,
     Recorded,
     Retention,
     RetentionStatus,
@@ -61,7 +64,7 @@ class EdgeReranker:
         owner: bool = False,
         namespace: str | None = None,
     ) -> None:
-        scope = _scope(owner, namespace, environment=data_dir is None)
+        scope = requests.scope(owner, namespace, environment=data_dir is None)
         folder = given_path("data_dir", discovery.default_data_dir() if data_dir is None else data_dir)
         chosen = socket
         if socket is None and data_dir is None:
@@ -81,6 +84,7 @@ class EdgeReranker:
         models: Any = model_service_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call]
         self._rerank, self._context, self._models = rerank, context, models
         self.namespaces = Namespaces(self._transport, channel)
+        self.why = why.Why(self._transport, channel)
 
     def rerank(
         self,
@@ -92,17 +96,21 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
         effort: str = "",
         timeout_s: float | None = None,
     ) -> Ranking:
         """The candidates (best first by the backend) in this user's order.
 
         A candidate is a ``Candidate``, a mapping with its field names, or a proto message. The service
-        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. Its
+        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. ``context`` is
+        what the app tells of the device or the moment, by the names that its events have in theirs. The
         model reads on when the first places are settled if ``effort`` is "FULL", not if it is "SETTLED"; with
         neither, if ``budget_ms`` is given.
         """
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, effort)
+        request = requests.rerank(
+            candidates, query, surface, session_id, top_n, budget_ms, policy, context, effort
+        )
         return messages.ranking_of(self.rerank_message(request, timeout_s=timeout_s))
 
     def rerank_stream(
@@ -115,11 +123,14 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
         effort: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[Ranking]:
         """A complete order after each tier, each better informed than the last; the final one says so."""
-        request = _request(candidates, query, surface, session_id, top_n, budget_ms, policy, effort)
+        request = requests.rerank(
+            candidates, query, surface, session_id, top_n, budget_ms, policy, context, effort
+        )
         for answer in self.rerank_stream_message(request, timeout_s=timeout_s):
             yield messages.ranking_of(answer)
 
@@ -178,6 +189,39 @@ class EdgeReranker:
         }
         request = messages.forget_request(selector, namespace=namespace, dry_run=dry_run)
         return messages.forgotten_of(self.forget_message(request, timeout_s=timeout_s))
+
+    def explain(
+        self,
+        ranking_id: str,
+        ids: Iterable[str] = (),
+        *,
+        namespace: str = "",
+        timeout_s: float | None = None,
+    ) -> Explained:
+        """Why a past ranking placed the candidates ``ids`` (none: all) where it did. Owner only.
+
+        Raises NotFound for a ranking that is not there, InvalidArgument for an id that was not in it.
+        """
+        answer = self.why.explain_message(ranking_id, ids, namespace=namespace, timeout_s=timeout_s)
+        return why.explained_of(answer)
+
+    def profile(self, *, namespace: str = "", timeout_s: float | None = None) -> Profile:
+        """What the service believes about a namespace's user, and which topics are muted. Owner only."""
+        return why.profile_of(self.why.profile_message(namespace=namespace, timeout_s=timeout_s))
+
+    def mute(self, topic: str, *, namespace: str = "", timeout_s: float | None = None) -> tuple[str, ...]:
+        """Keeps candidates with this tag out of rankings from now on; all muted topics. Owner only."""
+        answer = self.why.mute_message(topic, namespace=namespace, timeout_s=timeout_s)
+        return tuple(answer.muted_topics)
+
+    def unmute(self, topic: str, *, namespace: str = "", timeout_s: float | None = None) -> tuple[str, ...]:
+        """Lets a muted topic back in; all topics that are muted still. Owner only."""
+        answer = self.why.unmute_message(topic, namespace=namespace, timeout_s=timeout_s)
+        return tuple(answer.muted_topics)
+
+    def forget_event(self, event: Reason | BeliefEvent, *, timeout_s: float | None = None) -> Forgotten:
+        """Forgets the event that an explanation or a belief names, and what it led to. Owner only."""
+        return self.forget(event_id=event.event_id, namespace=event.namespace, timeout_s=timeout_s)
 
     def retention(self, *, namespace: str = "", timeout_s: float | None = None) -> RetentionStatus:
         """How long a namespace's events are kept; "": the token's own. Owner only."""
@@ -246,7 +290,7 @@ class EdgeReranker:
         self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
     ) -> rerank_service_pb2.RerankResponse:
         """``rerank`` in protos. Made again only if the first attempt never reached the service."""
-        _expect(rerank_service_pb2.RerankRequest, request)
+        requests.expect(rerank_service_pb2.RerankRequest, request)
         answer: rerank_service_pb2.RerankResponse = self._transport.call(
             self._rerank.Rerank, request, timeout_s=timeout_s, idempotent=False
         )
@@ -256,7 +300,7 @@ class EdgeReranker:
         self, request: rerank_service_pb2.RerankRequest, *, timeout_s: float | None = None
     ) -> Iterator[rerank_service_pb2.RerankResponse]:
         """``rerank_stream`` in protos."""
-        _expect(rerank_service_pb2.RerankRequest, request)
+        requests.expect(rerank_service_pb2.RerankRequest, request)
         wrapped = rerank_service_pb2.RerankStreamRequest(request=request)
         for answer in self._transport.stream(self._rerank.RerankStream, wrapped, timeout_s=timeout_s):
             yield answer.response
@@ -265,7 +309,7 @@ class EdgeReranker:
         self, request: context_service_pb2.RecordEventsRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.RecordEventsResponse:
         """``record`` in protos; every event needs its id."""
-        _expect(context_service_pb2.RecordEventsRequest, request)
+        requests.expect(context_service_pb2.RecordEventsRequest, request)
         answer: context_service_pb2.RecordEventsResponse = self._transport.call(
             self._context.RecordEvents, request, timeout_s=timeout_s, idempotent=True
         )
@@ -275,7 +319,7 @@ class EdgeReranker:
         self, request: context_service_pb2.ListEventsRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.ListEventsResponse:
         """One page of ``events`` in protos."""
-        _expect(context_service_pb2.ListEventsRequest, request)
+        requests.expect(context_service_pb2.ListEventsRequest, request)
         answer: context_service_pb2.ListEventsResponse = self._transport.call(
             self._context.ListEvents, request, timeout_s=timeout_s, idempotent=True
         )
@@ -285,7 +329,7 @@ class EdgeReranker:
         self, request: context_service_pb2.ForgetRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.ForgetResponse:
         """``forget`` in protos."""
-        _expect(context_service_pb2.ForgetRequest, request)
+        requests.expect(context_service_pb2.ForgetRequest, request)
         answer: context_service_pb2.ForgetResponse = self._transport.call(
             self._context.Forget, request, timeout_s=timeout_s, idempotent=True
         )
@@ -295,7 +339,7 @@ class EdgeReranker:
         self, request: context_service_pb2.GetRetentionRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.GetRetentionResponse:
         """``retention`` in protos."""
-        _expect(context_service_pb2.GetRetentionRequest, request)
+        requests.expect(context_service_pb2.GetRetentionRequest, request)
         answer: context_service_pb2.GetRetentionResponse = self._transport.call(
             self._context.GetRetention, request, timeout_s=timeout_s, idempotent=True
         )
@@ -305,7 +349,7 @@ class EdgeReranker:
         self, request: context_service_pb2.SetRetentionRequest, *, timeout_s: float | None = None
     ) -> context_service_pb2.SetRetentionResponse:
         """``set_retention`` in protos."""
-        _expect(context_service_pb2.SetRetentionRequest, request)
+        requests.expect(context_service_pb2.SetRetentionRequest, request)
         answer: context_service_pb2.SetRetentionResponse = self._transport.call(
             self._context.SetRetention, request, timeout_s=timeout_s, idempotent=True
         )
@@ -325,7 +369,7 @@ class EdgeReranker:
         self, request: model_service_pb2.LoadModelRequest, *, timeout_s: float | None = _LOAD_S
     ) -> model_service_pb2.LoadModelResponse:
         """``load_model`` in protos. Made again only if the first attempt never reached the service."""
-        _expect(model_service_pb2.LoadModelRequest, request)
+        requests.expect(model_service_pb2.LoadModelRequest, request)
         answer: model_service_pb2.LoadModelResponse = self._transport.call(
             self._models.LoadModel, request, timeout_s=timeout_s, idempotent=False
         )
@@ -342,47 +386,3 @@ class EdgeReranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _scope(owner: bool, namespace: str | None, *, environment: bool) -> str:
-    """Whose token file is read."""
-    if owner and namespace is not None:
-        raise InvalidArgument("namespace: is for an app; the owner's calls name the namespace they are about")
-    if owner:
-        return "owner"
-    if namespace is None and environment:
-        namespace = os.environ.get(discovery.NAMESPACE_VARIABLE) or None
-    if namespace is None:
-        return "app"
-    if not discovery.is_namespace(namespace):
-        raise explain.bad("namespace", namespace, "1 to 64 of a-z, 0-9, - and _, beginning with a letter")
-    return discovery.scope_of(namespace)
-
-
-def _expect(kind: type, request: object) -> None:
-    if not isinstance(request, kind):
-        raise explain.bad("request", request, f"a {kind.__name__}")
-
-
-def _request(
-    candidates: Iterable[messages.CandidateLike],
-    query: str,
-    surface: str,
-    session_id: str,
-    top_n: int,
-    budget_ms: int,
-    policy: messages.PolicyLike | None,
-    effort: str,
-) -> rerank_service_pb2.RerankRequest:
-    request = messages.request(
-        rerank_service_pb2.RerankRequest,
-        query=query,
-        surface=surface,
-        session_id=session_id,
-        top_n=top_n,
-        budget_ms=budget_ms,
-        policy=None if policy is None else messages.policy(policy),
-        effort=messages.effort(effort),
-    )
-    messages.add_candidates(request, candidates)
-    return request

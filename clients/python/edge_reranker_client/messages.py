@@ -44,6 +44,14 @@ def add_candidates(message: rerank_service_pb2.RerankRequest, given: Iterable[Ca
         raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
 
 
+def add_context(message: rerank_service_pb2.RerankRequest, given: Mapping[str, str]) -> None:
+    """Adds a context to a request; raises InvalidArgument for what is no mapping of texts."""
+    try:
+        message.context.update(given)
+    except explain.ODD:
+        raise explain.texts("context", given) from None
+
+
 def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
     """A list of events; raises InvalidArgument for the first bad one."""
     things = many("events", given)
@@ -194,6 +202,7 @@ def event(given: EventLike) -> types_pb2.Event:
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(_item(record.item))
@@ -228,12 +237,13 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         ranking_id=message.ranking_id,
         results=tuple(records.Result(each.id, each.tier) for each in message.results),
         coverage=message.coverage,
-        degraded_reason=_enum_name(rerank_service_pb2.DegradedReason, message.degraded_reason),
+        degraded_reason=enum_name(rerank_service_pb2.DegradedReason, message.degraded_reason),
         timings=records.Timings(*(getattr(message.timings, name) for name in _TIMINGS)),
         model=message.model,
         pack=message.pack,
         final=message.final,
         settled=message.settled,
+        blocked_ids=tuple(message.blocked_ids),
     )
 
 
@@ -264,7 +274,7 @@ def event_of(message: types_pb2.Event) -> records.Event:
     if message.HasField("occurred_at"):
         occurred_at = message.occurred_at.ToDatetime(tzinfo=datetime.UTC)
     return records.Event(
-        type=_enum_name(types_pb2.EventType, message.type),
+        type=enum_name(types_pb2.EventType, message.type),
         item=item,
         event_id=message.event_id,
         query=message.query,
@@ -274,6 +284,7 @@ def event_of(message: types_pb2.Event) -> records.Event:
         session_id=message.session_id,
         ranking_id=message.ranking_id,
         position=message.position if message.HasField("position") else None,
+        context=dict(message.context),
     )
 
 
@@ -287,7 +298,7 @@ def forgotten_of(message: context_service_pb2.ForgetResponse) -> records.Forgott
 def retention_of(message: context_service_pb2.Retention) -> records.Retention:
     """The record of a rule."""
     by_type = tuple(
-        records.TypeRetention(_enum_name(types_pb2.EventType, each.type), each.max_age_days, each.max_events)
+        records.TypeRetention(enum_name(types_pb2.EventType, each.type), each.max_age_days, each.max_events)
         for each in message.by_type
     )
     return records.Retention(message.max_age_days, message.max_events, by_type)
@@ -306,7 +317,7 @@ def model_of(message: model_service_pb2.Model) -> records.Model:
         sha256=message.sha256,
         size_bytes=message.size_bytes,
         role=message.role,
-        state=_enum_name(model_service_pb2.ModelState, message.state),
+        state=enum_name(model_service_pb2.ModelState, message.state),
         license=message.license,
         tokens_per_s=message.tokens_per_s,
     )
@@ -337,7 +348,7 @@ def _policy(given: PolicyLike) -> rerank_service_pb2.Policy:
     if isinstance(given, rerank_service_pb2.Policy):
         return given
     record = _record(records.Policy, given)
-    if isinstance(record.blocked_tags, _LONE):
+    if isinstance(record.blocked_tags, _LONE) or isinstance(record.caps, _LONE):
         raise TypeError
     return rerank_service_pb2.Policy(
         diversity=record.diversity,
@@ -345,7 +356,32 @@ def _policy(given: PolicyLike) -> rerank_service_pb2.Policy:
         exploration=record.exploration,
         blocked_tags=record.blocked_tags,
         pins=[_pin(each) for each in record.pins],
+        diversity_method=_diversity_method(record.diversity_method),
+        caps=[_cap(each) for each in record.caps],
     )
+
+
+def _diversity_method(name: str) -> rerank_service_pb2.DiversityMethod:
+    full = name.upper() or "UNSPECIFIED"
+    if not full.startswith("DIVERSITY_METHOD_"):
+        full = f"DIVERSITY_METHOD_{full}"
+    number: Any = rerank_service_pb2.DiversityMethod.Value(full)
+    value: rerank_service_pb2.DiversityMethod = number
+    return value
+
+
+def _cap(given: records.Cap | Mapping[str, Any]) -> rerank_service_pb2.Cap:
+    record = _record(records.Cap, given)
+    kinds = {
+        "attribute": record.attribute,
+        "tag": record.tag,
+        "each_tag": record.each_tag,
+        "max_age_days": record.max_age_days,
+    }
+    chosen: Any = {name: value for name, value in kinds.items() if value is not None}
+    if len(chosen) > 1:
+        raise ValueError  # the last would win without a word
+    return rerank_service_pb2.Cap(most=record.most, window=record.window, **chosen)
 
 
 def _pin(given: records.Pin | Mapping[str, Any]) -> rerank_service_pb2.Pin:
@@ -375,6 +411,7 @@ def _type_retention(given: records.TypeRetention | Mapping[str, Any]) -> context
 
 _CONVERTERS: Final[explain.Converters] = {
     records.Candidate: candidate,
+    records.Cap: _cap,
     records.Event: event,
     records.Item: _item,
     records.Neighbour: _neighbour,
@@ -393,7 +430,7 @@ def _record(kind: type[T], given: object) -> T:
     raise TypeError  # whoever catches it asks `explain` what to say
 
 
-def _enum_name(enum: Any, value: int) -> str:
+def enum_name(enum: Any, value: int) -> str:
     """The value's name without its prefix; "" for 0, the number for one that is newer than this client."""
     if value == 0:
         return ""

@@ -53,7 +53,8 @@ class Event:
     """One thing the user did.
 
     ``type`` is a name such as "LIKE". ``event_id`` is made up when it is empty. ``occurred_at`` is a
-    datetime (naive: UTC) or seconds since 1970; None means now.
+    datetime (naive: UTC) or seconds since 1970; None means now. ``context`` is what the app tells of the
+    device or the moment, such as {"network": "wifi"}.
     """
 
     type: str
@@ -66,6 +67,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,35 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``most`` candidates of a kind within the first ``window`` places (0: 20).
+
+    Exactly one kind: with the same value of ``attribute``, with ``tag``, with the same tag (``each_tag``), or
+    published more than ``max_age_days`` ago.
+    """
+
+    most: int
+    window: int = 0
+    attribute: str | None = None
+    tag: str | None = None
+    each_tag: bool | None = None
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the list must look like beyond its order; see the proto for what is available."""
+    """What the list must look like beyond its order; see the proto.
+
+    Strengths are 0 to 1; 0 changes nothing. ``diversity_method`` is "MMR" or "DPP"; "" means MMR.
+    """
 
     diversity: float = 0.0
     calibration: float = 0.0
     exploration: float = 0.0
     blocked_tags: Sequence[str] = ()
     pins: Sequence[Pin] = ()
+    diversity_method: str = ""
+    caps: Sequence[Cap] = ()
 
 
 class Result(NamedTuple):
@@ -109,7 +132,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The candidates in this user's order.
+    """The candidates in this user's order, and those that are not to be shown (``blocked_ids``).
 
     ``degraded_reason`` is "" or, in a final answer, a name such as "DEADLINE"; ``coverage`` is the share of
     candidates that the deepest tier due has reached. ``model`` and ``pack`` are "" where they had no say.
@@ -125,6 +148,7 @@ class Ranking:
     pack: str
     final: bool
     settled: bool = False
+    blocked_ids: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -151,6 +175,7 @@ class Forgotten:
     prefixes: int = 0
     backups: int = 0
     remaining_digest: str = ""
+    choices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +241,102 @@ class Model:
     state: str
     license: str
     tokens_per_s: float = 0.0
+
+
+class Feature(NamedTuple):
+    """One part of a score, in words; ``group`` is what it is about, such as "history"."""
+
+    name: str
+    group: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """An event that moved a candidate; changes are against the same request without this one event.
+
+    ``text`` says it in English: "because you liked Heat (1995) on Tuesday". Above 0, the changes of score and
+    place are in the candidate's favour. ``EdgeReranker.forget_event`` takes the event back.
+    """
+
+    event_id: str
+    namespace: str
+    type: str
+    title: str
+    item_id: str
+    occurred_at: datetime.datetime
+    score_change: float
+    place_change: int
+    feature: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one candidate stands where it stands; ``contributions`` by feature sum to ``score``.
+
+    Places are zero-based, by the server, in the answer, and by score alone; None: there is none, or not known
+    any more. ``title`` and ``topics`` are empty then; a topic can be muted.
+    """
+
+    id: str
+    score: float
+    tier: int
+    server_place: int | None
+    place: int | None
+    score_place: int | None
+    contributions: Mapping[str, float]
+    reasons: tuple[Reason, ...]
+    title: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why a past ranking is as it is; ``features`` are those that the explanations name.
+
+    ``reasons_missing`` is "" or says why there are none or not all: "NOT_KEPT", "NOT_SCORED", "DEADLINE".
+    ``reading_held``: what the model's reading added is taken as it was; else reasons are exact.
+    """
+
+    explanations: tuple[Explanation, ...]
+    features: tuple[Feature, ...]
+    reasons_missing: str
+    degraded_reason: str
+    reading_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BeliefEvent:
+    """An event behind a belief, and what it adds to the weight. ``forget_event`` takes it back."""
+
+    event_id: str
+    namespace: str
+    type: str
+    title: str
+    item_id: str
+    occurred_at: datetime.datetime
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What the user is taken to think of a topic: ``weight`` from -1, disliked, to 1, liked.
+
+    ``share`` is how much of what the user did is about it; 0 to 1.
+    """
+
+    topic: str
+    weight: float
+    share: float
+    muted: bool
+    events: tuple[BeliefEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the service believes about the user, strongest first, from ``n_events`` events."""
+
+    beliefs: tuple[Belief, ...]
+    muted_topics: tuple[str, ...]
+    n_events: int
