@@ -33,6 +33,8 @@ _USUAL = 8.0
 # Of gains above half the price, nine in ten are then within a tenth of what 60 nodes give.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+# Above all others: there the choice is certain, and an exponential far beyond would overflow.
+_FAR = 50.0
 
 
 def entropy(scores: Float64) -> float:
@@ -78,7 +80,7 @@ def gains(scores: Float64, deviations: Float64, depth: int = DEPTH) -> Float64:
     most = scores + _NODES[-1] * deviations
     at = np.flatnonzero((deviations > 0) & ((place <= m) | (most > scores[order[m - 1]])))
     old, spread, place, before = scores[at], deviations[at], place[at], before[at]
-    new = old + _NODES[:, None] * spread
+    new = np.minimum(old + _NODES[:, None] * spread, scores[order[0]] + _FAR)
     above = np.searchsorted(-scores[order[:m]], -new)
     above -= (place <= m) & (old > new)  # itself
     after = np.minimum(above + 1, m)

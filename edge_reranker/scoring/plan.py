@@ -18,9 +18,11 @@ class Plan:
     with time enough, two runs read the same candidates.
     """
 
-    def __init__(self, query: RerankQuery) -> None:
+    def __init__(self, query: RerankQuery, price: float = effort.PRICE) -> None:
+        """Reading is worth it from a gain of ``price`` on."""
         self.full = query.effort != Effort.SETTLED
         """Whether to read on when the first places are settled."""
+        self._price = price
         self._depth = query.top_n or effort.DEPTH
         self._worth: list[int] = []
 
@@ -28,7 +30,7 @@ class Plan:
         """Takes in the fused scores [n] as they are now, and by how much reading would move each [n]."""
         gains = effort.gains(scores, deviations, self._depth)
         order = np.lexsort((-scores, -gains))
-        self._worth = [index for index in order.tolist() if self.full or gains[index] >= effort.PRICE]
+        self._worth = [index for index in order.tolist() if self.full or gains[index] >= self._price]
 
     def next(self, left: Collection[int]) -> list[int]:
         """Of the candidates ``left`` to read those worth it, most first; none when all is settled."""

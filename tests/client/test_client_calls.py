@@ -14,7 +14,7 @@ import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.deadline import Deadline
 from edge_reranker.types import Candidate as CoreCandidate
-from edge_reranker.types import DiversityMethod, EventType
+from edge_reranker.types import DiversityMethod, Effort, EventType
 from edge_reranker.types import Item as CoreItem
 from edge_reranker.types import Neighbour as CoreNeighbour
 from edge_reranker.types import Pin as CorePin
@@ -109,6 +109,21 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     of_source, of_age = policy.caps
     assert (of_source.attribute, of_source.most, of_source.window) == ("source", 2, 20)
     assert (of_age.max_age_days, of_age.most, of_age.window) == (2.0, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"), [("", Effort.SETTLED), ("full", Effort.FULL), ("EFFORT_SETTLED", Effort.SETTLED)]
+)
+def test_effort_is_named_as_in_the_contract(
+    served: Running, app: EdgeReranker, name: str, effort: Effort
+) -> None:
+    assert not app.rerank([Candidate("a")], effort=name).settled
+    assert [seen.effort for seen in served.core.seen] == [effort]
+
+
+def test_unknown_effort_is_refused_with_the_known_ones(app: EdgeReranker) -> None:
+    with pytest.raises(InvalidArgument, match=r"^effort: 'MOST' is not .SETTLED., .FULL. or"):
+        app.rerank([Candidate("a")], effort="MOST")
 
 
 def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:

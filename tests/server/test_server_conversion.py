@@ -17,6 +17,7 @@ from edge_reranker.server import checks, convert, limits, respond
 from edge_reranker.types import (
     DegradedReason,
     DiversityMethod,
+    Effort,
     Event,
     EventType,
     Forgotten,
@@ -298,6 +299,7 @@ RANKING = Ranking(
     "m",
     "p",
     final=False,
+    settled=True,
 )
 
 
@@ -308,7 +310,25 @@ def test_every_field_of_a_ranking_is_told() -> None:
     timings = message.timings
     assert [getattr(timings, each.name) for each in timings.DESCRIPTOR.fields] == [1, 2, 3, 4, 5, 6, 7]
     assert (message.ranking_id, message.coverage, message.model, message.pack) == ("r", 0.5, "m", "p")
-    assert not message.final
+    assert (message.final, message.settled) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("effort", "budget_ms", "expected"),
+    [
+        (rerank_service_pb2.EFFORT_UNSPECIFIED, 0, Effort.SETTLED),
+        (rerank_service_pb2.EFFORT_UNSPECIFIED, 50, Effort.FULL),
+        (rerank_service_pb2.EFFORT_SETTLED, 50, Effort.SETTLED),
+        (rerank_service_pb2.EFFORT_FULL, 0, Effort.FULL),
+        (99, 50, Effort.FULL),
+    ],
+)
+def test_who_names_a_budget_gets_all_that_it_buys_unless_told_otherwise(
+    effort: rerank_service_pb2.Effort, budget_ms: int, expected: Effort
+) -> None:
+    candidates = [types_pb2.Candidate(id="a")]
+    message = rerank_service_pb2.RerankRequest(candidates=candidates, budget_ms=budget_ms, effort=effort)
+    assert convert.rerank_query(message).effort == expected
 
 
 def test_what_is_blocked_is_told_beside_the_first_results() -> None:
