@@ -50,6 +50,14 @@ class DegradedReason(enum.IntEnum):
     NO_HISTORY = 7
 
 
+class DiversityMethod(enum.IntEnum):
+    """How candidates are kept apart; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    MMR = 1
+    DPP = 2
+
+
 class ModelState(enum.IntEnum):
     """What a model is doing; numbered as in the proto."""
 
@@ -138,11 +146,33 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``most`` of a kind within the first ``window`` places; exactly one kind is set.
+
+    ``attribute``: candidates with the same value of it, each value for itself; ``tag``: those with this tag;
+    ``each_tag``: those with the same tag, each tag for itself; ``max_age_days``: those published before. Who
+    lacks the attribute, a tag or a date does not count.
+    """
+
+    most: int
+    window: int
+    attribute: str = ""
+    tag: str = ""
+    each_tag: bool = False
+    max_age_days: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the list must look like beyond its order."""
+    """What the list must look like beyond its order; strengths are 0 (nothing changes) to 1."""
 
     blocked_tags: tuple[str, ...] = ()
     pins: tuple[Pin, ...] = ()
+    diversity: float = 0.0
+    diversity_method: DiversityMethod = DiversityMethod.UNSPECIFIED
+    calibration: float = 0.0
+    exploration: float = 0.0
+    caps: tuple[Cap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +216,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``."""
+    """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
+
+    ``blocked_ids`` are the candidates that the policy does not let be shown, in the server's order: with the
+    results, they are all.
+    """
 
     ranking_id: str
     results: tuple[Result, ...]
@@ -196,6 +230,7 @@ class Ranking:
     model: str = ""
     pack: str = ""
     final: bool = True
+    blocked_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from edge_reranker.scoring import Tiers
 from edge_reranker.store import Store
 from edge_reranker.types import (
     Candidate,
+    Cap,
     DegradedReason,
+    DiversityMethod,
     EventType,
     Item,
     Neighbour,
@@ -63,7 +65,17 @@ def test_the_answer_is_always_a_complete_permutation_whatever_the_time(
     blocked = tuple(data.draw(st.lists(st.sampled_from(["crime", "DRAMA"]), max_size=2)))
     pins = data.draw(st.dictionaries(st.integers(0, n - 1), st.integers(0, n - 1), max_size=3))
     distinct = {position: id_ for id_, position in pins.items()}
-    policy = Policy(blocked, tuple(Pin(f"f{id_}", position) for position, id_ in distinct.items()))
+    unwanted_tags = {tag.casefold() for tag in blocked}
+    strength = st.sampled_from([0.0, 0.5, 1.0])
+    policy = Policy(
+        blocked,
+        tuple(Pin(f"f{id_}", position) for position, id_ in distinct.items()),
+        data.draw(strength),
+        data.draw(st.sampled_from(DiversityMethod)),
+        data.draw(strength),
+        data.draw(strength),
+        data.draw(st.sampled_from([(), (Cap(2, 10, tag="comedy"), Cap(3, 5, each_tag=True))])),
+    )
     engine = FakeEngine(ms_per_sequence=1.0)
     with pipeline(tmp_path_factory.mktemp("p"), encoder=engine, scorer=FakeEngine()) as whole:
         whole.record("a", liked(*history))
@@ -72,10 +84,18 @@ def test_the_answer_is_always_a_complete_permutation_whatever_the_time(
                 "a", RerankQuery(films(n), query, policy=policy), Deadline.after_ms(budget_ms)
             )
         )
+    pinned = {pin.id: pin.position for pin in policy.pins}
+    unwanted = [
+        id_
+        for id_ in served(n)
+        if id_ not in pinned and film(int(id_[1:])).tags[0].casefold() in unwanted_tags
+    ]
     for answer in answers:
-        assert sorted(ids(answer)) == sorted(served(n))
+        assert sorted([*ids(answer), *answer.blocked_ids]) == sorted(served(n))
+        assert list(answer.blocked_ids) == unwanted
         assert 0 <= answer.coverage <= 1
-        assert all(ids(answer)[pin.position] == pin.id for pin in policy.pins)
+        end = len(ids(answer)) - len(pinned)
+        assert all(ids(answer)[place] == id_ for id_, place in pinned.items() if place < end)
     assert [answer.final for answer in answers] == [False] * (len(answers) - 1) + [True]
 
 
@@ -366,7 +386,8 @@ def test_without_a_usable_pack_the_servers_order_stands_and_says_why(tmp_path: P
         blocked = whole.rerank("a", RerankQuery(films(9), policy=policy), LONG)
     assert ids(answer) == served(9)
     assert answer.degraded_reason == DegradedReason.PACK_INVALID
-    assert [id_ for id_ in ids(blocked) if film(int(id_[1:])).tags == ("Crime",)] == ids(blocked)[-3:]
+    assert list(blocked.blocked_ids) == [id_ for id_ in served(9) if film(int(id_[1:])).tags == ("Crime",)]
+    assert ids(blocked) == [id_ for id_ in served(9) if id_ not in blocked.blocked_ids]
 
 
 def test_a_store_that_cannot_be_read_means_the_servers_order(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.types import EventType
+from edge_reranker.types import DiversityMethod, EventType
 
 M = TypeVar("M", bound=Message)
 
@@ -37,9 +37,14 @@ def dump(message: Message, *, indent: int | None = None) -> str:
     return json_format.MessageToJson(message, indent=indent, ensure_ascii=False)
 
 
-def _long_names(event: dict[str, object]) -> dict[str, object]:
-    """{"type": "LIKE"} becomes {"type": "EVENT_TYPE_LIKE"}."""
-    name = event.get("type")
+def _long_names(value: dict[str, object]) -> dict[str, object]:
+    """{"type": "LIKE"} becomes {"type": "EVENT_TYPE_LIKE"}; so does a policy's method."""
+    name, policy = value.get("type"), value.get("policy")
     if isinstance(name, str) and name in EventType.__members__:
-        return {**event, "type": f"EVENT_TYPE_{name}"}
-    return event
+        value = {**value, "type": f"EVENT_TYPE_{name}"}
+    if isinstance(policy, dict):
+        for field in ("diversityMethod", "diversity_method"):
+            method = policy.get(field)
+            if isinstance(method, str) and method in DiversityMethod.__members__:
+                value = {**value, "policy": {**policy, field: f"DIVERSITY_METHOD_{method}"}}
+    return value

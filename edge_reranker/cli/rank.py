@@ -42,6 +42,8 @@ def rank(file: TextIO, budget_ms: int | None, as_json: bool, **flags: Any) -> No
         click.echo(
             f"{place:>4}  (was {before[result.id]:>4}, tier {result.tier})  {plain(titles[result.id])}"
         )
+    if answer.blocked_ids:
+        click.echo(f"not shown: {', '.join(plain(titles[id_]) for id_ in answer.blocked_ids)}")
     click.echo(summary(answer), err=True)
 
 

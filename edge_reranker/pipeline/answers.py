@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,12 @@ from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import policy
+from edge_reranker.ranking.features import server_rank
 from edge_reranker.ranking.fusion import order
 from edge_reranker.scoring import Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
+
+Float64 = npt.NDArray[np.float64]
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
@@ -26,13 +29,14 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``basis`` is what its scores were made of; None: the order is the server's, not by scores.
+    ``scores`` [n] are what it is by, and ``basis`` is what they were made of; None: it is the server's.
     """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
+    scores: Float64 | None = None
     basis: Basis | None = None
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
@@ -84,7 +88,7 @@ class Answers:
         start = time.perf_counter()
         weights = (tiers.weights, tiers.without_model)
         basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
-        scores = basis.scores()
+        answer = _by(basis)
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -92,7 +96,7 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = Answer(order(scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis)
+        answer = dataclasses.replace(answer, coverage=0.0 if due else 1.0)
         yield answer
         for number, scorer in due:
             before, reason = basis, answer.reason
@@ -109,28 +113,65 @@ class Answers:
                 yield answer
 
 
+def _by(basis: Basis) -> Answer:
+    """The order by the scores, of tier 0."""
+    scores = basis.scores()
+    return Answer(order(scores), np.zeros(len(scores), dtype=np.intp), 0.0, scores=scores, basis=basis)
+
+
 def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason) -> Answer:
-    return Answer(
-        order=order(basis.scores()),
+    return dataclasses.replace(
+        _by(basis),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
-        basis=basis,
     )
 
 
-def ranking(tiers: Tiers, ranking_id: str, query: RerankQuery, answer: Answer, watch: Watch) -> Ranking:
-    """What a caller is told of an answer, once the list's policy was applied; not final."""
-    places = policy.apply(answer.order.tolist(), query)
+def arranged(
+    query: RerankQuery,
+    answer: Answer,
+    *,
+    ranking_id: str,
+    now_s: float,
+    muted: Collection[str] = (),
+    soft: bool = True,
+) -> policy.Arranged:
+    """An answer once the list's policy was applied; ``soft`` and ``muted`` as there."""
+    basis = answer.basis
+    scores = server_rank(len(query.candidates)) if answer.scores is None else answer.scores
+    given = policy.Given(
+        query=query,
+        scores=scores,
+        order=answer.order,
+        now_s=now_s,
+        ranking_id=ranking_id,
+        muted=muted,
+        taste={} if basis is None else basis.user.profile.tag_shares,
+        drawn=None if basis is None else policy.Drawn(basis.matrix, basis.names, basis.used),
+    )
+    return policy.apply(given, soft=soft)
+
+
+def ranking(
+    tiers: Tiers,
+    ranking_id: str,
+    query: RerankQuery,
+    answer: Answer,
+    shown: policy.Arranged,
+    watch: Watch,
+) -> Ranking:
+    """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in places),
+        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
         degraded_reason=answer.reason,
         timings=watch.timings(),
         model=tiers.model if answer.tier.any() else "",
         pack=tiers.pack_id if answer.basis is not None else "",
         final=False,
+        blocked_ids=tuple(candidates[i].id for i in shown.blocked.tolist()),
     )

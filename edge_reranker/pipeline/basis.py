@@ -96,9 +96,14 @@ class Basis:
         """Those of the two that a matrix goes by."""
         return self.weights if _by_the_encoder(matrix) else self.without_model
 
+    @property
+    def used(self) -> Weights:
+        """The weights that the scores are by."""
+        return self.weights_of(self.matrix)
+
     def scores(self) -> Float64:
         """The fused scores, [n]."""
-        return fuse(self.matrix, self.names, self.weights_of(self.matrix))
+        return fuse(self.matrix, self.names, self.used)
 
     def above(self, column: str, result: TierScores) -> Basis:
         """With what the next tier says, of which ``column`` is the first."""

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,8 +23,10 @@ from edge_reranker.ranking.explain import Change, Scored
 from edge_reranker.ranking.features import word_scores
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.shown import Shown
+from edge_reranker.ranking.policy import Arranged
 from edge_reranker.ranking.profile import profile
 from edge_reranker.scoring import Tiers, Users
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Ranking, RerankQuery
 
@@ -109,6 +112,34 @@ class Explaining:
         self._clock = clock
         self.recent = Recent()
 
+    def keep(
+        self,
+        tiers: Tiers,
+        owner: Owner,
+        query: RerankQuery,
+        ranking: Ranking,
+        answer: Answer,
+        arranged: Arranged,
+    ) -> None:
+        """Logs an answer, and keeps what explains it; nothing if the owner's epoch is over."""
+        answered = Answered(query, ranking, answer.basis, _shown(query, ranking, answer, arranged))
+        log = partial(
+            self._store.put_ranking,
+            owner.namespace,
+            ranking,
+            surface=query.surface,
+            session_id=query.session_id,
+            created_at=self._clock(),
+            sources=self._store.sources(owner.namespace),
+            detail=b"" if answered.shown is None else answered.shown.encode(),
+        )
+
+        def keep() -> None:
+            log()
+            self.recent.put(owner.namespace, answered)
+
+        tiers.epochs.during(owner, keep)
+
     def explain(
         self, tiers: Tiers, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline
     ) -> Explained:
@@ -167,7 +198,7 @@ class Explaining:
         self, basis: Basis, wanted: Sequence[str], deadline: Deadline
     ) -> tuple[Mapping[str, tuple[Reason, ...]], bool]:
         """By candidate, the events that moved it most; and whether there was time to look at all events."""
-        now = explain.scored(basis.matrix, basis.names, basis.weights_of(basis.matrix))
+        now = explain.scored(basis.matrix, basis.names, basis.used)
         changes: list[tuple[int, Change]] = []
         done = True
         for at, without in left_out(basis, deadline):
@@ -223,25 +254,23 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
         yield at, explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
 
 
-def answered(query: RerankQuery, ranking: Ranking, answer: Answer) -> Answered:
-    """What is kept of an answer whose list is ``ranking``."""
+def _shown(query: RerankQuery, ranking: Ranking, answer: Answer, arranged: Arranged) -> Shown | None:
+    """By what an answer is to be explained later; nothing where the server's order stands."""
     basis = answer.basis
     if basis is None:
-        return Answered(query, ranking)
-    row_of = {candidate.id: row for row, candidate in enumerate(query.candidates)}
-    used = basis.weights_of(basis.matrix)
-    mean_of = dict(zip(used.names, used.mean.tolist(), strict=True))
-    shown = Shown(
-        ids=tuple(row_of),
+        return None
+    mean_of = dict(zip(basis.used.names, basis.used.mean.tolist(), strict=True))
+    return Shown(
+        ids=tuple(candidate.id for candidate in query.candidates),
         names=basis.names,
         weights=np.array([mean_of.get(name, 0.0) for name in basis.names]),
         matrix=basis.matrix,
-        order=np.array([row_of[result.id] for result in ranking.results], np.intp),
+        order=arranged.order,
         ours=answer.order,
         with_model=basis.with_model,
         pack=ranking.pack,
+        exposure=arranged.exposure,
     )
-    return Answered(query, ranking, basis, shown)
 
 
 def _explanations(

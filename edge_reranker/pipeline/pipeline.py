@@ -8,7 +8,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,11 @@ from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.explained import Explained, UserProfile
-from edge_reranker.pipeline import answers, explaining
+from edge_reranker.pipeline import answers
 from edge_reranker.pipeline.answers import Answer, Answers
 from edge_reranker.pipeline.explaining import Explaining
+from edge_reranker.ranking.policy import Arranged, has_soft
 from edge_reranker.scoring import Serving, Tiers, Users
-from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
 from edge_reranker.turns import Shares
@@ -48,6 +47,8 @@ Float32 = npt.NDArray[np.float32]
 _RETIRE_MS = 65_000.0
 # After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
 _AFTERWARDS_MS = 1.0
+# Variety, calibration and exploration on a slow laptop core, until they are measured.
+_POLICY_MS_PER_CANDIDATE = 0.01
 # Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
 _MAX_WRITES = 2_000
 
@@ -81,66 +82,96 @@ class Pipeline:
         self._answers = Answers(self._users, clock)
         self._afterwards_paces = Paces()  # per candidate
         self._log_paces = Paces()  # per candidate
+        self._policy_paces = Paces(_POLICY_MS_PER_CANDIDATE)
         self._explaining = Explaining(store, self._users, clock)
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
         """The best order that time allows; always a complete permutation."""
-        *_, last = self.rerank_stream(namespace, query, deadline)
+        *_, last = self._stream(namespace, query, deadline, every=False)
         return last
 
     def rerank_stream(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Iterator[Ranking]:
         """A complete permutation after each step, at once; then the last one again, final and logged."""
+        return self._stream(namespace, query, deadline, every=True)
+
+    def _stream(
+        self, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
+    ) -> Iterator[Ranking]:
         with self._current.use() as serving:
             tiers = serving.tiers
             background = tiers.background
             with background.paused() if background is not None else contextlib.nullcontext():
-                yield from self._rankings(tiers, namespace, query, deadline)
+                yield from self._rankings(tiers, namespace, query, deadline, every=every)
 
     def _rankings(
-        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline
+        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
     ) -> Iterator[Ranking]:
+        """With ``every``, one after each step; the final one in any case."""
         watch = Watch()
         owner = tiers.epochs.owner(namespace)
         ranking_id = secrets.token_urlsafe(12)
-        last: Ranking | None = None
+        last: tuple[Ranking, Arranged] | None = None
         n = len(query.candidates)
-        afterwards_pace, log_pace = self._afterwards_paces.of(namespace), self._log_paces.of(namespace)
-        afterwards_ms = _AFTERWARDS_MS + afterwards_pace.predict_ms(n) + log_pace.predict_ms(n)
+        log_pace = self._log_paces.of(namespace)
+        afterwards_ms = _AFTERWARDS_MS + log_pace.predict_ms(n)
+        afterwards_ms += self._afterwards_paces.of(namespace).predict_ms(n)
+        if has_soft(query.policy):
+            afterwards_ms += self._policy_paces.of(namespace).predict_ms(n)
+        answer: Answer | None = None
         for answer in self._answers.of(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
-            before_ms = watch.spent_ms("fusion")
-            last = answers.ranking(tiers, ranking_id, query, answer, watch)
-            afterwards_pace.measured(n, watch.spent_ms("fusion") - before_ms)
-            # More may follow, so nothing counts as missing yet.
-            yield dataclasses.replace(last, degraded_reason=DegradedReason.UNSPECIFIED)
-        if last is None:
+            if every:
+                last = self._ranking(tiers, namespace, ranking_id, query, answer, deadline, watch)
+                # More may follow, so nothing counts as missing yet.
+                yield dataclasses.replace(last[0], degraded_reason=DegradedReason.UNSPECIFIED)
+        if answer is None:
             raise AssertionError("a request has at least one answer")
-        final = dataclasses.replace(last, final=True)
+        if last is None:
+            last = self._ranking(tiers, namespace, ranking_id, query, answer, deadline, watch)
+        final = dataclasses.replace(last[0], final=True)
         watch.lap("sent")
-        self._log(tiers, owner, query, final, answer)
+        self._explaining.keep(tiers, owner, query, final, answer, last[1])
         watch.lap("logged")
         log_pace.measured(n, watch.spent_ms("logged"))
         yield final
 
-    def _log(self, tiers: Tiers, owner: Owner, query: RerankQuery, final: Ranking, answer: Answer) -> None:
-        """Keeps what there is to learn from an answer, and to explain it by."""
-        answered = explaining.answered(query, final, answer)
-        log = partial(
-            self._store.put_ranking,
-            owner.namespace,
-            final,
-            surface=query.surface,
-            session_id=query.session_id,
-            created_at=self._clock(),
-            sources=self._store.sources(owner.namespace),
-            detail=b"" if answered.shown is None else answered.shown.encode(),
+    def _ranking(
+        self,
+        tiers: Tiers,
+        namespace: str,
+        ranking_id: str,
+        query: RerankQuery,
+        answer: Answer,
+        deadline: Deadline,
+        watch: Watch,
+    ) -> tuple[Ranking, Arranged]:
+        """What is told of an answer: with the whole policy if there is time, else with what must hold."""
+        n = len(query.candidates)
+        before_ms = watch.spent_ms("fusion")
+        soft, pace = has_soft(query.policy), self._policy_paces.of(namespace)
+        if soft and deadline.remaining_ms() < pace.predict_ms(n):
+            pace.refused()
+            soft = False
+            if not answer.reason:
+                answer = dataclasses.replace(answer, reason=DegradedReason.DEADLINE)
+        muted: tuple[str, ...] = ()
+        try:
+            muted = self._store.muted(namespace)
+        except StoreError:
+            answer = dataclasses.replace(answer, reason=DegradedReason.STORE_UNAVAILABLE)
+        shown = answers.arranged(
+            query, answer, ranking_id=ranking_id, now_s=self._clock(), muted=muted, soft=soft
         )
-
-        def keep() -> None:
-            log()
-            self._explaining.recent.put(owner.namespace, answered)
-
-        tiers.epochs.during(owner, keep)
+        watch.lap("fusion")
+        policy_ms = watch.spent_ms("fusion") - before_ms
+        ranking = answers.ranking(tiers, ranking_id, query, answer, shown, watch)
+        told_ms = watch.spent_ms("fusion") - before_ms - policy_ms
+        if soft:
+            pace.measured(n, policy_ms)
+        else:
+            told_ms += policy_ms
+        self._afterwards_paces.of(namespace).measured(n, told_ms)
+        return ranking, shown
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
         """Stores events durably, and has their items encoded before they are needed."""

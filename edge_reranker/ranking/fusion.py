@@ -83,6 +83,12 @@ def fuse(matrix: Float64, names: Sequence[str], weights: Weights) -> Float64:
     return np.asarray(_clipped(matrix, names) @ _slopes(names, weights), np.float64)
 
 
+def fuse_with(matrix: Float64, names: Sequence[str], weights: Weights, means: Float64) -> Float64:
+    """``fuse`` with each of several ``means`` [m, k] in place of the weights' own: [m, n_candidates]."""
+    slopes = np.array([_slopes(names, Weights(weights.names, mean, weights.covariance)) for mean in means])
+    return np.asarray(slopes @ _clipped(matrix, names).T, np.float64)
+
+
 def contributions(matrix: Float64, names: Sequence[str], weights: Weights) -> Mapping[str, Float64]:
     """What each column added to the fused score, [n_candidates] each; they sum to ``fuse``."""
     parts = _clipped(matrix, names) * _slopes(names, weights)

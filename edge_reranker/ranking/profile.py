@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -78,7 +78,8 @@ class Profile:
     """A user at one moment. Depends on the events only, not on the clock: it can be cached with them.
 
     ``items`` are the distinct items that count, newest first; ``weights`` [n_items] sum to 1. Words and
-    tags have length 1 (Euclidean); ``attributes`` holds, per name, each value's share of the weight.
+    tags have length 1 (Euclidean); ``attributes`` holds, per name, each value's share of the weight, and
+    ``tag_shares`` each tag's, an item's spread evenly over its tags; these sum to 1 if any item has tags.
     ``recent`` are the newest ``RECENT_ITEMS`` of the items, ``recent_weights`` their newest events' types'.
     """
 
@@ -87,6 +88,7 @@ class Profile:
     words: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    tag_shares: Mapping[str, float] = field(default_factory=dict)
     recent: tuple[Item, ...] = ()
     recent_weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -131,15 +133,33 @@ def profile(context: Context, taste: Taste | None = None) -> Profile:
             tags[tag.casefold()] += weight / math.sqrt(len(item.tags))
         for pair in item.attributes.items():
             attributes[pair] += weight / total
+    weights = [weight_of[item_id] / total for item_id in items]
     return Profile(
         items=tuple(items.values()),
-        weights=np.array([weight_of[item_id] / total for item_id in items], np.float32),
+        weights=np.array(weights, np.float32),
         words=lexical.unit(words),
         tags=lexical.unit(tags),
         attributes=dict(attributes),
+        tag_shares=tag_shares(items.values(), weights),
         recent=tuple(items.values())[:RECENT_ITEMS],
         recent_weights=np.array(list(newest.values())[:RECENT_ITEMS], np.float32),
     )
+
+
+def tag_shares(items: Iterable[Item], weights: Iterable[float]) -> dict[str, float]:
+    """Each tag's share (casefolded) of the items' weights, summing to 1; empty when no item has a tag.
+
+    Steck, "Calibrated recommendations", RecSys 2018: an item's weight is spread evenly over its tags.
+    """
+    share_of: dict[str, float] = defaultdict(float)
+    total = 0.0
+    for item, weight in zip(items, weights, strict=True):
+        tags = dict.fromkeys(map(str.casefold, item.tags))  # in order, so that every process sums alike
+        if tags and weight > 0:
+            total += weight
+            for tag in tags:
+                share_of[tag] += weight / len(tags)
+    return {tag: share / total for tag, share in share_of.items()}
 
 
 def counting(context: Context, taste: Taste) -> Iterator[tuple[Event, float]]:

@@ -103,6 +103,13 @@ def not_negative(path: str, value: float) -> float:
     return value
 
 
+def share(path: str, value: float) -> float:
+    """Finite, and 0 to 1."""
+    if not 0 <= finite(path, value) <= 1:
+        raise InvalidArgument(path, f"{value:g} is outside 0 to 1")
+    return value
+
+
 def time(path: str, message: Timestamp) -> float:
     """Seconds since 1970 UTC."""
     seconds, nanos = message.seconds, message.nanos

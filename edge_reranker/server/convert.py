@@ -14,11 +14,13 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from edge_reranker.errors import InvalidArgument, NotAvailableYet
+from edge_reranker.errors import InvalidArgument
 from edge_reranker.server import checks, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
+    Cap,
+    DiversityMethod,
     Event,
     EventType,
     Item,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
+_DIVERSITY_METHODS = {int(method): method for method in DiversityMethod}
 _NO_POLICY = Policy()
 
 
@@ -56,7 +59,7 @@ class _ItemFields(Protocol):
 
 
 def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
-    """The request for an order, checked; raises InvalidArgument or NotAvailableYet."""
+    """The request for an order, checked; raises InvalidArgument."""
     n = len(message.candidates)
     if not 1 <= n <= limits.MAX_CANDIDATES:
         raise InvalidArgument("candidates", f"{n:,} given; 1 to {limits.MAX_CANDIDATES:,} are allowed")
@@ -321,18 +324,57 @@ def moment(path: str, message: Timestamp, now_s: float) -> float:
 
 
 def _policy(message: rerank_service_pb2.Policy, ids: Sequence[str]) -> Policy:
-    for name in ("diversity", "calibration", "exploration"):
-        value = checks.finite(f"policy.{name}", getattr(message, name))
-        if not 0 <= value <= 1:
-            raise InvalidArgument(f"policy.{name}", f"{value:g} is outside 0 to 1")
-        if value:
-            raise NotAvailableYet(
-                f"policy.{name} other than 0 is not available in this version; leave it unset"
-            )
+    method = _DIVERSITY_METHODS.get(message.diversity_method)
+    if method is None:
+        number = int(message.diversity_method)
+        problem = f"{number} is not a method that this version knows; see DiversityMethod"
+        raise InvalidArgument("policy.diversity_method", problem)
+    checks.few("policy.caps", len(message.caps), limits.MAX_CAPS)
     return Policy(
         blocked_tags=_tags("policy.blocked_tags", message.blocked_tags, limits.MAX_BLOCKED_TAGS),
         pins=_pins(message.pins, ids),
+        diversity=checks.share("policy.diversity", message.diversity),
+        diversity_method=method,
+        calibration=checks.share("policy.calibration", message.calibration),
+        exploration=checks.share("policy.exploration", message.exploration),
+        caps=tuple(checks.each("policy.caps[{}]", message.caps, _cap)),
     )
+
+
+def _cap(message: rerank_service_pb2.Cap) -> Cap:
+    if not message.HasField("most"):
+        raise InvalidArgument("most", f"is not set; 0 to {limits.MAX_CANDIDATES:,} are allowed")
+    if message.most > limits.MAX_CANDIDATES:
+        problem = f"{message.most:,} is too many; 0 to {limits.MAX_CANDIDATES:,} are allowed"
+        raise InvalidArgument("most", problem)
+    window = message.window or limits.DEFAULT_CAP_WINDOW
+    if window > limits.MAX_CAP_WINDOW:
+        raise InvalidArgument(
+            "window", f"{window:,} is too many; at most {limits.MAX_CAP_WINDOW} are allowed"
+        )
+    match message.WhichOneof("kind"):
+        case "attribute":
+            name = checks.name("attribute", message.attribute)
+            if not name:
+                raise InvalidArgument("attribute", "is empty; give the name of an attribute")
+            return Cap(message.most, window, attribute=name)
+        case "tag":
+            return Cap(message.most, window, tag=_tag(message.tag))
+        case "each_tag":
+            if not message.each_tag:
+                raise InvalidArgument(
+                    "each_tag", "false counts nobody; set it to true, or choose another kind"
+                )
+            return Cap(message.most, window, each_tag=True)
+        case "max_age_days":
+            days = checks.finite("max_age_days", message.max_age_days)
+            if not 0 < days <= limits.MAX_AGE_DAYS:
+                problem = f"{days:g} is outside what is allowed, above 0 and at most {limits.MAX_AGE_DAYS:,}"
+                raise InvalidArgument("max_age_days", problem)
+            return Cap(message.most, window, max_age_days=days)
+        case _:
+            names = "attribute, tag, each_tag or max_age_days"
+            raise InvalidArgument("kind", f"nothing is counted; set {names}")
 
 
 def _pins(messages: Iterable[rerank_service_pb2.Pin], ids: Sequence[str]) -> tuple[Pin, ...]:

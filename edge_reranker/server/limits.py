@@ -28,6 +28,9 @@ MAX_FEATURES: Final = 256
 MAX_NEIGHBOURS: Final = 256
 MAX_BLOCKED_TAGS: Final = 256
 MAX_VECTOR: Final = 4_096
+MAX_CAPS: Final = 16
+MAX_CAP_WINDOW: Final = 100
+DEFAULT_CAP_WINDOW: Final = 20
 
 # A tag at its cap, casefolded: a character becomes three at most.
 MAX_TOPIC: Final = 3 * MAX_TAG

@@ -90,6 +90,7 @@ class RankingLine(Line):
     created_at: str = ""
     surface: str = ""
     session_id: str = ""
+    blocked_ids: list[str] = []
 
 
 class ChoiceLine(Line):
@@ -167,6 +168,7 @@ def _written(record: Record) -> dict[str, Line]:
             _moment(record.created_at),
             record.surface,
             record.session_id,
+            list(ranking.blocked_ids),
         )
     }
 

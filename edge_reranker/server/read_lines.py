@@ -246,10 +246,11 @@ def _ranking(shape: RankingLine, now_s: float) -> LoggedRanking:
     if shape.degraded_reason not in _REASONS:
         problem = f'"{checks.echo(shape.degraded_reason)}" is not a reason; see DegradedReason'
         raise InvalidArgument("ranking.degraded_reason", problem)
-    n = len(shape.results)
+    n = len(shape.results) + len(shape.blocked_ids)
     if not 1 <= n <= limits.MAX_CANDIDATES:
         raise InvalidArgument("ranking.results", f"{n:,} given; 1 to {limits.MAX_CANDIDATES:,} are allowed")
     ids = [checks.identifier(f"ranking.results[{i}].id", result.id) for i, result in enumerate(shape.results)]
+    ids += [checks.identifier(f"ranking.blocked_ids[{i}]", id_) for i, id_ in enumerate(shape.blocked_ids)]
     if len(set(ids)) != n:
         raise InvalidArgument("ranking.results", "has an id twice; ids must be unique")
     timings = [
@@ -274,6 +275,7 @@ def _ranking(shape: RankingLine, now_s: float) -> LoggedRanking:
             model,
             pack,
             shape.final,
+            tuple(shape.blocked_ids),
         ),
         surface,
         session_id,

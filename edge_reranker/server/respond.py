@@ -33,7 +33,7 @@ _TIMINGS = tuple(field.name for field in dataclasses.fields(Timings))
 
 
 def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
-    """The first ``top_n`` results (0: all) and what is known about the order."""
+    """The first ``top_n`` results (0: all), all that is blocked, and what is known about the order."""
     results = answer.results[:top_n] if top_n else answer.results
     message = rerank_service_pb2.RerankResponse(
         ranking_id=answer.ranking_id,
@@ -42,6 +42,7 @@ def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
         model=answer.model,
         pack=answer.pack,
         final=answer.final,
+        blocked_ids=answer.blocked_ids,
     )
     add = message.results.add
     for result in results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from sqlite_utils import Database
@@ -14,8 +14,8 @@ from edge_reranker.types import DegradedReason, LoggedRanking, Ranking, Result, 
 
 
 def encode(ranking: Ranking) -> str:
-    """The ranking as compact JSON; each result is ["id",tier]."""
-    body = {
+    """The ranking as compact JSON; each result is ["id",tier]. A name without need is left out."""
+    body: dict[str, Any] = {
         "results": [[result.id, result.tier] for result in ranking.results],
         "coverage": ranking.coverage,
         "degraded_reason": int(ranking.degraded_reason),
@@ -24,6 +24,8 @@ def encode(ranking: Ranking) -> str:
         "pack": ranking.pack,
         "final": ranking.final,
     }
+    if ranking.blocked_ids:
+        body["blocked_ids"] = ranking.blocked_ids
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -112,15 +114,19 @@ def decode(ranking_id: str, text: str) -> Ranking:
         body["model"],
         body["pack"],
         body["final"],
+        tuple(body.get("blocked_ids", ())),
     )
 
 
-def listing(db: Database, namespace: str, item_ids: Collection[str]) -> list[int]:
-    """The rowids of the rankings that list one of the items; at most ``KEPT`` rows are looked at."""
+def listing(db: Database, namespace: str, item_ids: Set[str]) -> list[int]:
+    """The rowids of the rankings that list or block one of the items; at most ``KEPT`` rows are looked at."""
     rows = db.conn.execute("SELECT rowid, body FROM rankings WHERE namespace = ?", (namespace,))
-    return [
-        rowid for rowid, body in rows if any(result[0] in item_ids for result in json.loads(body)["results"])
-    ]
+    return [rowid for rowid, body in rows if not item_ids.isdisjoint(_ids(json.loads(body)))]
+
+
+def _ids(body: dict[str, Any]) -> Iterator[str]:
+    yield from (result[0] for result in body["results"])
+    yield from body.get("blocked_ids", ())
 
 
 def places(db: Database, namespace: str) -> list[int]:

@@ -11,6 +11,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DiversityMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIVERSITY_METHOD_UNSPECIFIED: _ClassVar[DiversityMethod]
+    DIVERSITY_METHOD_MMR: _ClassVar[DiversityMethod]
+    DIVERSITY_METHOD_DPP: _ClassVar[DiversityMethod]
+
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DEGRADED_REASON_UNSPECIFIED: _ClassVar[DegradedReason]
@@ -28,6 +34,9 @@ class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASONS_MISSING_NOT_KEPT: _ClassVar[ReasonsMissing]
     REASONS_MISSING_NOT_SCORED: _ClassVar[ReasonsMissing]
     REASONS_MISSING_DEADLINE: _ClassVar[ReasonsMissing]
+DIVERSITY_METHOD_UNSPECIFIED: DiversityMethod
+DIVERSITY_METHOD_MMR: DiversityMethod
+DIVERSITY_METHOD_DPP: DiversityMethod
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_NO_MODEL: DegradedReason
 DEGRADED_REASON_MODEL_UNAVAILABLE: DegradedReason
@@ -42,18 +51,38 @@ REASONS_MISSING_NOT_SCORED: ReasonsMissing
 REASONS_MISSING_DEADLINE: ReasonsMissing
 
 class Policy(_message.Message):
-    __slots__ = ("diversity", "calibration", "exploration", "blocked_tags", "pins")
+    __slots__ = ("diversity", "calibration", "exploration", "blocked_tags", "pins", "diversity_method", "caps")
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     EXPLORATION_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_TAGS_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_METHOD_FIELD_NUMBER: _ClassVar[int]
+    CAPS_FIELD_NUMBER: _ClassVar[int]
     diversity: float
     calibration: float
     exploration: float
     blocked_tags: _containers.RepeatedScalarFieldContainer[str]
     pins: _containers.RepeatedCompositeFieldContainer[Pin]
-    def __init__(self, diversity: _Optional[float] = ..., calibration: _Optional[float] = ..., exploration: _Optional[float] = ..., blocked_tags: _Optional[_Iterable[str]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ...) -> None: ...
+    diversity_method: DiversityMethod
+    caps: _containers.RepeatedCompositeFieldContainer[Cap]
+    def __init__(self, diversity: _Optional[float] = ..., calibration: _Optional[float] = ..., exploration: _Optional[float] = ..., blocked_tags: _Optional[_Iterable[str]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ..., diversity_method: _Optional[_Union[DiversityMethod, str]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ...) -> None: ...
+
+class Cap(_message.Message):
+    __slots__ = ("attribute", "tag", "each_tag", "max_age_days", "most", "window")
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    EACH_TAG_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    attribute: str
+    tag: str
+    each_tag: bool
+    max_age_days: float
+    most: int
+    window: int
+    def __init__(self, attribute: _Optional[str] = ..., tag: _Optional[str] = ..., each_tag: bool = ..., max_age_days: _Optional[float] = ..., most: _Optional[int] = ..., window: _Optional[int] = ...) -> None: ...
 
 class Pin(_message.Message):
     __slots__ = ("id", "position")
@@ -108,7 +137,7 @@ class Timings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., context_ms: _Optional[float] = ..., tier0_ms: _Optional[float] = ..., tier1_ms: _Optional[float] = ..., tier2_ms: _Optional[float] = ..., fusion_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final")
+    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final", "blocked_ids")
     RANKING_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +146,7 @@ class RerankResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_IDS_FIELD_NUMBER: _ClassVar[int]
     ranking_id: str
     results: _containers.RepeatedCompositeFieldContainer[Result]
     coverage: float
@@ -125,7 +155,8 @@ class RerankResponse(_message.Message):
     model: str
     pack: str
     final: bool
-    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ...) -> None: ...
+    blocked_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ..., blocked_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RerankStreamRequest(_message.Message):
     __slots__ = ("request",)

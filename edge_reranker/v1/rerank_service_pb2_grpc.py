@@ -59,7 +59,7 @@ class RerankServiceServicer(object):
     """
 
     def Rerank(self, request, context):
-        """Answers once, within the deadline, with a complete permutation (docs/serving.md has the limits). Not idempotent:
+        """Answers once, within the deadline, with a complete permutation of what may be shown (docs/serving.md has the limits). Not idempotent:
         each call logs a ranking.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

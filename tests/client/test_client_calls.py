@@ -14,7 +14,7 @@ import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.deadline import Deadline
 from edge_reranker.types import Candidate as CoreCandidate
-from edge_reranker.types import EventType
+from edge_reranker.types import DiversityMethod, EventType
 from edge_reranker.types import Item as CoreItem
 from edge_reranker.types import Neighbour as CoreNeighbour
 from edge_reranker.types import Pin as CorePin
@@ -22,6 +22,7 @@ from edge_reranker.v1 import types_pb2
 from edge_reranker.v1.rerank_service_pb2 import DEGRADED_REASON_DEADLINE, RerankRequest, RerankResponse
 from edge_reranker_client import (
     Candidate,
+    Cap,
     EdgeReranker,
     Event,
     Forgotten,
@@ -76,7 +77,15 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
         surface="home",
         session_id="s",
         top_n=1,
-        policy=Policy(blocked_tags=["Horror"], pins=[Pin("b", 0)]),
+        policy=Policy(
+            0.5,
+            0.25,
+            1.0,
+            blocked_tags=["Horror"],
+            pins=[Pin("b", 0)],
+            diversity_method="dpp",
+            caps=[Cap(2, attribute="source"), {"most": 1, "window": 5, "max_age_days": 2.0}],
+        ),
     )
     (seen,) = served.core.seen
     first, second = seen.candidates
@@ -91,7 +100,13 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     )
     assert (second.neighbours, second.published_at) == ((CoreNeighbour("m", 1.0),), 86_400.0)
     assert (seen.query, seen.surface, seen.session_id, seen.top_n) == ("q", "home", "s", 1)
-    assert (seen.policy.blocked_tags, seen.policy.pins) == (("Horror",), (CorePin("b", 0),))
+    policy = seen.policy
+    assert (policy.diversity, policy.calibration, policy.exploration) == (0.5, 0.25, 1.0)
+    assert (policy.blocked_tags, policy.pins) == (("Horror",), (CorePin("b", 0),))
+    assert policy.diversity_method is DiversityMethod.DPP
+    of_source, of_age = policy.caps
+    assert (of_source.attribute, of_source.most, of_source.window) == ("source", 2, 20)
+    assert (of_age.max_age_days, of_age.most, of_age.window) == (2.0, 1, 5)
 
 
 def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:

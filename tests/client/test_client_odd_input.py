@@ -14,6 +14,7 @@ import pytest
 from edge_reranker.v1 import rerank_service_pb2, types_pb2
 from edge_reranker_client import (
     Candidate,
+    Cap,
     EdgeReranker,
     Event,
     InvalidArgument,
@@ -94,6 +95,14 @@ BAD_POLICIES: list[Bad] = [
     (Policy(pins=[Pin("a", 0), Pin("b", -1)]), f"policy.pins[1].position: -1 {COUNT}"),
     (Policy(pins=[{"id": "a"}]), "policy.pins[0].position: is not given; a Pin needs it"),
     (Policy(diversity="high"), f"policy.diversity: 'high' {NUMBER}"),
+    (Policy(diversity_method="MRR"), "policy.diversity_method: 'MRR' is not MMR, DPP or empty"),
+    (Policy(diversity_method=1), "policy.diversity_method: 1 is not MMR, DPP or empty"),
+    (Policy(caps=Cap(1)), "is not a list of caps"),
+    (Policy(caps=[Cap(-1, tag="a")]), f"policy.caps[0].most: -1 {COUNT}"),
+    (Policy(caps=[Cap(1, tag=2)]), f"policy.caps[0].tag: 2 {TEXT}, or None"),
+    (Policy(caps=[Cap(1, each_tag="a")]), "policy.caps[0].each_tag: 'a' is not True, False or None"),
+    (Policy(caps=[{"tag": "a"}]), "policy.caps[0].most: is not given; a Cap needs it"),
+    (Policy(caps=[Cap(1, tag="a", attribute="b")]), "it needs exactly one of attribute, tag, each_tag"),
     ({"blocked": []}, "policy: there is no field 'blocked'; a Policy has diversity"),
     ("strict", "policy: 'strict' is not a Policy or a mapping"),
 ]

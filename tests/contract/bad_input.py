@@ -38,6 +38,10 @@ def _policy(**fields: object) -> Rerank:
     return message
 
 
+def _cap(**fields: object) -> Rerank:
+    return _policy(caps=[fields])
+
+
 def _pins(*pins: tuple[str, int]) -> Rerank:
     return _policy(pins=[rerank_service_pb2.Pin(id=each, position=position) for each, position in pins])
 
@@ -161,6 +165,18 @@ CANDIDATES = [
         "257 blocked tags", _policy(blocked_tags=map(str, range(257))), "policy.blocked_tags: 257 given; at"
     ),
     Case("NaN diversity", _policy(diversity=math.nan), "policy.diversity: nan is not a finite number"),
+    Case("negative calibration", _policy(calibration=-0.1), "policy.calibration: -0.1 is outside 0 to 1"),
+    Case("an unknown method", _policy(diversity_method=9), "policy.diversity_method: 9 is not a method that"),
+    Case("17 caps", _policy(caps=[{"tag": "a", "most": 1}] * 17), "policy.caps: 17 given; at most 16"),
+    Case("a cap of nothing", _cap(most=1), "policy.caps[0].kind: nothing is counted; set attribute"),
+    Case("a cap without a number", _cap(tag="a"), "policy.caps[0].most: is not set; 0 to 1,000"),
+    Case("a cap of too many", _cap(tag="a", most=1001), "policy.caps[0].most: 1,001 is too many; 0 to 1,000"),
+    Case("a cap too far", _cap(tag="a", most=1, window=101), "policy.caps[0].window: 101 is too many; at"),
+    Case("a cap of no attribute", _cap(attribute="", most=1), "policy.caps[0].attribute: is empty"),
+    Case("a cap of no tag", _cap(tag="", most=1), "policy.caps[0].tag: is empty; give a tag"),
+    Case("a cap of not each tag", _cap(each_tag=False, most=1), "policy.caps[0].each_tag: false counts"),
+    Case("a cap of no age", _cap(max_age_days=math.nan, most=1), "policy.caps[0].max_age_days: nan is not"),
+    Case("a cap of today", _cap(max_age_days=0.0, most=1), "policy.caps[0].max_age_days: 0 is outside what"),
     Case("too much exploration", _policy(exploration=1.5), "policy.exploration: 1.5 is outside 0 to 1"),
 ]
 

@@ -143,12 +143,6 @@ def test_message_above_the_documented_size_is_refused_by_grpc(shared: Running, c
         client.rerank_message(message)
 
 
-@pytest.mark.parametrize("name", ["diversity", "calibration", "exploration"])
-def test_policy_of_a_later_version_is_not_available_yet(client: EdgeReranker, name: str) -> None:
-    with pytest.raises(edge_reranker_client.NotAvailableYet, match=rf"^policy\.{name} other than 0"):
-        client.rerank([{"id": "a"}], policy={name: 0.5})
-
-
 FORGETS = {
     "event_id": (Forget(event_id="e"), Selector(event_id="e")),
     "item_id": (Forget(item_id="i"), Selector(item_id="i")),

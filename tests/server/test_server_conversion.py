@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from edge_reranker.errors import InvalidArgument
 from edge_reranker.server import checks, convert, limits, respond
 from edge_reranker.types import (
     DegradedReason,
+    DiversityMethod,
     Event,
     EventType,
     Forgotten,
@@ -246,6 +248,32 @@ def test_pins_and_blocked_tags_are_kept() -> None:
     assert (policy.blocked_tags, policy.pins) == (("War",), (Pin("b", 0),))
 
 
+def test_strengths_method_and_caps_are_kept() -> None:
+    message = rerank("a")
+    message.policy.CopyFrom(
+        rerank_service_pb2.Policy(
+            diversity=0.5,
+            calibration=1.0,
+            exploration=0.25,
+            diversity_method=rerank_service_pb2.DIVERSITY_METHOD_DPP,
+            caps=[
+                {"attribute": "source", "most": 2},
+                {"tag": "War", "most": 0, "window": 5},
+                {"each_tag": True, "most": 3, "window": 100},
+                {"max_age_days": 1.5, "most": 1000},
+            ],
+        )
+    )
+    policy = convert.rerank_query(message).policy
+    assert (policy.diversity, policy.calibration, policy.exploration) == (0.5, 1.0, 0.25)
+    assert policy.diversity_method is DiversityMethod.DPP
+    first, second, third, fourth = policy.caps
+    assert (first.attribute, first.most, first.window) == ("source", 2, 20)
+    assert (second.tag, second.most, second.window) == ("War", 0, 5)
+    assert (third.each_tag, third.most, third.window) == (True, 3, 100)
+    assert (fourth.max_age_days, fourth.most, fourth.window) == (1.5, 1000, 20)
+
+
 def test_page_size_0_means_100() -> None:
     from edge_reranker.v1.context_service_pb2 import ListEventsRequest
 
@@ -273,6 +301,12 @@ def test_every_field_of_a_ranking_is_told() -> None:
     assert [getattr(timings, each.name) for each in timings.DESCRIPTOR.fields] == [1, 2, 3, 4, 5, 6, 7]
     assert (message.ranking_id, message.coverage, message.model, message.pack) == ("r", 0.5, "m", "p")
     assert not message.final
+
+
+def test_what_is_blocked_is_told_beside_the_first_results() -> None:
+    message = respond.ranking(dataclasses.replace(RANKING, blocked_ids=("x", "d")), 1)
+    assert [each.id for each in message.results] == ["b"]
+    assert list(message.blocked_ids) == ["x", "d"]
 
 
 @pytest.mark.parametrize(("top_n", "ids"), [(0, "bac"), (1, "b"), (2, "ba"), (3, "bac"), (99, "bac")])

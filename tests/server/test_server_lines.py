@@ -366,6 +366,8 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
         shown(results=[{"id": str(n)} for n in range(1001)]),
         "ranking.results: 1,001 given",
     ),
+    "a candidate shown and blocked": (shown(blockedIds=["a"]), "ranking.results: has an id twice"),
+    "a blocked candidate without an id": (shown(blockedIds=[""]), "ranking.blockedIds[0]: is empty"),
     "a candidate twice": (shown(results=[{"id": "a"}] * 2), "ranking.results: has an id twice"),
     "a candidate without an id": (shown(results=[{}]), "ranking.results[0].id: is empty"),
     "a fourth tier": (
@@ -490,7 +492,9 @@ def test_the_largest_event_and_ranking_fit_into_a_line() -> None:
     results = tuple(
         Result(f"{n:04}".translate({48 + d: d + 1 for d in range(8)}) + bad * 252, 2) for n in range(1000)
     )
-    ranking = LoggedRanking(Ranking(bad * 128, results, 1.0), bad * 128, bad * 128, 1.6e9)
+    blocked = tuple(result.id for result in results[:500])
+    shown = Ranking(bad * 128, results[500:], 1.0, blocked_ids=blocked)
+    ranking = LoggedRanking(shown, bad * 128, bad * 128, 1.6e9)
     data = written(event, ranking)
     assert 1.5e6 < max(map(len, data.splitlines())) < MAX_LINE_BYTES
     assert read(data) == [event, ranking]

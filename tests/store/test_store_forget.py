@@ -92,6 +92,15 @@ def test_rankings_are_found_by_any_item_id(store: Store, item_id: str) -> None:
     assert store.ranking("app", "r1") is None
 
 
+def test_rankings_are_found_by_an_item_that_they_did_not_show(store: Store) -> None:
+    _log(store, "app", dataclasses.replace(_ranking("r1", "a"), blocked_ids=("b", "c")), _ranking("r2", "a"))
+    logged = store.ranking("app", "r1")
+    assert logged is not None
+    assert logged.blocked_ids == ("b", "c")
+    assert store.forget("app", Selector(item_id="c")).rankings == 1
+    assert store.ranking("app", "r1") is None
+
+
 def test_forgetting_everything_takes_everything_of_the_namespace(store: Store, make_event: MakeEvent) -> None:
     for namespace in ("app", "other"):
         search = Event("s", EventType.SEARCH, 1.0, query="words")

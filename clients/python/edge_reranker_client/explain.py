@@ -28,6 +28,8 @@ _TYPES: Final = ", ".join(name.removeprefix("EVENT_TYPE_") for name in types_pb2
 # By annotation: what is allowed there, and in each part of it.
 _ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
     "str": (TEXT, ""),
+    "str | None": (f"{TEXT}, or None", ""),
+    "bool | None": ("True, False or None", ""),
     "int": (_COUNT, ""),
     "int | None": (f"{_COUNT}, or None", ""),
     "float": (_NUMBER, ""),
@@ -37,6 +39,7 @@ _ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
     "Sequence[float]": ("a list of numbers", _NUMBER),
     "Sequence[Neighbour]": ("a list of neighbours", ""),
     "Sequence[Pin]": ("a list of pins", ""),
+    "Sequence[Cap]": ("a list of caps", ""),
     "Sequence[TypeRetention]": ("a list of rules for types", ""),
     "Mapping[str, str]": ("a mapping from Unicode text to text", TEXT),
     "Mapping[str, float]": ("a mapping from Unicode text to numbers", _NUMBER),
@@ -45,12 +48,14 @@ _ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
 _NESTED: Final[Mapping[str, type]] = {
     "Sequence[Neighbour]": records.Neighbour,
     "Sequence[Pin]": records.Pin,
+    "Sequence[Cap]": records.Cap,
     "Sequence[TypeRetention]": records.TypeRetention,
     "Item | None": records.Item,
 }
 # A good record of each kind: with one field of a bad record put in, it tells whether that field is bad.
 _GOOD: Final[Mapping[type, Any]] = {
     records.Candidate: records.Candidate("1"),
+    records.Cap: records.Cap(1),
     records.Event: records.Event("VIEW"),
     records.Item: records.Item("1"),
     records.Neighbour: records.Neighbour("1", 1.0),
@@ -98,6 +103,11 @@ def record(path: str, kind: type, given: object, converters: Converters) -> Inva
         alone = _alone(converters[kind], kind, key)
         if _fails(alone, values[key]):
             return _field(f"{path}.{key}", kind, field, values[key], converters)
+    if kind is records.Cap:
+        kinds = "attribute, tag, each_tag and max_age_days"
+        return InvalidArgument(
+            f"{path}: {_shown(given)} counts several kinds; it needs exactly one of {kinds}"
+        )
     return InvalidArgument(f"{path}: {_shown(given)} cannot be sent")
 
 
@@ -126,6 +136,8 @@ def _field(
     allowed, allowed_part = _ALLOWED[annotation]
     if field.name == "type" and kind in (records.Event, records.TypeRetention):
         allowed = f"one of {_TYPES}"
+    if field.name == "diversity_method":
+        allowed = "MMR, DPP or empty"
     for part, alone, shown in _parts(annotation, value):
         if nested is not None:
             if _fails(converters[nested], shown):

@@ -233,6 +233,7 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         model=message.model,
         pack=message.pack,
         final=message.final,
+        blocked_ids=tuple(message.blocked_ids),
     )
 
 
@@ -324,7 +325,7 @@ def _policy(given: PolicyLike) -> rerank_service_pb2.Policy:
     if isinstance(given, rerank_service_pb2.Policy):
         return given
     record = _record(records.Policy, given)
-    if isinstance(record.blocked_tags, _LONE):
+    if isinstance(record.blocked_tags, _LONE) or isinstance(record.caps, _LONE):
         raise TypeError
     return rerank_service_pb2.Policy(
         diversity=record.diversity,
@@ -332,7 +333,32 @@ def _policy(given: PolicyLike) -> rerank_service_pb2.Policy:
         exploration=record.exploration,
         blocked_tags=record.blocked_tags,
         pins=[_pin(each) for each in record.pins],
+        diversity_method=_diversity_method(record.diversity_method),
+        caps=[_cap(each) for each in record.caps],
     )
+
+
+def _diversity_method(name: str) -> rerank_service_pb2.DiversityMethod:
+    full = name.upper() or "UNSPECIFIED"
+    if not full.startswith("DIVERSITY_METHOD_"):
+        full = f"DIVERSITY_METHOD_{full}"
+    number: Any = rerank_service_pb2.DiversityMethod.Value(full)
+    value: rerank_service_pb2.DiversityMethod = number
+    return value
+
+
+def _cap(given: records.Cap | Mapping[str, Any]) -> rerank_service_pb2.Cap:
+    record = _record(records.Cap, given)
+    kinds = {
+        "attribute": record.attribute,
+        "tag": record.tag,
+        "each_tag": record.each_tag,
+        "max_age_days": record.max_age_days,
+    }
+    chosen: Any = {name: value for name, value in kinds.items() if value is not None}
+    if len(chosen) > 1:
+        raise ValueError  # the last would win without a word
+    return rerank_service_pb2.Cap(most=record.most, window=record.window, **chosen)
 
 
 def _pin(given: records.Pin | Mapping[str, Any]) -> rerank_service_pb2.Pin:
@@ -362,6 +388,7 @@ def _type_retention(given: records.TypeRetention | Mapping[str, Any]) -> context
 
 _CONVERTERS: Final[explain.Converters] = {
     records.Candidate: candidate,
+    records.Cap: _cap,
     records.Event: event,
     records.Item: _item,
     records.Neighbour: _neighbour,

@@ -77,14 +77,35 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``most`` candidates of a kind within the first ``window`` places (0: 20).
+
+    Exactly one kind: with the same value of ``attribute``, with ``tag``, with the same tag (``each_tag``), or
+    published more than ``max_age_days`` ago.
+    """
+
+    most: int
+    window: int = 0
+    attribute: str | None = None
+    tag: str | None = None
+    each_tag: bool | None = None
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the list must look like beyond its order; see the proto for what is available."""
+    """What the list must look like beyond its order; see the proto.
+
+    Strengths are 0 to 1; 0 changes nothing. ``diversity_method`` is "MMR" or "DPP"; "" means MMR.
+    """
 
     diversity: float = 0.0
     calibration: float = 0.0
     exploration: float = 0.0
     blocked_tags: Sequence[str] = ()
     pins: Sequence[Pin] = ()
+    diversity_method: str = ""
+    caps: Sequence[Cap] = ()
 
 
 class Result(NamedTuple):
@@ -109,7 +130,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The candidates in this user's order.
+    """The candidates in this user's order, and those that are not to be shown (``blocked_ids``).
 
     ``degraded_reason`` is "" or, in a final answer, a name such as "DEADLINE"; ``coverage`` is the share of
     candidates that the deepest tier due has reached. ``model`` and ``pack`` are "" where they had no say.
@@ -123,6 +144,7 @@ class Ranking:
     model: str
     pack: str
     final: bool
+    blocked_ids: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:

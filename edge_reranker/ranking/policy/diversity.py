@@ -1,0 +1,111 @@
+"""Keeping alike candidates apart: how alike they are, and what that costs the next in line.
+
+Both methods take the next candidate by (1 - strength) * relevance + strength * novelty, where novelty is 0
+before anything was taken:
+
+- MMR: minus the largest similarity with one that was taken. Carbonell and Goldstein, "The use of MMR,
+  diversity-based reranking", SIGIR 1998.
+- DPP: log d_i^2, by which log det of the taken ones' similarities grows: greedy MAP of a determinantal point
+  process. Chen, Zhang and Zhou, "Fast greedy MAP inference for determinantal point process to improve
+  recommendation diversity", NeurIPS 2018, whose update by Cholesky's factors this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.types import Candidate
+
+Float64 = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+# Of two candidates that read the same, the second is still worth something: log det stays finite.
+_RIDGE = 0.1
+
+
+def similarity(
+    candidates: Sequence[Candidate], pool: Sequence[int], vectors: NDArray[np.floating] | None = None
+) -> Float64:
+    """Cosines of the pool's pairs, at least 0, by tags and ``vectors`` [n_pool, n_dims] (zeros: none known).
+
+    [n_pool, n_pool]; both count the same where a candidate has both. One that has neither is like nobody.
+    """
+    rows = _tags([candidates[index].item.tags for index in pool])
+    if vectors is not None:
+        rows = np.concatenate([rows, _unit(np.asarray(vectors, np.float64))], axis=1)
+        rows = _unit(rows)
+    return np.asarray(np.maximum(rows @ rows.T, 0.0), np.float64)
+
+
+class Novelty(Protocol):
+    """What each candidate of the pool adds to each of several lists."""
+
+    @property
+    def values(self) -> Float64:
+        """At most 0; 0 for all of an empty list: [n_lists, n_pool]."""
+
+    def took(self, taken: Indices) -> None:
+        """Each list was given one more, ``taken`` [n_lists]."""
+
+
+class Mmr:
+    """Of one list or several at once."""
+
+    def __init__(self, similar: Float64, n_lists: int, depth: int) -> None:
+        self._costs = -similar
+        self.values: Float64 = np.zeros((n_lists, len(similar)))
+
+    def took(self, taken: Indices) -> None:
+        """Novelty falls to minus the similarity with the one that was taken, where it was above."""
+        np.minimum(self.values, self._costs[taken], out=self.values)
+
+
+class Dpp:
+    """Of one list or several at once, for at most ``depth`` that are taken."""
+
+    def __init__(self, similar: Float64, n_lists: int, depth: int) -> None:
+        self._kernel = (1.0 - _RIDGE) * similar
+        np.fill_diagonal(self._kernel, 1.0)
+        n = len(similar)
+        self._factors: Float64 = np.zeros((n_lists, depth, n))
+        self._squares: Float64 = np.ones((n_lists, n))
+        self._lists = np.arange(n_lists)
+        self._n_taken = 0
+        self.values: Float64 = np.zeros((n_lists, n))
+
+    def took(self, taken: Indices) -> None:
+        """One more row of the factor, e_i = (L_ji - <c_j, c_i>) / d_j, and d_i^2 less e_i^2."""
+        before = self._factors[:, : self._n_taken]
+        own = before[self._lists, :, taken]
+        row = self._kernel[taken] - np.matmul(own[:, None, :], before)[:, 0]
+        row /= np.sqrt(self._squares[self._lists, taken])[:, None]
+        self._factors[:, self._n_taken] = row
+        self._n_taken += 1
+        # Rounding only: with the ridge, no square of one that was not taken falls below it.
+        self._squares = np.maximum(self._squares - row * row, 1e-12)
+        self.values = np.log(self._squares)
+
+
+def _tags(tags: Sequence[tuple[str, ...]]) -> Float64:
+    """Each candidate's tags as a vector of length 1: [n, n_tags]; of those that two have, only."""
+    at: dict[str, int] = {}
+    own_of: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for each in tags:
+        if each not in own_of:
+            own_of[each] = tuple(
+                at.setdefault(tag, len(at)) for tag in dict.fromkeys(map(str.casefold, each))
+            )
+    vectors = np.zeros((len(tags), len(at)))
+    lengths = np.array([max(1, len(own_of[each])) for each in tags], np.float64)
+    rows = np.repeat(np.arange(len(tags)), [len(own_of[each]) for each in tags])
+    vectors[rows, [tag for each in tags for tag in own_of[each]]] = 1.0
+    return vectors / np.sqrt(lengths)[:, None]
+
+
+def _unit(rows: Float64) -> Float64:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float64)
