@@ -26,6 +26,7 @@ NAMES = (
     "busy",
     "client_import",
     "contention",
+    "explain",
     "logs",
     "flips",
     "backup",
