@@ -28,6 +28,13 @@ def names(db: Database) -> list[str]:
     return [row[0] for row in rows]
 
 
+def counts(db: Database, name: str) -> dict[str, int]:
+    """Rows of a namespace by kind: events, items, vectors, rankings."""
+    sql = "SELECT count(*) FROM {} WHERE namespace = ?"
+    kinds = ("events", "items", "vectors", "rankings")
+    return {kind: db.conn.execute(sql.format(kind), (name,)).fetchone()[0] for kind in kinds}
+
+
 def create(db: Database, name: str) -> None:
     """Make a namespace, or leave it as it is. Raises FailedPrecondition while it is being deleted."""
     if name in ending(db):
