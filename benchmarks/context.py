@@ -31,7 +31,7 @@ _HOUR_S = 3_600.0
 _N_TAGS = 18
 _TAGS = tuple(f"t{at}" for at in range(_N_TAGS))
 _N_SHUFFLES = 3
-_N_SIMULATED = 200
+_N_SIMULATED = 100
 _N_LEARNERS = 60
 _N_ROUNDS = 50
 _N_CANDIDATES = 50
@@ -50,22 +50,22 @@ def main() -> bool:
     found = {
         (planted, n, per_visit): _found(n, planted, per_visit)
         for per_visit in (1, 5)
-        for planted in (0.0, 0.3, 0.5, 0.9)
-        for n in (50, 100, 150, 200)
+        for planted in (0.0, 0.5, 0.9)
+        for n in (50, 100, 200)
     }
     figures |= {f"found_{planted}_of_{n}_by_{by}": share for (planted, n, by), share in found.items()}
     learned = {planted: _learned(planted) for planted in (0.0, 0.5, 0.9)}
     for planted, values in learned.items():
         figures |= {f"learning_{planted}_{name}": value for name, value in values.items()}
-    mistakes = [share for (planted, _, _), share in found.items() if not planted]
+    mistakes = float(np.mean([share for (planted, _, _), share in found.items() if not planted]))
     return report(
         "context",
         figures,
         {
-            # Two deviations of a share of 200 above 5 %.
-            "mistakes <= 8 % of any 200 simulated users": max(mistakes) <= 0.08,
+            # Of 600: two deviations of such a share are 1.8 %.
+            "mistakes <= 6.8 % of all simulated users": mistakes <= 0.068,
             "mistakes <= 5 % on dealt out visits": visits["visits_dealt_out_any"] <= 0.05,
-            "planted .9 is mostly found in 150 events": found[0.9, 150, 1] >= 0.8,
+            "planted .9 is mostly found in 100 events": found[0.9, 100, 1] >= 0.7,
             "learning gains where .9 is planted": learned[0.9]["gain_low"] > 0,
         },
     )
@@ -129,6 +129,8 @@ def _movielens(
             result[f"{name}_{part}_{feature}"] = float(np.mean([feature in each for each in finds]))
     several = [sum(1 for _ in {each.visit for each in context.placed(events)}) for events in later]
     result[f"{name}_eight_visits"] = float(np.mean([n >= 8 for n in several]))
+    hours = [len({each.values["hour"] for each in context.placed(one, time.gmtime)}) for one in later]
+    result[f"{name}_two_parts_of_the_day"] = float(np.mean([n > 1 for n in hours]))
     _say(f"{name}: {result}")
     return result
 
