@@ -35,7 +35,7 @@ NAMES = (
     "store_size",
 )
 # Minutes each: only when named.
-LONG = ("modes", "effort")
+LONG = ("modes", "context", "effort")
 
 
 def main() -> None:
