@@ -15,16 +15,14 @@ by betting", 2023), however long it runs. Then the server's order is served, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from edge_reranker.ranking.learning.feedback import Choice
 from edge_reranker.ranking.learning.shown import examination
 
 ALPHA = 0.05
-_BETS = (0.05, 0.15, 0.45)
-_MOST = 4.0
+# Shares of the capital that are bet on every choice, in equal parts.
+BETS = (0.3, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +30,24 @@ class Gate:
     """The state of the test: immutable; ``after`` gives the next.
 
     ``server_wins``: the server's order is to be served. ``n_falls`` counts how often that came about,
-    ``capital`` is what a capital of 1 has become in the test that runs.
+    ``n_choices`` the choices of the test that runs, and ``stakes`` are what its bets have made of the
+    capital that was put in so far.
     """
 
     server_wins: bool = False
     n_falls: int = 0
     n_choices: int = 0
-    stakes: tuple[float, ...] = field(default=(0.0,) * len(_BETS))
+    stakes: tuple[float, ...] = (0.5,) * len(BETS)
 
     @property
     def capital(self) -> float:
-        """What the bets against the order that is served have made of 1."""
-        return float(np.mean(self.stakes)) + 1.0 / (self.n_choices + 1)
+        """What has become of 1 by betting against the order that is served."""
+        return sum(self.stakes) / len(BETS) + 0.5 / (self.n_choices + 1)
 
     @property
     def needed(self) -> float:
-        """The capital at which the order changes: 20, and twice as much after every fall."""
-        return 2.0**self.n_falls / ALPHA if not self.server_wins else 1.0 / ALPHA
+        """The capital at which the other order is served: 20, and twice as much after every fall."""
+        return (1.0 if self.server_wins else 2.0**self.n_falls) / ALPHA
 
     def after(self, choice: Choice) -> Gate:
         """The test after one more choice; one against an item says nothing."""
@@ -56,11 +55,15 @@ class Gate:
             return self
         gain = float(examination(choice.our_place) - examination(choice.server_place)) / choice.exposure
         payoff = gain / max(1.0, choice.most_loss) if self.server_wins else -gain / max(1.0, choice.most_gain)
-        payoff = min(max(payoff, -1.0), _MOST)
         n = self.n_choices + 1
-        fresh = 1.0 / (n * (n + 1))
-        stakes = tuple((s + fresh) * (1.0 + bet * payoff) for s, bet in zip(self.stakes, _BETS, strict=True))
-        moved = replace(self, n_choices=n, stakes=stakes)
+        # Half of the capital bets from the start. Of the other half a part joins with every choice, so that
+        # what was lost while all was well does not delay the day when it is not.
+        fresh = 0.5 / (n * (n + 1))
+        stakes = tuple(
+            (stake + fresh) * (1.0 + bet * max(payoff, -1.0))
+            for stake, bet in zip(self.stakes, BETS, strict=True)
+        )
+        moved = Gate(self.server_wins, self.n_falls, n, stakes)
         if moved.capital < moved.needed:
             return moved
-        return Gate(server_wins=not self.server_wins, n_falls=self.n_falls + (not self.server_wins))
+        return Gate(not self.server_wins, self.n_falls + (not self.server_wins))
