@@ -21,8 +21,12 @@ from edge_reranker.ranking.learning.feedback import Choice
 from edge_reranker.ranking.learning.shown import examination
 
 ALPHA = 0.05
-# Shares of the capital that are bet on every choice, in equal parts.
-BETS = (0.3, 0.9)
+# The share of the capital that every choice is bet with, and what it can win at most, in units of the stake:
+# a click far down says much about the one who clicked and little about the curve of looks.
+BET, MOST = 0.7, 6.0
+# So often a new part of the capital starts, of the share that does not bet from the first choice. What was
+# lost in good times then does not put off the day when they are over.
+EVERY, LATER = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +34,22 @@ class Gate:
     """The state of the test: immutable; ``after`` gives the next.
 
     ``server_wins``: the server's order is to be served. ``n_falls`` counts how often that came about,
-    ``n_choices`` the choices of the test that runs, and ``stakes`` are what its bets have made of the
-    capital that was put in so far.
+    ``n_choices`` the choices of the test that runs, and ``stake`` is what has become of the capital that bet.
     """
 
     server_wins: bool = False
     n_falls: int = 0
     n_choices: int = 0
-    stakes: tuple[float, ...] = (0.5,) * len(BETS)
+    stake: float = 1.0 - LATER
 
     @property
     def capital(self) -> float:
         """What has become of 1 by betting against the order that is served."""
-        return sum(self.stakes) / len(BETS) + 0.5 / (self.n_choices + 1)
+        return self.stake + LATER / (self.n_choices // EVERY + 1)
 
     @property
     def needed(self) -> float:
-        """The capital at which the other order is served: 20, and twice as much after every fall."""
+        """The capital at which the other order is served: 20; for ours, twice as much after every fall."""
         return (1.0 if self.server_wins else 2.0**self.n_falls) / ALPHA
 
     def after(self, choice: Choice) -> Gate:
@@ -54,16 +57,15 @@ class Gate:
         if choice.against:
             return self
         gain = float(examination(choice.our_place) - examination(choice.server_place)) / choice.exposure
-        payoff = gain / max(1.0, choice.most_loss) if self.server_wins else -gain / max(1.0, choice.most_gain)
+        # Divided by the largest loss there could have been, a loss is the stake at most. A win may be cut:
+        # that is in favour of the order that is served.
+        won = gain / max(1.0, choice.most_loss) if self.server_wins else -gain / max(1.0, choice.most_gain)
+        stake = self.stake * (1.0 + BET * min(max(won, -1.0), MOST))
         n = self.n_choices + 1
-        # Half of the capital bets from the start. Of the other half a part joins with every choice, so that
-        # what was lost while all was well does not delay the day when it is not.
-        fresh = 0.5 / (n * (n + 1))
-        stakes = tuple(
-            (stake + fresh) * (1.0 + bet * max(payoff, -1.0))
-            for stake, bet in zip(self.stakes, BETS, strict=True)
-        )
-        moved = Gate(self.server_wins, self.n_falls, n, stakes)
+        part = n // EVERY
+        if part and n % EVERY == 0:
+            stake += LATER / (part * (part + 1))
+        moved = Gate(self.server_wins, self.n_falls, n, stake)
         if moved.capital < moved.needed:
             return moved
         return Gate(not self.server_wins, self.n_falls + (not self.server_wins))

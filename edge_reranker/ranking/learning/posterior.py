@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 # The column beside the pack's: how much less a place is looked at.
 _EXAMINATION = "-log place"
 # Deviation of its weight, the exponent of the examination curve; the mean is 1.
-SPREAD = 0.5
+SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
 MOST_KEPT = 2_000

@@ -19,18 +19,14 @@ _FORMAT = 1
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-# How fast looks fall with the place; docs/decisions/0027 has what other curves cost.
-EXPONENT = 0.5
-
-
 def examination(places: NDArray[np.number] | float) -> Float64:
-    """How likely places, from 1, are looked at, in units of the first: place ** -``EXPONENT``; same shape.
+    """How likely places, from 1, are looked at, in units of the first one: 1 / place; same shape.
 
     The position-based model of clicks: Craswell et al., "An experimental comparison of click position-bias
-    models", 2008; the family of curves of Joachims, Swaminathan and Schnabel, "Unbiased learning-to-rank
-    with biased feedback", 2017.
+    models", 2008; the curve of Joachims, Swaminathan and Schnabel, "Unbiased learning-to-rank with biased
+    feedback", 2017. docs/decisions/0027 has what it costs where looks fall less.
     """
-    return np.asarray(np.asarray(places, np.float64) ** -EXPONENT, np.float64)
+    return np.asarray(1.0 / np.asarray(places, np.float64), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
