@@ -1,0 +1,129 @@
+"""The Bayesian step: from the pack's belief about the weights to what this user's choices leave of it.
+
+P(choice = i | list) = softmax_i(log server prior_i + w . phi_i + e * log examination_i), w ~ N(pack mean,
+pack covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
+clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look and the
+looks fall with the place served. How fast they fall differs from app to app, so its exponent e is one more
+weight, e ~ N(1, ``SPREAD``^2), learned with the others and left out of the answer. An item that is pushed
+away is a worst choice, the softmax of -(log server prior + w . phi) + e * log examination: best-worst choice,
+Marley and Louviere, "Some probabilistic models of best, worst, and best-worst choices", 2005. Both are
+concave in (w, e).
+
+The posterior is Laplace's: its mode, found by Newton's method, and the inverse of the curvature there
+(Bishop, "Pattern Recognition and Machine Learning", 2006, chapters 4.4 and 4.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reranker.ranking import fusion
+from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.learning.feedback import Choice
+from edge_reranker.ranking.learning.shown import examination
+
+Float64 = NDArray[np.float64]
+
+_EXAMINATION = "log examination"
+# Deviation of the exponent of the examination curve.
+SPREAD = 0.5
+
+# Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
+MOST_KEPT = 2_000
+_FIRST_BATCH = 8
+# The chance of a row that is only there to fill up.
+_NEVER = -1e9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """A choice as the posterior reads it: ``matrix`` [m, k + 1] and ``offset`` [m], row ``chosen`` picked."""
+
+    matrix: Float64
+    offset: Float64
+    chosen: int
+    count: float
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """A belief about the weights and what it rests on; make one with ``start``.
+
+    Every choice is one step: the mode of (Laplace's Gaussian so far) x (the new choice's likelihood). Steps
+    drift from the mode over all choices at once, because a Gaussian stands for the older ones. So whenever a
+    quarter more choices have come (and 8 at least), all are taken again from the pack's prior. The times
+    depend on the number of choices only, so the same choices give the same bits, in steps or at once.
+    """
+
+    prior: Weights
+    now: Weights
+    kept: tuple[Evidence, ...] = ()
+    due: int = _FIRST_BATCH
+
+    @classmethod
+    def start(cls, prior: Weights) -> Posterior:
+        """Before any choice; ``prior`` is the pack's, [k]."""
+        k = len(prior.names)
+        covariance = np.zeros((k + 1, k + 1))
+        covariance[:k, :k] = prior.covariance
+        covariance[k, k] = SPREAD**2
+        wider = Weights((*prior.names, _EXAMINATION), np.append(prior.mean, 1.0), covariance)
+        return cls(wider, wider)
+
+    @property
+    def weights(self) -> Weights:
+        """The belief about the pack's weights, [k]; the examination's exponent is integrated out."""
+        k = len(self.prior.names) - 1
+        return Weights(self.now.names[:k], self.now.mean[:k], self.now.covariance[:k, :k])
+
+    def after(self, choices: Sequence[tuple[Choice, float]]) -> Posterior:
+        """The belief after these choices, oldest first, each with what it counts."""
+        kept, due, now, new = list(self.kept), self.due, self.now, list[Evidence]()
+        for choice, count in choices:
+            kept.append(_evidence(choice, count, self.prior.names))
+            new.append(kept[-1])
+            if len(kept) >= due:
+                kept = kept[-MOST_KEPT:]
+                due = len(kept) + max(_FIRST_BATCH, len(kept) // 4)
+                new, batch = [], tuple(kept)
+                now = Weights((), np.zeros(0), np.zeros((0, 0)))
+        if not now.names:
+            now = fusion.fit(_stacked(batch), self.prior)
+        for one in new:
+            now = fusion.fit(_stacked([one]), now)
+        return Posterior(self.prior, now, tuple(kept), due)
+
+    def in_one_batch(self) -> Weights:
+        """The mode and curvature over all kept choices at once, run to convergence, [k + 1]."""
+        return fusion.fit(_stacked(self.kept), self.prior)
+
+
+def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
+    column_of = {name: at for at, name in enumerate(choice.names)}
+    matrix = np.zeros((len(choice.served), len(names)))
+    for at, name in enumerate(names):
+        if name in column_of:
+            column = choice.matrix[:, column_of[name]]
+            matrix[:, at] = column if name == "server_rank" else np.clip(column, -fusion.CLIP, fusion.CLIP)
+    offset = choice.matrix[:, column_of["server_rank"]]
+    if choice.against:
+        matrix, offset = -matrix, -offset
+    matrix[:, -1] = np.log(examination(choice.served))
+    return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
+
+
+def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
+    """All as lists of one length."""
+    if not evidence:
+        return []
+    n, m, k = len(evidence), max(len(one.offset) for one in evidence), evidence[0].matrix.shape[1]
+    matrix, counts, offset = np.zeros((n, m, k)), np.zeros((n, m)), np.full((n, m), _NEVER)
+    for at, one in enumerate(evidence):
+        matrix[at, : len(one.offset)] = one.matrix
+        offset[at, : len(one.offset)] = one.offset
+        counts[at, one.chosen] = one.count
+    return [fusion.Choices(matrix, counts, offset)]
