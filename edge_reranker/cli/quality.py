@@ -233,6 +233,7 @@ def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @click.option("--full", is_flag=True, help="The whole protocol; needs torch and some minutes.")
+@click.option("--rounds", is_flag=True, help="Simulated feedback rounds: what learning gains; some minutes.")
 @options.as_json
 @click.option(
     "--html",
@@ -245,6 +246,7 @@ def evaluate(
     items: Path | None,
     interactions: Path | None,
     full: bool,
+    rounds: bool,
     as_json: bool,
     html_file: Path | None,
     **flags: Any,
@@ -256,6 +258,7 @@ def evaluate(
       edge-reranker data pull movielens-100k
       edge-reranker evaluate --html report.html
       edge-reranker evaluate --full
+      edge-reranker evaluate --rounds --html rounds.html
       edge-reranker evaluate --items items.jsonl --interactions log.parquet --pack my-pack
     """
     from edge_reranker.cli.hidden import kept_hidden_states
@@ -271,8 +274,8 @@ def evaluate(
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
-    if full:
-        page, text = _full(data, pack, hidden)
+    if full or rounds:
+        page, text = _tables(data, pack, hidden, full=full, rounds=rounds)
         plain: Mapping[str, Any] = page
     else:
         found = run.evaluate(data, pack, hidden)
@@ -282,12 +285,26 @@ def evaluate(
         html_file.write_text(report.html(page), encoding="utf-8")
 
 
-def _full(data: Log, pack: Pack, hidden: Any) -> tuple[Tables, str]:
-    from edge_reranker.evaluation import full, table
+def _tables(data: Log, pack: Pack, hidden: Any, *, full: bool, rounds: bool) -> tuple[Tables, str]:
+    from edge_reranker.evaluation import simulated, table
+
+    tables = _full(data, pack, hidden) if full else None
+    if rounds:
+        found = simulated.evaluate(data, pack, hidden, say=_say)
+        tables = found if tables is None else table.joined(tables, found)
+    if tables is None:
+        raise AssertionError("neither was asked for")
+    return tables, table.as_text(tables)
+
+
+def _full(data: Log, pack: Pack, hidden: Any) -> Tables:
+    from edge_reranker.evaluation import full
     from edge_reranker.training.head import require_torch
     from edge_reranker.training.retrain import Trainer
 
     require_torch()
-    trainer = Trainer(pack.manifest.taste)
-    tables = full.evaluate(data, pack, hidden, trainer, say=lambda line: click.echo(line, err=True))
-    return tables, table.as_text(tables)
+    return full.evaluate(data, pack, hidden, Trainer(pack.manifest.taste), say=_say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

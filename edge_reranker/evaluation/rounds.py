@@ -2,8 +2,8 @@
 
 A person is one user of the log with the first few events known, and the new items liked afterwards parted by
 chance in two halves. One half is what the person clicks on when it is seen (``clicks``); the other half is
-held out: no list of a round has it, so nothing is learned of it, and every list that measures lacks the first.
-So a gain cannot come from showing again what was clicked. Both halves take both parts, in two folds.
+held out: no list of a round has it, so nothing is learned of it, and every list that measures lacks the
+first. So a gain cannot come from showing again what was clicked. Both halves take both parts, in two folds.
 
 What is served, learned and gated is what the service does: ``lists``, ``fusion`` and ``ranking.learning``.
 The clicks are simulated. Whatever comes from here is labelled so.
@@ -11,8 +11,8 @@ The clicks are simulated. Whatever comes from here is labelled so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from edge_reranker.evaluation.lists import NAMES, Listed, Lister
 from edge_reranker.evaluation.log import Interaction
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.ranking import fusion
-from edge_reranker.ranking.learning import Choice, Learned, Shown, choice_of
+from edge_reranker.ranking.learning.feedback import Choice, choice_of
+from edge_reranker.ranking.learning.learned import Learned
+from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.types import EventType
 
 N_ROUNDS = 50
@@ -48,12 +50,14 @@ class Person:
     """Who clicks. ``cut`` has the history, which no list shows, and as targets the likes held out.
 
     ``known`` is the history that the device goes by, the same but for people who test. ``liked`` is what a
-    click falls on; it and the targets have nothing in common.
+    click falls on; it and the targets have nothing in common. ``ratings`` is what the log says of items that
+    are not held out.
     """
 
     cut: Cut
     known: Sequence[Interaction]
     liked: frozenset[str]
+    ratings: Mapping[str, EventType] = field(default_factory=dict)
     fold: int = 0
 
 
@@ -61,12 +65,16 @@ class Person:
 class Setting:
     """How the rounds go. With ``grows``, clicks become events of the history too, as in the service.
 
-    ``n`` candidates a list, the server's first that were not met yet. ``seed`` is of the clicks.
+    With ``rates``, whoever clicks on an item also rates it as in the log, if it is there: the log's LIKE,
+    VIEW or DISLIKE is one more event. Without ``gated``, ours is served whatever the gate says. A list has
+    ``n`` candidates, the server's first that were not met yet. ``seed`` is of the clicks.
     """
 
-    clicks: ClickModel = PositionBased()
-    attraction: Attraction = Attraction()
+    clicks: ClickModel = field(default_factory=PositionBased)
+    attraction: Attraction = field(default_factory=Attraction)
     grows: bool = True
+    rates: bool = False
+    gated: bool = True
     n: int = 100
     n_rounds: int = N_ROUNDS
     checkpoints: tuple[int, ...] = CHECKPOINTS
@@ -122,27 +130,23 @@ def people(
         first = set(np.random.default_rng([seed, *user.encode()]).permutation(liked)[: len(liked) // 2])
         for fold in FOLDS:
             held = tuple(each for each in liked if (each in first) == bool(fold))
+            ratings = {each.item_id: each.type for each in interactions[n_known:] if each.item_id not in held}
             rest = frozenset(liked) - set(held)
-            found.append(Person(Cut(user, n_known, history, held), history, rest, fold))
+            found.append(Person(Cut(user, n_known, history, held), history, rest, ratings, fold))
     return found
 
 
-def run(
-    who: Sequence[Person], lister: Lister, start: Learned, setting: Setting, tick: Callable[[], None]
-) -> list[Trace]:
-    """Everybody's rounds; ``tick`` is called after each person."""
-    found = []
-    for person in who:
-        found.append(Trace(person, tuple(_rounds(person, replace(lister, n=setting.n), start, setting))))
-        tick()
-    return found
+def run(who: Sequence[Person], lister: Lister, start: Learned, setting: Setting) -> list[Trace]:
+    """Everybody's rounds."""
+    own = replace(lister, n=setting.n)
+    return [Trace(person, tuple(_rounds(person, own, start, setting))) for person in who]
 
 
-def shown(listed: Listed, learned: Learned) -> Shown:
-    """The list as the service shows and logs it: by the learned weights, or the server's order by the gate."""
+def shown(listed: Listed, learned: Learned, *, gated: bool = True) -> Shown:
+    """The list as the service shows and logs it: by the learned weights, or by the gate as it came."""
     weights = learned.with_model
     ours = fusion.order(fusion.fuse(listed.matrix, NAMES, weights))
-    by_server = learned.gate.server_wins
+    by_server = gated and learned.gate.server_wins
     return Shown(
         ids=listed.ids,
         names=NAMES,
@@ -165,20 +169,23 @@ def _aligned(weights: fusion.Weights) -> NDArray[np.float64]:
 def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) -> Iterator[Mark]:
     learned, clicked = start, list[Interaction]()
     held = set(person.cut.targets)
-    listed: Listed | None = None
+    served: Shown | None = None
     for at in range(setting.n_rounds + 1):
         if at in setting.checkpoints:
-            yield _mark(at, person, lister, (start, learned), clicked, setting.grows)
+            yield _mark(at, person, lister, (start, learned), clicked, setting)
         if at == setting.n_rounds:
             return
-        if listed is None:
+        if served is None:
             listed = _listed(person, lister, held, clicked, setting.grows)
-        new = _clicks(at, person, listed, learned, setting)
+            if not listed.ids:
+                continue  # everything that the server has was met
+            served = shown(listed, learned, gated=setting.gated)
+        new = _clicks(at, person, served, setting)
         for choice, event in new:
             learned = learned if choice is None else learned.after(choice)
             clicked.append(event)
         if new:
-            listed = None  # what was clicked is seen now, and known
+            served = None  # what was clicked is seen now, and known
 
 
 def _listed(
@@ -192,24 +199,21 @@ def _listed(
 
 
 def _clicks(
-    at: int, person: Person, listed: Listed, learned: Learned, setting: Setting
+    at: int, person: Person, served: Shown, setting: Setting
 ) -> list[tuple[Choice | None, Interaction]]:
     """One reading of the list, as feedback and as events."""
-    if not listed.ids:
-        return []  # everything that the server has was met
-    served = shown(listed, learned)
     ids = [served.ids[row] for row in served.order]
     attractive = setting.attraction.of(ids, person.liked)
     user = person.cut.user_id
     rng = np.random.default_rng([setting.seed, *user.encode(), person.fold, at])
     at_s = person.cut.now_s + (at + 1) * _ROUND_S
-    return [
-        (
-            choice_of(served, ids[place], EventType.CLICK, 0.0, place),
-            Interaction(user, ids[place], EventType.CLICK, at_s),
-        )
-        for place in setting.clicks.clicks(attractive, rng)
-    ]
+    found = []
+    for place in setting.clicks.clicks(attractive, rng):
+        rating = person.ratings.get(ids[place]) if setting.rates else None
+        for type_ in (EventType.CLICK, *(() if rating is None else (rating,))):
+            choice = choice_of(served, ids[place], type_, position=place)
+            found.append((choice, Interaction(user, ids[place], type_, at_s)))
+    return found
 
 
 def _mark(
@@ -218,12 +222,14 @@ def _mark(
     lister: Lister,
     learned: tuple[Learned, Learned],
     clicked: Sequence[Interaction],
-    grows: bool,
+    setting: Setting,
 ) -> Mark:
     """``learned`` is of the start, and of now."""
     start, now = (each.with_model for each in learned)
     as_it_was = _listed(person, lister, set(person.liked), clicked, False)
-    grown = _listed(person, lister, set(person.liked), clicked, True) if grows and clicked else as_it_was
+    grown = (
+        _listed(person, lister, set(person.liked), clicked, True) if setting.grows and clicked else as_it_was
+    )
     places = {
         SERVER: lists.server_places([as_it_was]),
         NOTHING: lists.places([as_it_was], start),
@@ -231,9 +237,10 @@ def _mark(
         HISTORY: lists.places([grown], start),
         BOTH: lists.places([grown], now),
     }
-    by_server = learned[1].gate.server_wins
+    by_server = setting.gated and learned[1].gate.server_wins
     places[SERVED] = places[SERVER] if by_server else places[BOTH]
     scores = fusion.fuse(grown.matrix, NAMES, now)
     order = np.arange(len(scores)) if by_server else fusion.order(scores)
     places_served = np.argsort(order, kind="stable") + 1
-    return Mark(at, len(clicked), by_server, places, beyond.chances(scores), places_served)
+    n_clicks = sum(each.type == EventType.CLICK for each in clicked)
+    return Mark(at, n_clicks, by_server, places, beyond.chances(scores), places_served)
