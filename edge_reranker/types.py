@@ -209,6 +209,31 @@ class LoggedRanking:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedChoice:
+    """What learning takes from the event ``event_id``, as it was stored; ``body`` is learning's own.
+
+    ``newest_event_id`` is the newest of the namespace's events that were known when the list was ranked, ""
+    for none, and ``sources`` are the other namespaces that it went by.
+    """
+
+    event_id: str
+    body: bytes
+    newest_event_id: str = ""
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MutedTopic:
+    """A topic that the owner muted, casefolded."""
+
+    topic: str
+
+
+Record = Event | LoggedRanking | LoggedChoice | MutedTopic
+"""What an export has: all of a namespace that cannot be made again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """How many events of a batch were new, and how many were known already."""
 
@@ -259,6 +284,7 @@ class Forgotten:
     vectors: int = 0
     rankings: int = 0
     prefixes: int = 0
+    choices: int = 0
     backups: int = 0
     remaining_digest: str = ""
 

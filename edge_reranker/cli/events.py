@@ -133,7 +133,7 @@ def forget(namespace: str, dry_run: bool, yes: bool, as_json: bool, **flags: Any
     if as_json:
         click.echo(protojson.dump(receipt))
         return
-    kinds = ("events", "items", "vectors", "rankings", "prefixes", "backups")
+    kinds = ("events", "items", "vectors", "rankings", "prefixes", "choices", "backups")
     counts = ", ".join(f"{getattr(receipt, kind)} {kind}" for kind in kinds)
     click.echo(f"{'would be forgotten' if dry_run else 'forgotten'}: {counts}")
     if receipt.remaining_digest:

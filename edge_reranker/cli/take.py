@@ -64,7 +64,7 @@ def export(
             file.flush()
     if out is not None:
         # The first and the last line are about the file.
-        click.echo(f"{out}: {progress.n_lines - 2:,} events and rankings", err=True)
+        click.echo(f"{out}: {progress.n_lines - 2:,} records", err=True)
 
 
 @click.command("import")

@@ -28,10 +28,10 @@ from edge_reranker.types import (
     Event,
     Forgotten,
     Grant,
-    LoggedRanking,
     Model,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Retention,
@@ -199,7 +199,7 @@ class Pipeline:
         elif tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
-    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """Everything that cannot be made again, page by page."""
         return self._store.export(namespace)
 

@@ -10,10 +10,10 @@ from edge_reranker.types import (
     Event,
     Forgotten,
     Grant,
-    LoggedRanking,
     Model,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Retention,
@@ -25,7 +25,7 @@ from edge_reranker.types import (
 class Import(Protocol):
     """One import that is under way; for one thread at a time."""
 
-    def add(self, line: int, record: Event | LoggedRanking) -> None:
+    def add(self, line: int, record: Record) -> None:
         """Puts aside what stood in a line; raises InvalidArgument for an id that was there before."""
         ...
 
@@ -105,7 +105,7 @@ class Core(Protocol):
         """Ends a grant, and forgets what was derived by it. Idempotent."""
         ...
 
-    def export(self, namespace: str) -> Iterator[Sequence[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """All that cannot be made again, page by page; raises StoreBusy at its end when that is void."""
         ...
 

@@ -29,6 +29,12 @@ MAX_NEIGHBOURS: Final = 256
 MAX_BLOCKED_TAGS: Final = 256
 MAX_VECTOR: Final = 4_096
 
+# A tag at its cap, casefolded: a character becomes three at most.
+MAX_TOPIC: Final = 3 * MAX_TAG
+
+# Of one that an export holds; learning's own are a hundredth of it.
+MAX_CHOICE_BYTES: Final = 256 * 1024
+
 MAX_DWELL_S: Final = 86_400.0
 EARLIEST_S: Final = 631_152_000.0  # 1990-01-01T00:00:00Z
 MAX_AHEAD_S: Final = 86_400.0

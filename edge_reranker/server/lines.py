@@ -1,9 +1,9 @@
 """The export's format: JSON lines, one record each, in the JSON mapping of the protos.
 
-First ``{"format":"edge-reranker-export","version":1}``, then ``{"event":{...}}`` and ``{"ranking":{...}}``,
-last ``{"end":{"records":2,"sha256":"..."}}`` with the number of records and the SHA-256 of all bytes before
-that line. One record has one form: names in the order below, no name without need, no space, the shortest
-form of a number, text as UTF-8.
+First ``{"format":"edge-reranker-export","version":1}``, then ``{"event":{...}}``, ``{"ranking":{...}}``,
+``{"choice":{...}}`` and ``{"muted":{...}}``, last ``{"end":{"records":2,"sha256":"..."}}`` with the number of
+records and the SHA-256 of all bytes before that line. One record has one form: names in the order below, no
+name without need, no space, the shortest form of a number, text as UTF-8.
 """
 
 from __future__ import annotations
@@ -16,16 +16,11 @@ from typing import Annotated, Final
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edge_reranker.types import (
-    Event,
-    LoggedRanking,
-)
+from edge_reranker.types import Event, LoggedChoice, MutedTopic, Record
 
 FORMAT: Final = "edge-reranker-export"
 VERSION: Final = 1
 MAX_CHUNK_BYTES: Final = 1024 * 1024
-
-Record = Event | LoggedRanking
 
 _Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
@@ -97,6 +92,21 @@ class RankingLine(Line):
     session_id: str = ""
 
 
+class ChoiceLine(Line):
+    """``{"choice": ...}``: what learning takes from an event that came before; its body in base64."""
+
+    event_id: str = ""
+    body: bytes = b""
+    newest_event_id: str = ""
+    sources: list[str] = []
+
+
+class MutedLine(Line):
+    """``{"muted": ...}``."""
+
+    topic: str = ""
+
+
 class HeaderLine(Line):
     """The first line."""
 
@@ -137,6 +147,11 @@ def chunks(pages: Iterable[Sequence[Record]]) -> Iterator[bytes]:
 def _written(record: Record) -> dict[str, Line]:
     if isinstance(record, Event):
         return {"event": _written_event(record)}
+    if isinstance(record, LoggedChoice):
+        choice = (record.event_id, record.body, record.newest_event_id, list(record.sources))
+        return {"choice": ChoiceLine(*choice)}
+    if isinstance(record, MutedTopic):
+        return {"muted": MutedLine(record.topic)}
     ranking = record.ranking
     reason = ranking.degraded_reason
     return {

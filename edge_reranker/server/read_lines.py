@@ -18,18 +18,33 @@ from edge_reranker.server import checks, convert, limits
 from edge_reranker.server.lines import (
     FORMAT,
     VERSION,
+    ChoiceLine,
     EndLine,
     EventLine,
     HeaderLine,
+    MutedLine,
     RankingLine,
-    Record,
     TimingsLine,
 )
-from edge_reranker.types import DegradedReason, Event, EventType, LoggedRanking, Ranking, Result, Timings
+from edge_reranker.types import (
+    DegradedReason,
+    Event,
+    EventType,
+    LoggedChoice,
+    LoggedRanking,
+    MutedTopic,
+    Ranking,
+    Record,
+    Result,
+    Timings,
+)
 from edge_reranker.v1 import types_pb2
 
 MAX_LINE_BYTES: Final = 2 * 1024 * 1024
 """An event takes 0.3 MiB with every field at its cap, a ranking of 1,000 ids of 256 bytes 1.6 MiB."""
+
+
+_KINDS = "event, ranking, choice, muted"
 
 
 @contextlib.contextmanager
@@ -95,18 +110,22 @@ class Lines:
         if self._line == 1:
             _check_header(value)
         elif len(value) != 1:
-            _refuse(f"has {len(value):,} names; one is allowed: event, ranking or end")
+            _refuse(f"has {len(value):,} names; one is allowed: {_KINDS} or end")
         else:
             ((kind, body),) = value.items()
             if kind == "event":
                 record: Record = _event(_shaped(kind, body, EventLine), self._now_s)
             elif kind == "ranking":
                 record = _ranking(_shaped(kind, body, RankingLine), self._now_s)
+            elif kind == "choice":
+                record = _choice(_shaped(kind, body, ChoiceLine))
+            elif kind == "muted":
+                record = _muted(_shaped(kind, body, MutedLine))
             elif kind == "end":
                 self._end(_shaped(kind, body, EndLine))
                 return None
             else:
-                known = "event, ranking and end are what this version knows"
+                known = f"{_KINDS} and end are what this version knows"
                 _refuse(f'"{checks.echo(kind)}" is no kind of record; {known}')
             self._n_records += 1
         self._digest.update(line + b"\n")
@@ -260,6 +279,29 @@ def _ranking(shape: RankingLine, now_s: float) -> LoggedRanking:
         session_id,
         convert.moment("ranking.created_at", created_at, now_s),
     )
+
+
+def _choice(shape: ChoiceLine) -> LoggedChoice:
+    checks.identifier("choice.event_id", shape.event_id)
+    if shape.newest_event_id:
+        checks.identifier("choice.newest_event_id", shape.newest_event_id)
+    size = len(shape.body)
+    if not 1 <= size <= limits.MAX_CHOICE_BYTES:
+        problem = f"has {size:,} bytes; 1 to {limits.MAX_CHOICE_BYTES:,} are allowed"
+        raise InvalidArgument("choice.body", problem)
+    sources = [checks.namespace(f"choice.sources[{i}]", name) for i, name in enumerate(shape.sources)]
+    return LoggedChoice(shape.event_id, shape.body, shape.newest_event_id, tuple(sources))
+
+
+def _muted(shape: MutedLine) -> MutedTopic:
+    topic = shape.topic
+    if not 1 <= len(topic) <= limits.MAX_TOPIC:
+        problem = f"has {len(topic):,} characters; 1 to {limits.MAX_TOPIC} are allowed"
+        raise InvalidArgument("muted.topic", problem)
+    if topic != topic.casefold():
+        problem = f'"{checks.echo(topic)}" is not casefolded: "{checks.echo(topic.casefold())}" is'
+        raise InvalidArgument("muted.topic", problem)
+    return MutedTopic(topic)
 
 
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -9,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlite_utils import Database
+
+from edge_reranker.errors import StoreError
+from edge_reranker.store.readers import Read
+from edge_reranker.store.writer import Writer, transaction
 
 # Steps of the clock below this change no age that is counted in days.
 _SLEW_S = 60.0
@@ -120,6 +125,21 @@ def set_right(db: Database, now: Noted) -> Noted:
     if kept is None or _moved_on(kept, now):
         put(db, now)
     return now
+
+
+def at_start(writer: Writer, read: Read, device_s: float) -> Noted:
+    """The time at the start, noted where there is room."""
+
+    def write(db: Database) -> Noted:
+        with transaction(db):
+            return set_right(db, begin(db, device_s))
+
+    # Whoever must forget to get room has to get in first, even into a store that could not be migrated.
+    with contextlib.suppress(StoreError):
+        return writer.alone(write)
+    with contextlib.suppress(StoreError):
+        return read(lambda db: begin(db, device_s))
+    return Noted(device_s, device_s)
 
 
 def _moved_on(kept: Noted, now: Noted) -> bool:

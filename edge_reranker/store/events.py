@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,32 @@ class Row:
     event: tuple[Any, ...]
     item: tuple[Any, ...] | None
 
+    @property
+    def event_id(self) -> str:
+        """The event's id."""
+        return str(self.event[0])
+
+    @property
+    def ranking_id(self) -> str:
+        """The ranking that the event names; "" for none."""
+        return str(self.event[7])
+
 
 def encode(events: Sequence[Event]) -> list[Row]:
     """The rows of a batch. Raises InvalidArgument for what could not be read back as it is."""
     return [encode_one(event, f"events[{i}]") for i, event in enumerate(events)]
 
 
-def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
-    """Store what is new inside the caller's transaction. A known event id changes nothing."""
+def insert(
+    db: Database,
+    namespace: str,
+    rows: Sequence[Row],
+    new: Callable[[int, Row], None] = lambda seq, row: None,
+) -> Recorded:
+    """Store what is new inside the caller's transaction. A known event id changes nothing.
+
+    ``new`` hears of each that is, and under which number.
+    """
     conn = db.conn
     recorded = 0
     for row in rows:
@@ -58,11 +76,12 @@ def insert(db: Database, namespace: str, rows: Sequence[Row]) -> Recorded:
         if known:
             continue
         item = None if row.item is None else _snapshot(db, namespace, row.item)
-        conn.execute(
+        done = conn.execute(
             "INSERT INTO events (namespace, item, event_id, type, occurred_at, query, dwell_s, surface, "
             "session_id, ranking_id, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (namespace, item, *row.event),
         )
+        new(done.lastrowid, row)
         recorded += 1
     return Recorded(recorded, len(rows) - recorded)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from sqlite_utils import Database
 
 from edge_reranker.errors import StoreBusy
-from edge_reranker.store import events, rankings
-from edge_reranker.types import Event, LoggedRanking
-
-_T = TypeVar("_T")
+from edge_reranker.store import choices, events, muted, rankings
+from edge_reranker.store.readers import Read
+from edge_reranker.types import Event, MutedTopic, Record
 
 _PAGE_EVENTS = 500
 # Of texts: a page of large events has fewer.
 _PAGE_BYTES = 512 * 1024
+# Of one to three kilobytes each.
+_PAGE_CHOICES = 200
 
 # By arrival, which tells events of one moment apart. The index by time would need a sort of all rows.
 _EVENTS = (
@@ -25,16 +25,8 @@ _EVENTS = (
 )
 
 
-class Read(Protocol):
-    """Runs a function on a connection that sees one state of the database, and ends that read with it."""
-
-    def __call__(self, query: Callable[[Database], _T], /) -> _T:
-        """What the function returns."""
-        ...
-
-
-def pages(read: Read, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
-    """Events in the order in which they arrived, then rankings, the newest first.
+def pages(read: Read, namespace: str) -> Iterator[Sequence[Record]]:
+    """Events as they arrived, rankings, the newest first, choices as they arrived, then muted topics.
 
     Each page is a read of its own, so that no reader, however slow, keeps the log from being folded in, nor a
     forget from emptying it. It comes to one snapshot all the same, because rows are never changed: what
@@ -54,7 +46,14 @@ def pages(read: Read, namespace: str) -> Iterator[list[Event] | list[LoggedRanki
         if logged is not None:
             given.add(rowid)
             yield [logged]
-    if n_events != start.n_events or not read(lambda db: _unchanged(db, namespace, start, given)):
+    chosen: set[int] = set()
+    for first in range(0, len(start.choices), _PAGE_CHOICES):
+        seqs = start.choices[first : first + _PAGE_CHOICES]
+        page = read(lambda db, seqs=seqs: choices.logged(db, namespace, seqs))  # type: ignore[misc]
+        chosen.update(seq for seq, _ in page)
+        yield [choice for _, choice in page]
+    yield [MutedTopic(topic) for topic in start.muted]
+    if n_events != start.n_events or not read(lambda db: _unchanged(db, namespace, start, given, chosen)):
         raise StoreBusy("something was forgotten while it was exported; export again")
 
 
@@ -63,6 +62,8 @@ class _Start:
     last_event: int
     n_events: int
     rankings: tuple[int, ...]
+    choices: tuple[int, ...]
+    muted: tuple[str, ...]
 
 
 def _begin(db: Database, namespace: str) -> _Start:
@@ -70,7 +71,13 @@ def _begin(db: Database, namespace: str) -> _Start:
         "SELECT seq FROM events NOT INDEXED WHERE namespace = ? ORDER BY seq DESC LIMIT 1", (namespace,)
     ).fetchone()
     last = int(row[0]) if row else 0
-    return _Start(last, _count(db, namespace, last), tuple(rankings.places(db, namespace)))
+    return _Start(
+        last,
+        _count(db, namespace, last),
+        tuple(rankings.places(db, namespace)),
+        tuple(choices.places(db, namespace)),
+        muted.topics(db, namespace),
+    )
 
 
 def _event_page(db: Database, namespace: str, after: int, last: int) -> list[tuple[int, Event]]:
@@ -84,15 +91,23 @@ def _event_page(db: Database, namespace: str, after: int, last: int) -> list[tup
     return found
 
 
-def _unchanged(db: Database, namespace: str, start: _Start, given: set[int]) -> bool:
+def _unchanged(db: Database, namespace: str, start: _Start, given: set[int], chosen: set[int]) -> bool:
     """Whether all that was there at the start was given and is still there.
 
-    The oldest rankings go by themselves, at any time: of those, any number may be missing.
+    The oldest rankings and choices go by themselves, at any time: of those, any number may be missing.
     """
     left = rankings.places(db, namespace)
     kept_from = rankings.oldest_kept(left)
     must = {rowid for rowid in start.rankings if rowid >= kept_from}
-    return _count(db, namespace, start.last_event) == start.n_events and must <= given and must <= set(left)
+    if not (must <= given and must <= set(left)):
+        return False
+    left = choices.places(db, namespace)
+    kept_from = choices.oldest_kept(left)
+    must = {seq for seq in start.choices if seq >= kept_from}
+    if not (must <= chosen and must <= set(left)):
+        return False
+    topics = set(start.muted) <= set(muted.topics(db, namespace))
+    return topics and _count(db, namespace, start.last_event) == start.n_events
 
 
 def _count(db: Database, namespace: str, last: int) -> int:

@@ -24,22 +24,32 @@ _TABLES = {
     "going_vectors": "namespace TEXT, space TEXT, content_hash TEXT, item_id TEXT, "
     "PRIMARY KEY (namespace, space, content_hash, item_id)",
     "going_rankings": "id INTEGER PRIMARY KEY",
+    "going_choices": "seq INTEGER PRIMARY KEY",
     "going_prefixes": "namespace TEXT PRIMARY KEY",
+    "going_muted": "namespace TEXT, topic TEXT, PRIMARY KEY (namespace, topic)",
 }
-# In an order in which nothing that is left refers to what is gone.
+# In an order in which nothing that is left refers to what is gone. Choices would go with their events, too,
+# but not be counted.
 _REMOVALS = {
+    "choices": "DELETE FROM choices WHERE seq IN (SELECT seq FROM temp.going_choices)",
     "events": "DELETE FROM events WHERE seq IN (SELECT seq FROM temp.going_events)",
     "items": "DELETE FROM items WHERE id IN (SELECT id FROM temp.going_items)",
     "vectors": "DELETE FROM vectors WHERE (namespace, space, content_hash, item_id) IN "
     "(SELECT namespace, space, content_hash, item_id FROM temp.going_vectors)",
     "rankings": "DELETE FROM rankings WHERE rowid IN (SELECT id FROM temp.going_rankings)",
     "prefixes": "DELETE FROM prefixes WHERE namespace IN (SELECT namespace FROM temp.going_prefixes)",
+    "muted": "DELETE FROM muted WHERE (namespace, topic) IN (SELECT namespace, topic FROM temp.going_muted)",
 }
+# The first event of each namespace that goes: what was derived later may have been with it.
+_FIRST = "(SELECT namespace, min(seq) AS first FROM temp.going_events GROUP BY namespace) AS g"
+# The owner's own words, not of what was recorded: they are not in the receipt.
+_UNCOUNTED = ("muted",)
 
 _WHOLE = (
     "INSERT INTO temp.going_items SELECT id, namespace, item_id FROM items",
     "INSERT INTO temp.going_vectors SELECT namespace, space, content_hash, item_id FROM vectors",
     "INSERT INTO temp.going_rankings SELECT rowid FROM rankings",
+    "INSERT INTO temp.going_choices SELECT seq FROM choices",
     "INSERT INTO temp.going_prefixes SELECT namespace FROM prefixes",
 )
 
@@ -77,7 +87,7 @@ def _remove(db: Database) -> Forgotten:
 
 
 def _receipt(counts: Mapping[str, Any]) -> Forgotten:
-    return Forgotten(**counts)
+    return Forgotten(**{kind: n for kind, n in counts.items() if kind not in _UNCOUNTED})
 
 
 def _gather(db: Database, namespace: str, selector: Selector, until: int | None, n_rows: int) -> None:
@@ -91,20 +101,27 @@ def _gather(db: Database, namespace: str, selector: Selector, until: int | None,
         # Also what no event needed, such as the vectors of what was only shown.
         for sql in _WHOLE:
             db.conn.execute(f"{sql} WHERE {everybody} LIMIT ?", (*whose, n_rows))
+        # Few, and small: all at once, so that a part that finds nothing to count has left none.
+        db.conn.execute(
+            f"INSERT INTO temp.going_muted SELECT namespace, topic FROM muted WHERE {everybody}",  # noqa: S608
+            whose,
+        )
         _gather_lent(db)
         return
     _gather_unneeded(db)
     if selector.item_id:
         _gather_vectors_of(db, namespace, selector.item_id)
     _gather_rankings(db, *([(namespace, selector.item_id)] if selector.item_id else []))
+    _gather_choices(db)
     _gather_lent(db)
-    if n_rows >= 0 and _any(db, "going_rankings"):
-        # Rankings first, as a part of their own: afterwards nothing would say that they go.
-        db.conn.execute(
-            "DELETE FROM temp.going_rankings WHERE id NOT IN "
-            "(SELECT id FROM temp.going_rankings ORDER BY id LIMIT ?)",
-            (n_rows,),
-        )
+    if n_rows >= 0 and (_any(db, "going_rankings") or _any(db, "going_choices")):
+        # What was derived goes first, as a part of its own: afterwards nothing would say that it goes.
+        for name, key in (("going_rankings", "id"), ("going_choices", "seq")):
+            db.conn.execute(
+                f"DELETE FROM temp.{name} WHERE {key} NOT IN "  # noqa: S608 - constants
+                f"(SELECT {key} FROM temp.{name} ORDER BY {key} LIMIT ?)",
+                (n_rows,),
+            )
         for name in ("going_events", "going_items", "going_vectors"):
             db.conn.execute(f"DELETE FROM temp.{name}")  # noqa: S608 - a constant
 
@@ -202,8 +219,7 @@ def _gather_vectors_of(db: Database, namespace: str, item_id: str) -> None:
 def _gather_rankings(db: Database, *more: tuple[str, str]) -> None:
     """Rankings made while a going event was known, and those that list its item or one of ``more``."""
     db.conn.execute(
-        "INSERT INTO temp.going_rankings SELECT r.rowid FROM "
-        "(SELECT namespace, min(seq) AS first FROM temp.going_events GROUP BY namespace) AS g "
+        f"INSERT INTO temp.going_rankings SELECT r.rowid FROM {_FIRST} "  # noqa: S608 - constants
         "CROSS JOIN rankings AS r ON r.namespace = g.namespace AND r.newest_event >= g.first"
     )
     listed: dict[str, set[str]] = defaultdict(set)
@@ -218,15 +234,27 @@ def _gather_rankings(db: Database, *more: tuple[str, str]) -> None:
         db.conn.executemany("INSERT OR IGNORE INTO temp.going_rankings VALUES (?)", found)
 
 
-def _gather_lent(db: Database) -> None:
-    """Of namespaces that go by a going event's, by a grant: rankings made since, and the model's state."""
+def _gather_choices(db: Database) -> None:
+    """Those of going events, and those from rankings that were made while one of them was known."""
     db.conn.execute(
-        "INSERT OR IGNORE INTO temp.going_rankings SELECT r.rowid FROM "
-        "(SELECT namespace, min(seq) AS first FROM temp.going_events GROUP BY namespace) AS g "
-        "CROSS JOIN grants AS t ON t.source = g.namespace "
-        "CROSS JOIN rankings AS r ON r.namespace = t.reader AND r.newest_event >= g.first "
-        "WHERE EXISTS (SELECT 1 FROM json_each(r.sources) WHERE value = g.namespace)"
+        "INSERT INTO temp.going_choices SELECT c.seq FROM temp.going_events AS g "
+        "CROSS JOIN choices AS c ON c.seq = g.seq"
     )
+    db.conn.execute(
+        f"INSERT OR IGNORE INTO temp.going_choices SELECT c.seq FROM {_FIRST} "  # noqa: S608 - constants
+        "CROSS JOIN choices AS c ON c.namespace = g.namespace AND c.newest_event >= g.first"
+    )
+
+
+def _gather_lent(db: Database) -> None:
+    """Of namespaces that go by a going event's, by a grant: what was derived since, and the model's state."""
+    for kind, key in (("rankings", "rowid"), ("choices", "seq")):
+        db.conn.execute(
+            f"INSERT OR IGNORE INTO temp.going_{kind} SELECT r.{key} FROM {_FIRST} "  # noqa: S608 - constants
+            "CROSS JOIN grants AS t ON t.source = g.namespace "
+            f"CROSS JOIN {kind} AS r ON r.namespace = t.reader AND r.newest_event >= g.first "
+            "WHERE EXISTS (SELECT 1 FROM json_each(r.sources) WHERE value = g.namespace)"
+        )
     db.conn.execute(
         "INSERT OR IGNORE INTO temp.going_prefixes SELECT p.namespace FROM prefixes AS p "
         "JOIN grants AS t ON t.reader = p.namespace "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,11 @@ from sqlcipher3 import dbapi2
 from sqlite_utils import Database
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.store import events, faults, files, rankings
+from edge_reranker.store import choices, events, faults, files, rankings
 from edge_reranker.store.keys import Key
 from edge_reranker.store.open import open_staging
 from edge_reranker.store.writer import Writer, transaction
-from edge_reranker.types import Event, LoggedRanking, Recorded
+from edge_reranker.types import Event, LoggedChoice, LoggedRanking, MutedTopic, Record, Recorded
 
 _SUFFIX = ".import"
 # For the time of the move: with SQLite's 2 MB, every insert into an index would decrypt its page anew.
@@ -58,6 +59,17 @@ _TABLES = (
         surface TEXT,
         session_id TEXT,
         body TEXT
+    )""",
+    """CREATE TABLE choices (
+        line INTEGER PRIMARY KEY,
+        event_id TEXT UNIQUE,
+        newest INTEGER,
+        sources TEXT,
+        body BLOB
+    )""",
+    """CREATE TABLE muted (
+        line INTEGER PRIMARY KEY,
+        topic TEXT UNIQUE
     )""",
 )
 
@@ -103,16 +115,21 @@ class Import:
                 self.close()
                 raise
 
-    def add(self, line: int, record: Event | LoggedRanking) -> None:
+    def add(self, line: int, record: Record) -> None:
         """Put a record aside that stood in line ``line``; lines rise.
 
         Raises InvalidArgument for what cannot be kept as it is and an id that was there before, StoreFull.
         """
         with faults.translated(self._store_path):
-            if isinstance(record, Event):
-                self._add_event(line, record)
-            else:
-                self._add_ranking(line, record)
+            match record:
+                case Event():
+                    self._add_event(line, record)
+                case LoggedRanking():
+                    self._add_ranking(line, record)
+                case LoggedChoice():
+                    self._add_choice(line, record)
+                case MutedTopic():
+                    self._add_muted(line, record)
 
     def finish(self) -> Recorded:
         """Move everything into the store: all of it, durable on return, or nothing.
@@ -150,7 +167,7 @@ class Import:
             (line, *row.event, item),
         )
         if not done.rowcount:
-            self._refuse_twice("event", "event_id", event.event_id)
+            self._refuse_twice("events", "event.event_id", event.event_id)
 
     def _snapshot(self, item: tuple[Any, ...]) -> int:
         conn = self._opened().conn
@@ -180,12 +197,35 @@ class Import:
             ),
         )
         if not done.rowcount:
-            self._refuse_twice("ranking", "ranking_id", ranking.ranking_id)
+            self._refuse_twice("rankings", "ranking.ranking_id", ranking.ranking_id)
 
-    def _refuse_twice(self, kind: str, name: str, value: str) -> None:
-        sql = f"SELECT line FROM {kind}s WHERE {name} = ?"  # noqa: S608 (constants only)
+    def _add_choice(self, line: int, choice: LoggedChoice) -> None:
+        self._line_of("choice.event_id", choice.event_id)
+        newest = choice.newest_event_id
+        known_to = self._line_of("choice.newest_event_id", newest) if newest else 0
+        done = self._opened().conn.execute(
+            "INSERT INTO choices VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (line, choice.event_id, known_to, json.dumps(choice.sources), choice.body),
+        )
+        if not done.rowcount:
+            self._refuse_twice("choices", "choice.event_id", choice.event_id)
+
+    def _line_of(self, field: str, event_id: str) -> int:
+        sql = "SELECT line FROM events WHERE event_id = ?"
+        found = self._opened().conn.execute(sql, (event_id,)).fetchone()
+        if found is None:
+            raise InvalidArgument(field, "is of no event before it; the events of choices come first")
+        return int(found[0])
+
+    def _add_muted(self, line: int, muted: MutedTopic) -> None:
+        sql = "INSERT INTO muted VALUES (?, ?) ON CONFLICT DO NOTHING"
+        if not self._opened().conn.execute(sql, (line, muted.topic)).rowcount:
+            self._refuse_twice("muted", "muted.topic", muted.topic)
+
+    def _refuse_twice(self, table: str, field: str, value: str) -> None:
+        sql = f"SELECT line FROM {table} WHERE {field.partition('.')[2]} = ?"  # noqa: S608 (constants only)
         line = self._opened().conn.execute(sql, (value,)).fetchone()[0]
-        raise InvalidArgument(f"{kind}.{name}", f"is the same as in line {line:,}; each must be there once")
+        raise InvalidArgument(field, f"is the same as in line {line:,}; each must be there once")
 
     def _move(self, db: Database) -> Recorded:
         """In the writer's thread."""
@@ -194,6 +234,8 @@ class Import:
             with transaction(db):
                 recorded = _move_events(db, self._namespace)
                 _move_rankings(db, self._namespace)
+                _move_choices(db, self._namespace, all_new=not recorded.duplicates)
+                _move_muted(db, self._namespace)
             self._committed(recorded)
         return recorded
 
@@ -280,4 +322,32 @@ def _move_rankings(db: Database, namespace: str) -> None:
         "(SELECT ifnull(max(seq), 0) FROM main.events) FROM staged.rankings "
         "WHERE place <= ?3 ORDER BY place ON CONFLICT DO NOTHING",
         (first, namespace, room),
+    )
+
+
+def _move_choices(db: Database, namespace: str, *, all_new: bool) -> None:
+    """Those of events that have none; what another namespace had a part in only where that grants it here.
+
+    Events have the numbers now in which they were in the file, unless some were here before, and those of
+    other namespaces have any: then it may have been made with any event that is there now.
+    """
+    db.conn.execute(
+        "INSERT INTO choices (seq, namespace, newest_event, sources, body) "
+        "SELECT e.seq, ?1, CASE WHEN s.sources = '[]' AND ?2 THEN ifnull("
+        "(SELECT k.seq FROM staged.events AS ks JOIN main.events AS k ON k.namespace = ?1 "
+        "AND k.event_id = ks.event_id WHERE ks.line = s.newest), 0) "
+        "ELSE (SELECT max(seq) FROM main.events) END, s.sources, s.body "
+        "FROM staged.choices AS s JOIN main.events AS e ON e.namespace = ?1 AND e.event_id = s.event_id "
+        "WHERE NOT EXISTS (SELECT 1 FROM json_each(s.sources) WHERE value NOT IN "
+        "(SELECT source FROM grants WHERE reader = ?1)) ORDER BY s.line ON CONFLICT DO NOTHING",
+        (namespace, all_new),
+    )
+    choices.prune(db, namespace)
+
+
+def _move_muted(db: Database, namespace: str) -> None:
+    db.conn.execute(
+        "INSERT INTO muted (namespace, topic) SELECT ?, topic FROM staged.muted WHERE true "
+        "ON CONFLICT DO NOTHING",
+        (namespace,),
     )

@@ -150,12 +150,38 @@ def _events_by_type(db: Database) -> None:
     db.execute("CREATE INDEX events_by_type ON events (namespace, type, occurred_at, seq)")
 
 
+def _learning(db: Database) -> None:
+    # What was shown, and by which numbers: of the newest rankings only.
+    db.execute("ALTER TABLE rankings ADD COLUMN detail BLOB")
+    db.execute("CREATE INDEX rankings_with_detail ON rankings (namespace) WHERE detail IS NOT NULL")
+    # What the user chose from a list, of an event that names it; ``newest_event`` and ``sources`` are the
+    # ranking's, which may go before: it goes with whatever that was made of.
+    db.execute(
+        """CREATE TABLE choices (
+            seq INTEGER PRIMARY KEY REFERENCES events (seq) ON DELETE CASCADE,
+            namespace TEXT NOT NULL,
+            newest_event INTEGER NOT NULL,
+            sources TEXT NOT NULL,
+            body BLOB NOT NULL
+        ) STRICT"""
+    )
+    db.execute("CREATE INDEX choices_by_namespace ON choices (namespace)")
+    db.execute(
+        """CREATE TABLE muted (
+            namespace TEXT NOT NULL,
+            topic TEXT NOT NULL,
+            PRIMARY KEY (namespace, topic)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
 MIGRATIONS(name="0003_forgetting")(_forgetting)
 MIGRATIONS(name="0004_retention")(_retention)
 MIGRATIONS(name="0005_namespaces")(_namespaces)
 MIGRATIONS(name="0006_events_by_type")(_events_by_type)
+MIGRATIONS(name="0007_learning")(_learning)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

@@ -28,6 +28,13 @@ def names(db: Database) -> list[str]:
     return [row[0] for row in rows]
 
 
+def counts(db: Database, name: str) -> dict[str, int]:
+    """Rows of a namespace by kind: events, items, vectors, rankings."""
+    sql = "SELECT count(*) FROM {} WHERE namespace = ?"
+    kinds = ("events", "items", "vectors", "rankings")
+    return {kind: db.conn.execute(sql.format(kind), (name,)).fetchone()[0] for kind in kinds}
+
+
 def create(db: Database, name: str) -> None:
     """Make a namespace, or leave it as it is. Raises FailedPrecondition while it is being deleted."""
     if name in ending(db):
@@ -83,9 +90,10 @@ def revoke(db: Database, source: str, reader: str) -> None:
     Vectors of the source's items are not among it: they are kept in the source's own namespace.
     """
     db.conn.execute("DELETE FROM prefixes WHERE namespace = ?", (reader,))
-    db.conn.execute(
-        "DELETE FROM rankings WHERE namespace = ? "
-        "AND EXISTS (SELECT 1 FROM json_each(rankings.sources) WHERE value = ?)",
-        (reader, source),
-    )
+    for kind in ("rankings", "choices"):
+        db.conn.execute(
+            f"DELETE FROM {kind} WHERE namespace = ? "  # noqa: S608 - a constant
+            f"AND EXISTS (SELECT 1 FROM json_each({kind}.sources) WHERE value = ?)",
+            (reader, source),
+        )
     db.conn.execute("DELETE FROM grants WHERE source = ? AND reader = ?", (source, reader))

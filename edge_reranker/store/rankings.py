@@ -29,6 +29,8 @@ def encode(ranking: Ranking) -> str:
 
 # Of each namespace. Events of a list come within its session; retention of its own comes later.
 KEPT = 2_000
+# Of those, the newest that keep what was shown and by which numbers: a hundred times the rest of a row.
+DETAILED = 200
 # So many more than that may be there.
 PRUNE_EVERY = 32
 
@@ -43,15 +45,28 @@ def put(
     session_id: str,
     created_at: float,
     sources: Sequence[str] = (),
+    detail: bytes = b"",
     prune: bool = True,
 ) -> None:
-    """Store one; a ranking id that is known is left as it is. With ``prune``, the oldest beyond KEPT go."""
+    """Store one; a ranking id that is known is left as it is.
+
+    With ``prune``, the oldest beyond ``KEPT`` go, and the details of the oldest beyond ``DETAILED``.
+    """
     # With the newest event there is: whether an event was known then can be told later by its number.
     db.conn.execute(
         "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body, sources, "
-        "newest_event) VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) "
+        "detail, newest_event) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(seq), 0) FROM events)) "
         "ON CONFLICT DO NOTHING",
-        (namespace, ranking_id, created_at, surface, session_id, body, json.dumps(list(sources))),
+        (
+            namespace,
+            ranking_id,
+            created_at,
+            surface,
+            session_id,
+            body,
+            json.dumps(list(sources)),
+            detail or None,
+        ),
     )
     if not prune:
         return
@@ -61,6 +76,20 @@ def put(
         "(SELECT rowid FROM rankings WHERE namespace = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
         (namespace, KEPT),
     )
+    db.conn.execute(
+        "UPDATE rankings SET detail = NULL WHERE namespace = ?1 AND detail IS NOT NULL AND rowid <= "
+        "(SELECT rowid FROM rankings WHERE namespace = ?1 AND detail IS NOT NULL "
+        "ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
+        (namespace, DETAILED),
+    )
+
+
+def detail(db: Database, namespace: str, ranking_id: str) -> bytes | None:
+    """What was shown, and by which numbers, while that is kept."""
+    row = db.conn.execute(
+        "SELECT detail FROM rankings WHERE namespace = ? AND ranking_id = ?", (namespace, ranking_id)
+    ).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
 
 
 def get(db: Database, namespace: str, ranking_id: str) -> Ranking | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from sqlcipher3 import dbapi2
 from sqlite_utils import Database
@@ -12,7 +13,16 @@ from sqlite_utils import Database
 from edge_reranker.errors import StoreError
 from edge_reranker.store import faults
 
+_T = TypeVar("_T")
 _MAX_IDLE = 8
+
+
+class Read(Protocol):
+    """Runs a function on a connection that sees one state of the database, and ends that read with it."""
+
+    def __call__(self, query: Callable[[Database], _T], /) -> _T:
+        """What the function returns."""
+        ...
 
 
 class Readers:

@@ -134,6 +134,11 @@ def remove(db: Database, namespace: str, found: Limits, seqs: Sequence[int]) -> 
     for _, kind, at, _ in over:
         latest[kind] = max(at, latest.get(kind, at))
     gone = json.dumps([row[0] for row in over])
+    # They would go with their events, uncounted. What an event that stays chose stays, though what goes was
+    # known then: with the oldest event of all, everything that was learned would go, at every sweep.
+    choices = db.conn.execute(
+        "DELETE FROM choices WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
+    ).rowcount
     events = db.conn.execute(
         "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
     ).rowcount
@@ -149,7 +154,7 @@ def remove(db: Database, namespace: str, found: Limits, seqs: Sequence[int]) -> 
         (namespace, json.dumps([row[0] for row in items])),
     ).rowcount
     _remove_prefix(db, namespace, latest)
-    return Removed(Forgotten(events, len(items), vectors), latest)
+    return Removed(Forgotten(events, len(items), vectors, choices=choices), latest)
 
 
 def _remove_prefix(db: Database, namespace: str, latest: dict[int, float]) -> None:

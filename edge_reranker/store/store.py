@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,34 +29,36 @@ from edge_reranker.store import (
     namespaces,
     prefixes,
     rankings,
-    retention,
     vectors,
 )
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
-from edge_reranker.store.clock import Clock, Noted
+from edge_reranker.store.choices import Inserted
+from edge_reranker.store.clock import Clock
+from edge_reranker.store.contexts import Contexts
 from edge_reranker.store.forgetting import Forgetting
 from edge_reranker.store.imports import Import, remove_leftovers
+from edge_reranker.store.learning import Learning
 from edge_reranker.store.open import open_database
-from edge_reranker.store.reach import Reach
 from edge_reranker.store.readers import Readers
+from edge_reranker.store.recording import Recording
+from edge_reranker.store.rules import Rules
 from edge_reranker.store.spaces import Spaces
 from edge_reranker.store.start import Started, start
-from edge_reranker.store.sweep import Sweep, Swept
-from edge_reranker.store.writer import Writer, checkpoint, transaction
+from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
+    NOTHING,
     Context,
     Event,
     EventType,
     Forgotten,
     Grant,
-    LoggedRanking,
     Namespace,
     PrefixState,
     Ranking,
+    Record,
     Recorded,
-    Retention,
     Selector,
 )
 
@@ -71,6 +71,7 @@ _READERS_S = 1.0
 class Store:
     """What the user did, kept encrypted in ``store.db``. Thread-safe; made by ``open``.
 
+    The methods of ``Learning`` and of ``Rules`` are its own, too.
     ``path`` is the database, ``key_location`` is "keyring" or "file". Methods raise StoreFull when the disk
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
@@ -86,25 +87,35 @@ class Store:
     ) -> None:
         key = started.key
         self.path = path
-        self._reach = Reach()
         self.key_location = key.location
         self._connect: Callable[[], Database] = lambda: open_database(path, key)
         self._readers = Readers(lambda: open_database(path, key, read_only=True))
         self._writer = Writer(
             self._connect, path, damaged=lambda: self._care.suspect(), closed=self._log_read_anew
         )
-        self._generations: dict[str, int] = {}
-        self._spaces = Spaces(self._writer, self._renew, started.grants)
-        self._logged: Counter[str] = Counter()
-        self._of_all = 0  # the part of every namespace's generation that changes with all of them
-        self._lock = threading.Lock()
+        self._contexts = Contexts(
+            self._read,
+            lambda reader: self._spaces.sources(reader),
+            lambda source: self._spaces.readers(source),
+        )
+        self._spaces = Spaces(self._writer, self._contexts.renew, started.grants)
+        self._learning = Learning(self._writer, self._read, self._spaces)
+        self.detail = self._learning.detail
+        self.choices, self.choices_state = self._learning.choices, self._learning.choices_state
+        self.mute, self.unmute = self._learning.mute, self._learning.unmute
+        self.muted = self._learning.muted
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
         self._forgetting = Forgetting(
-            path, self._connect, self._writer, self.backups, self._care, self._changed
+            path, self._connect, self._writer, self.backups, self._care, self._remade
         )
-        self._clock = Clock(self._begin(device_s()), device_s, passed_s)
+        noted = store_clock.at_start(self._writer, self._read, device_s())
+        self._clock = Clock(noted, device_s, passed_s)
+        rules = Rules(path, self._writer, self._read, self._clock, self._swept)
+        self.retention, self.retentions = rules.retention, rules.retentions
+        self.set_retention, self.sweep = rules.set_retention, rules.sweep
+        self._recording = Recording(self._writer, self._clock, self._spaces.require_open, self._recorded)
 
     @classmethod
     def open(
@@ -161,37 +172,19 @@ class Store:
         """Vectors and rankings that nobody waited for and that could not be stored."""
         return self._writer.dropped
 
-    def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
+    def record(
+        self, namespace: str, events: Sequence[Event], choices: Mapping[str, bytes] = NOTHING
+    ) -> Recorded:
         """Store a batch, all or nothing; on return it is durable. Known event ids change nothing.
+
+        ``choices`` are, by event id, what learning takes from an event; kept of those that are new and name a
+        ranking that is there.
 
         Raises InvalidArgument for what cannot be kept as it is, StoreBusy when too many writes wait. After an
         error of the disk the batch may be there all the same, whole: only a return says that it is durable.
         """
         self._care.asked()
-        now = self._clock.now()
-        rows = event_rows.encode(
-            [
-                event if at == event.occurred_at else dataclasses.replace(event, occurred_at=at)
-                for event in events
-                for at in (store_clock.dated(event.occurred_at, now),)
-            ]
-        )
-        if not rows:
-            return Recorded(0, 0)
-        note = self._clock.due(now)
-
-        def insert(db: Database) -> Recorded:
-            self._spaces.require_open(namespace)
-            if note:
-                store_clock.put(db, now)
-            return event_rows.insert(db, namespace, rows)
-
-        def after(result: Recorded) -> None:
-            if note:
-                self._clock.kept(now)
-            self._changed(namespace, result.recorded)
-
-        return self._writer.submit(insert, after)
+        return self._recording.record(namespace, events, choices)
 
     def context(
         self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
@@ -200,26 +193,11 @@ class Store:
 
         What rankings go by, so events of the namespaces that were granted to this one are among them.
         """
-        if limit <= 0:
-            return Context()
-        whose = (namespace, *self.sources(namespace))
-        before = [self._reach.reading(each) for each in whose]
-        if len(whose) == 1:
-            found = self._read(lambda db: event_rows.newest(db, namespace, limit, types))
-            context = Context(tuple(reversed(found)))
-        else:
-            mixed = self._read(lambda db: event_rows.newest_of(db, whose, limit, types))
-            events = tuple(event for _, event in reversed(mixed))
-            context = Context(events, whose[1:], tuple(name for name, _ in reversed(mixed)))
-        changed = [
-            self._reach.read(each, seen, context, types) for each, seen in zip(whose, before, strict=True)
-        ]
-        self._changed(namespace, sum(changed))
-        return context
+        return self._contexts.get(namespace, limit, types)
 
     def generation(self, namespace: str) -> int:
         """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
-        return self._of_all + self._generations.get(namespace, 0)
+        return self._contexts.generation(namespace)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -247,11 +225,12 @@ class Store:
             return self._forgetting.would_forget(namespace, selector)
         return self._forgetting.forget(namespace, selector)
 
-    def export(self, namespace: str) -> Iterator[list[Event] | list[LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[Sequence[Record]]:
         """All of a namespace that cannot be made again, page by page, as it was at the first one.
 
-        Events as they arrived, then rankings, newest first. No page holds anything up while it is read or
-        waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then all is void.
+        Events as they arrived, rankings, newest first, choices, then muted topics. No page holds anything up
+        while it is read or waited for. Raises StoreBusy at the end if something was forgotten meanwhile: then
+        all is void.
         """
         return export.pages(self._read, namespace)
 
@@ -262,7 +241,7 @@ class Store:
         """
 
         def committed(result: Recorded) -> None:
-            self._changed(namespace, result.recorded)
+            self._remade(namespace, result.recorded)
 
         allowed = partial(self._spaces.require_open, namespace)
         return Import(self.path, self._writer, namespace, committed, done, allowed)
@@ -319,35 +298,16 @@ class Store:
 
     def revoke(self, source: str, reader: str) -> None:
         """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
-        self._forgetting.after(
-            lambda db: namespaces.revoke(db, source, reader), lambda _: self._spaces.revoked(source, reader)
-        )
+
+        def revoked(_: None) -> None:
+            self._learning.changed()
+            self._spaces.revoked(source, reader)
+
+        self._forgetting.after(lambda db: namespaces.revoke(db, source, reader), revoked)
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
         return self._clock.now().store_s
-
-    def retention(self, namespace: str) -> Retention:
-        """How long the namespace's events are kept; everything, until a rule is set."""
-        return self._read(lambda db: retention.get(db, namespace))
-
-    def retentions(self) -> dict[str, Retention]:
-        """The rule of each namespace that has one."""
-        return self._read(retention.rules)
-
-    def set_retention(self, namespace: str, rule: Retention) -> None:
-        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
-        self._writer.submit(lambda db: retention.put(db, namespace, rule))
-
-    def sweep(self, namespace: str) -> Iterator[Swept]:
-        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
-
-        At the end exactly those events are gone that were over the rule when it began, with what only they
-        needed. It may stop after any step, and be begun again. Raises StoreError.
-        """
-        sweep = Sweep(namespace, self._writer, self._read, self._clock, self._removed)
-        with faults.translated(self.path):
-            yield from sweep.run()
 
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
@@ -370,30 +330,22 @@ class Store:
         session_id: str,
         created_at: float,
         sources: Sequence[str] = (),
+        detail: bytes = b"",
     ) -> None:
         """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
 
-        ``sources`` are the other namespaces by whose events it went: it goes with those.
+        ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
+        was shown, and by which numbers; it is kept of the newest 200 rankings.
         """
-        at = store_clock.dated(created_at, self._clock.now())
-        with self._lock:
-            prune = self._logged[namespace] % rankings.PRUNE_EVERY == 0
-            self._logged[namespace] += 1
-
-        def run(db: Database) -> None:
-            rankings.put(
-                db,
-                namespace,
-                ranking.ranking_id,
-                rankings.encode(ranking),
-                surface=surface,
-                session_id=session_id,
-                created_at=at,
-                sources=sources,
-                prune=prune,
-            )
-
-        self._writer.post(run)
+        self._recording.log(
+            namespace,
+            ranking,
+            surface=surface,
+            session_id=session_id,
+            created_at=created_at,
+            sources=sources,
+            detail=detail,
+        )
 
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
@@ -409,13 +361,7 @@ class Store:
 
     def counts(self, namespace: str) -> dict[str, int]:
         """Rows of the namespace by kind: events, items, vectors, rankings."""
-
-        def count(db: Database) -> dict[str, int]:
-            sql = "SELECT count(*) FROM {} WHERE namespace = ?"
-            kinds = ("events", "items", "vectors", "rankings")
-            return {kind: db.conn.execute(sql.format(kind), (namespace,)).fetchone()[0] for kind in kinds}
-
-        return self._read(count)
+        return self._read(lambda db: namespaces.counts(db, namespace))
 
     def flush(self) -> None:
         """Return once everything handed over before is stored, or was counted in ``dropped``."""
@@ -456,20 +402,6 @@ class Store:
             self._care.suspect()
             raise
 
-    def _begin(self, device_s: float) -> Noted:
-        """The time at the start, noted where there is room."""
-
-        def begin(db: Database) -> Noted:
-            with transaction(db):
-                return store_clock.set_right(db, store_clock.begin(db, device_s))
-
-        # Whoever must forget to get room has to get in first, even into a store that could not be migrated.
-        with contextlib.suppress(StoreError):
-            return self._writer.alone(begin)
-        with contextlib.suppress(StoreError):
-            return self._read(lambda db: store_clock.begin(db, device_s))
-        return Noted(device_s, device_s)
-
     def _was_exchanged(self) -> None:
         """Another file is in the store's place: what is granted is what that one says."""
         self._all_changed()
@@ -477,9 +409,9 @@ class Store:
             self._spaces.regrant(self._read(namespaces.grants))
 
     def _all_changed(self) -> None:
-        """Whatever anybody remembers of any events, it may be of others now."""
-        with self._lock:
-            self._of_all += 1
+        """Whatever anybody remembers of the store, it may hold something else now."""
+        self._learning.changed()
+        self._contexts.all_changed()
 
     @contextlib.contextmanager
     def _log_read_anew(self) -> Iterator[None]:
@@ -490,19 +422,15 @@ class Store:
             # A batch that failed at the last moment may be there now.
             self._all_changed()
 
-    def _removed(self, namespace: str, latest: dict[int, float]) -> bool:
-        touched = self._reach.removed(namespace, latest)
-        self._changed(namespace, int(touched))
-        return touched
+    def _recorded(self, namespace: str, new: Inserted) -> None:
+        self._learning.chosen(namespace, new)
+        self._contexts.changed(namespace, new.recorded.recorded)
 
-    def _changed(self, namespace: str | None, n_events: int) -> None:
-        """Events of a namespace, or of all, have come or gone."""
-        if n_events and namespace is None:
-            self._all_changed()
-        elif n_events and namespace is not None:
-            self._renew((namespace, *self.readers(namespace)))
+    def _swept(self, namespace: str, latest: dict[int, float]) -> bool:
+        self._learning.changed()
+        return self._contexts.removed(namespace, latest)
 
-    def _renew(self, whose: Iterable[str]) -> None:
-        with self._lock:
-            for namespace in whose:
-                self._generations[namespace] = self._generations.get(namespace, 0) + 1
+    def _remade(self, namespace: str | None, n_events: int) -> None:
+        """Events of a namespace, or of all, have come or gone, and muted topics, too."""
+        self._learning.changed()
+        self._contexts.changed(namespace, n_events)

@@ -26,7 +26,7 @@ from edge_reranker.v1 import types_pb2 as edge__reranker_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&edge_reranker/v1/context_service.proto\x12\x10\x65\x64ge_reranker.v1\x1a\x1c\x65\x64ge_reranker/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x13RecordEventsRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Event\"<\n\x14RecordEventsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\":\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\tTimeRange\x12(\n\x04\x66rom\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfe\x01\n\rForgetRequest\x12\x12\n\x08\x65vent_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07item_id\x18\x02 \x01(\tH\x00\x12+\n\x04type\x18\x03 \x01(\x0e\x32\x1b.edge_reranker.v1.EventTypeH\x00\x12\x31\n\ntime_range\x18\x04 \x01(\x0b\x32\x1b.edge_reranker.v1.TimeRangeH\x00\x12\r\n\x03\x61ll\x18\x05 \x01(\x08H\x00\x12\r\n\x03tag\x18\x06 \x01(\tH\x00\x12\x18\n\x0e\x61ll_namespaces\x18\x07 \x01(\x08H\x00\x12\x11\n\tnamespace\x18\x08 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\x42\n\n\x08selector\"\x8f\x01\n\x0e\x46orgetResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\r\x12\r\n\x05items\x18\x02 \x01(\r\x12\x0f\n\x07vectors\x18\x03 \x01(\r\x12\x10\n\x08rankings\x18\x04 \x01(\r\x12\x10\n\x08prefixes\x18\x05 \x01(\r\x12\x0f\n\x07\x62\x61\x63kups\x18\x06 \x01(\r\x12\x18\n\x10remaining_digest\x18\x07 \x01(\t\"\"\n\rExportRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x1f\n\x0e\x45xportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"1\n\rImportRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x11\n\tnamespace\x18\x02 \x01(\t\"6\n\x0eImportResponse\x12\x10\n\x08recorded\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\"&\n\x11GetProfileRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\":\n\x06\x42\x65lief\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x11\n\tevent_ids\x18\x03 \x03(\t\"?\n\x12GetProfileResponse\x12)\n\x07\x62\x65liefs\x18\x01 \x03(\x0b\x32\x18.edge_reranker.v1.Belief\"!\n\x10MuteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x13\n\x11MuteTopicResponse\"#\n\x12UnmuteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x15\n\x13UnmuteTopicResponse\"d\n\rTypeRetention\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.edge_reranker.v1.EventType\x12\x14\n\x0cmax_age_days\x18\x02 \x01(\r\x12\x12\n\nmax_events\x18\x03 \x01(\r\"g\n\tRetention\x12\x14\n\x0cmax_age_days\x18\x01 \x01(\r\x12\x12\n\nmax_events\x18\x02 \x01(\r\x12\x30\n\x07\x62y_type\x18\x03 \x03(\x0b\x32\x1f.edge_reranker.v1.TypeRetention\"(\n\x13GetRetentionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x89\x01\n\x14GetRetentionResponse\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention\x12/\n\x0breckoned_to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sweeping\x18\x03 \x01(\x08\"X\n\x13SetRetentionRequest\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention\x12\x11\n\tnamespace\x18\x02 \x01(\t\"F\n\x14SetRetentionResponse\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention2\xfc\x06\n\x0e\x43ontextService\x12]\n\x0cRecordEvents\x12%.edge_reranker.v1.RecordEventsRequest\x1a&.edge_reranker.v1.RecordEventsResponse\x12W\n\nListEvents\x12#.edge_reranker.v1.ListEventsRequest\x1a$.edge_reranker.v1.ListEventsResponse\x12K\n\x06\x46orget\x12\x1f.edge_reranker.v1.ForgetRequest\x1a .edge_reranker.v1.ForgetResponse\x12M\n\x06\x45xport\x12\x1f.edge_reranker.v1.ExportRequest\x1a .edge_reranker.v1.ExportResponse0\x01\x12M\n\x06Import\x12\x1f.edge_reranker.v1.ImportRequest\x1a .edge_reranker.v1.ImportResponse(\x01\x12W\n\nGetProfile\x12#.edge_reranker.v1.GetProfileRequest\x1a$.edge_reranker.v1.GetProfileResponse\x12T\n\tMuteTopic\x12\".edge_reranker.v1.MuteTopicRequest\x1a#.edge_reranker.v1.MuteTopicResponse\x12Z\n\x0bUnmuteTopic\x12$.edge_reranker.v1.UnmuteTopicRequest\x1a%.edge_reranker.v1.UnmuteTopicResponse\x12]\n\x0cGetRetention\x12%.edge_reranker.v1.GetRetentionRequest\x1a&.edge_reranker.v1.GetRetentionResponse\x12]\n\x0cSetRetention\x12%.edge_reranker.v1.SetRetentionRequest\x1a&.edge_reranker.v1.SetRetentionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&edge_reranker/v1/context_service.proto\x12\x10\x65\x64ge_reranker.v1\x1a\x1c\x65\x64ge_reranker/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x13RecordEventsRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Event\"<\n\x14RecordEventsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\":\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.edge_reranker.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\tTimeRange\x12(\n\x04\x66rom\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfe\x01\n\rForgetRequest\x12\x12\n\x08\x65vent_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07item_id\x18\x02 \x01(\tH\x00\x12+\n\x04type\x18\x03 \x01(\x0e\x32\x1b.edge_reranker.v1.EventTypeH\x00\x12\x31\n\ntime_range\x18\x04 \x01(\x0b\x32\x1b.edge_reranker.v1.TimeRangeH\x00\x12\r\n\x03\x61ll\x18\x05 \x01(\x08H\x00\x12\r\n\x03tag\x18\x06 \x01(\tH\x00\x12\x18\n\x0e\x61ll_namespaces\x18\x07 \x01(\x08H\x00\x12\x11\n\tnamespace\x18\x08 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\x42\n\n\x08selector\"\xa0\x01\n\x0e\x46orgetResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\r\x12\r\n\x05items\x18\x02 \x01(\r\x12\x0f\n\x07vectors\x18\x03 \x01(\r\x12\x10\n\x08rankings\x18\x04 \x01(\r\x12\x10\n\x08prefixes\x18\x05 \x01(\r\x12\x0f\n\x07\x62\x61\x63kups\x18\x06 \x01(\r\x12\x18\n\x10remaining_digest\x18\x07 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x08 \x01(\r\"\"\n\rExportRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x1f\n\x0e\x45xportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"1\n\rImportRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x11\n\tnamespace\x18\x02 \x01(\t\"6\n\x0eImportResponse\x12\x10\n\x08recorded\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\"&\n\x11GetProfileRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\":\n\x06\x42\x65lief\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x11\n\tevent_ids\x18\x03 \x03(\t\"?\n\x12GetProfileResponse\x12)\n\x07\x62\x65liefs\x18\x01 \x03(\x0b\x32\x18.edge_reranker.v1.Belief\"!\n\x10MuteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x13\n\x11MuteTopicResponse\"#\n\x12UnmuteTopicRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"\x15\n\x13UnmuteTopicResponse\"d\n\rTypeRetention\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.edge_reranker.v1.EventType\x12\x14\n\x0cmax_age_days\x18\x02 \x01(\r\x12\x12\n\nmax_events\x18\x03 \x01(\r\"g\n\tRetention\x12\x14\n\x0cmax_age_days\x18\x01 \x01(\r\x12\x12\n\nmax_events\x18\x02 \x01(\r\x12\x30\n\x07\x62y_type\x18\x03 \x03(\x0b\x32\x1f.edge_reranker.v1.TypeRetention\"(\n\x13GetRetentionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x89\x01\n\x14GetRetentionResponse\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention\x12/\n\x0breckoned_to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sweeping\x18\x03 \x01(\x08\"X\n\x13SetRetentionRequest\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention\x12\x11\n\tnamespace\x18\x02 \x01(\t\"F\n\x14SetRetentionResponse\x12.\n\tretention\x18\x01 \x01(\x0b\x32\x1b.edge_reranker.v1.Retention2\xfc\x06\n\x0e\x43ontextService\x12]\n\x0cRecordEvents\x12%.edge_reranker.v1.RecordEventsRequest\x1a&.edge_reranker.v1.RecordEventsResponse\x12W\n\nListEvents\x12#.edge_reranker.v1.ListEventsRequest\x1a$.edge_reranker.v1.ListEventsResponse\x12K\n\x06\x46orget\x12\x1f.edge_reranker.v1.ForgetRequest\x1a .edge_reranker.v1.ForgetResponse\x12M\n\x06\x45xport\x12\x1f.edge_reranker.v1.ExportRequest\x1a .edge_reranker.v1.ExportResponse0\x01\x12M\n\x06Import\x12\x1f.edge_reranker.v1.ImportRequest\x1a .edge_reranker.v1.ImportResponse(\x01\x12W\n\nGetProfile\x12#.edge_reranker.v1.GetProfileRequest\x1a$.edge_reranker.v1.GetProfileResponse\x12T\n\tMuteTopic\x12\".edge_reranker.v1.MuteTopicRequest\x1a#.edge_reranker.v1.MuteTopicResponse\x12Z\n\x0bUnmuteTopic\x12$.edge_reranker.v1.UnmuteTopicRequest\x1a%.edge_reranker.v1.UnmuteTopicResponse\x12]\n\x0cGetRetention\x12%.edge_reranker.v1.GetRetentionRequest\x1a&.edge_reranker.v1.GetRetentionResponse\x12]\n\x0cSetRetention\x12%.edge_reranker.v1.SetRetentionRequest\x1a&.edge_reranker.v1.SetRetentionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,41 +46,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETREQUEST']._serialized_start=493
   _globals['_FORGETREQUEST']._serialized_end=747
   _globals['_FORGETRESPONSE']._serialized_start=750
-  _globals['_FORGETRESPONSE']._serialized_end=893
-  _globals['_EXPORTREQUEST']._serialized_start=895
-  _globals['_EXPORTREQUEST']._serialized_end=929
-  _globals['_EXPORTRESPONSE']._serialized_start=931
-  _globals['_EXPORTRESPONSE']._serialized_end=962
-  _globals['_IMPORTREQUEST']._serialized_start=964
-  _globals['_IMPORTREQUEST']._serialized_end=1013
-  _globals['_IMPORTRESPONSE']._serialized_start=1015
-  _globals['_IMPORTRESPONSE']._serialized_end=1069
-  _globals['_GETPROFILEREQUEST']._serialized_start=1071
-  _globals['_GETPROFILEREQUEST']._serialized_end=1109
-  _globals['_BELIEF']._serialized_start=1111
-  _globals['_BELIEF']._serialized_end=1169
-  _globals['_GETPROFILERESPONSE']._serialized_start=1171
-  _globals['_GETPROFILERESPONSE']._serialized_end=1234
-  _globals['_MUTETOPICREQUEST']._serialized_start=1236
-  _globals['_MUTETOPICREQUEST']._serialized_end=1269
-  _globals['_MUTETOPICRESPONSE']._serialized_start=1271
-  _globals['_MUTETOPICRESPONSE']._serialized_end=1290
-  _globals['_UNMUTETOPICREQUEST']._serialized_start=1292
-  _globals['_UNMUTETOPICREQUEST']._serialized_end=1327
-  _globals['_UNMUTETOPICRESPONSE']._serialized_start=1329
-  _globals['_UNMUTETOPICRESPONSE']._serialized_end=1350
-  _globals['_TYPERETENTION']._serialized_start=1352
-  _globals['_TYPERETENTION']._serialized_end=1452
-  _globals['_RETENTION']._serialized_start=1454
-  _globals['_RETENTION']._serialized_end=1557
-  _globals['_GETRETENTIONREQUEST']._serialized_start=1559
-  _globals['_GETRETENTIONREQUEST']._serialized_end=1599
-  _globals['_GETRETENTIONRESPONSE']._serialized_start=1602
-  _globals['_GETRETENTIONRESPONSE']._serialized_end=1739
-  _globals['_SETRETENTIONREQUEST']._serialized_start=1741
-  _globals['_SETRETENTIONREQUEST']._serialized_end=1829
-  _globals['_SETRETENTIONRESPONSE']._serialized_start=1831
-  _globals['_SETRETENTIONRESPONSE']._serialized_end=1901
-  _globals['_CONTEXTSERVICE']._serialized_start=1904
-  _globals['_CONTEXTSERVICE']._serialized_end=2796
+  _globals['_FORGETRESPONSE']._serialized_end=910
+  _globals['_EXPORTREQUEST']._serialized_start=912
+  _globals['_EXPORTREQUEST']._serialized_end=946
+  _globals['_EXPORTRESPONSE']._serialized_start=948
+  _globals['_EXPORTRESPONSE']._serialized_end=979
+  _globals['_IMPORTREQUEST']._serialized_start=981
+  _globals['_IMPORTREQUEST']._serialized_end=1030
+  _globals['_IMPORTRESPONSE']._serialized_start=1032
+  _globals['_IMPORTRESPONSE']._serialized_end=1086
+  _globals['_GETPROFILEREQUEST']._serialized_start=1088
+  _globals['_GETPROFILEREQUEST']._serialized_end=1126
+  _globals['_BELIEF']._serialized_start=1128
+  _globals['_BELIEF']._serialized_end=1186
+  _globals['_GETPROFILERESPONSE']._serialized_start=1188
+  _globals['_GETPROFILERESPONSE']._serialized_end=1251
+  _globals['_MUTETOPICREQUEST']._serialized_start=1253
+  _globals['_MUTETOPICREQUEST']._serialized_end=1286
+  _globals['_MUTETOPICRESPONSE']._serialized_start=1288
+  _globals['_MUTETOPICRESPONSE']._serialized_end=1307
+  _globals['_UNMUTETOPICREQUEST']._serialized_start=1309
+  _globals['_UNMUTETOPICREQUEST']._serialized_end=1344
+  _globals['_UNMUTETOPICRESPONSE']._serialized_start=1346
+  _globals['_UNMUTETOPICRESPONSE']._serialized_end=1367
+  _globals['_TYPERETENTION']._serialized_start=1369
+  _globals['_TYPERETENTION']._serialized_end=1469
+  _globals['_RETENTION']._serialized_start=1471
+  _globals['_RETENTION']._serialized_end=1574
+  _globals['_GETRETENTIONREQUEST']._serialized_start=1576
+  _globals['_GETRETENTIONREQUEST']._serialized_end=1616
+  _globals['_GETRETENTIONRESPONSE']._serialized_start=1619
+  _globals['_GETRETENTIONRESPONSE']._serialized_end=1756
+  _globals['_SETRETENTIONREQUEST']._serialized_start=1758
+  _globals['_SETRETENTIONREQUEST']._serialized_end=1846
+  _globals['_SETRETENTIONRESPONSE']._serialized_start=1848
+  _globals['_SETRETENTIONRESPONSE']._serialized_end=1918
+  _globals['_CONTEXTSERVICE']._serialized_start=1921
+  _globals['_CONTEXTSERVICE']._serialized_end=2813
 # @@protoc_insertion_point(module_scope)

@@ -70,7 +70,7 @@ class ForgetRequest(_message.Message):
     def __init__(self, event_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[_types_pb2.EventType, str]] = ..., time_range: _Optional[_Union[TimeRange, _Mapping]] = ..., all: bool = ..., tag: _Optional[str] = ..., all_namespaces: bool = ..., namespace: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
 
 class ForgetResponse(_message.Message):
-    __slots__ = ("events", "items", "vectors", "rankings", "prefixes", "backups", "remaining_digest")
+    __slots__ = ("events", "items", "vectors", "rankings", "prefixes", "backups", "remaining_digest", "choices")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class ForgetResponse(_message.Message):
     PREFIXES_FIELD_NUMBER: _ClassVar[int]
     BACKUPS_FIELD_NUMBER: _ClassVar[int]
     REMAINING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     events: int
     items: int
     vectors: int
@@ -85,7 +86,8 @@ class ForgetResponse(_message.Message):
     prefixes: int
     backups: int
     remaining_digest: str
-    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ..., prefixes: _Optional[int] = ..., backups: _Optional[int] = ..., remaining_digest: _Optional[str] = ...) -> None: ...
+    choices: int
+    def __init__(self, events: _Optional[int] = ..., items: _Optional[int] = ..., vectors: _Optional[int] = ..., rankings: _Optional[int] = ..., prefixes: _Optional[int] = ..., backups: _Optional[int] = ..., remaining_digest: _Optional[str] = ..., choices: _Optional[int] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("namespace",)

@@ -72,7 +72,7 @@ def test_a_file_is_whole_private_and_taken_back(
 ) -> None:
     out = tmp_path / "mine.jsonl"
     made = command("export", "--out", out)
-    assert made.stderr == f"{out}: 3 events and rankings\n"
+    assert made.stderr == f"{out}: 3 records\n"
     assert made.stdout == ""
     assert out.read_bytes() == export_of(owner)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600

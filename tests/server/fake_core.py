@@ -19,6 +19,7 @@ from edge_reranker.types import (
     ModelState,
     Namespace,
     Ranking,
+    Record,
     Recorded,
     RerankQuery,
     Result,
@@ -120,7 +121,7 @@ class FakeCore:
         self.before(Deadline())
         self.rules[namespace] = rule
 
-    def export(self, namespace: str) -> Iterator[list[Event | LoggedRanking]]:
+    def export(self, namespace: str) -> Iterator[list[Record]]:
         self.before(Deadline())
         yield from ([event] for event in self.stored.get(namespace, []))
         yield from ([logged] for logged in self.logged.get(namespace, []))
@@ -190,11 +191,11 @@ class FakeImport:
 
     def __init__(self, core: FakeCore, namespace: str) -> None:
         self.core, self.namespace = core, namespace
-        self.kept: list[Event | LoggedRanking] = []
+        self.kept: list[Record] = []
         self.closed = False
         core.imports.append(self)
 
-    def add(self, line: int, record: Event | LoggedRanking) -> None:
+    def add(self, line: int, record: Record) -> None:
         self.core.before(Deadline())
         self.kept.append(record)
 

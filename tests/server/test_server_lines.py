@@ -22,7 +22,9 @@ from edge_reranker.types import (
     Event,
     EventType,
     Item,
+    LoggedChoice,
     LoggedRanking,
+    MutedTopic,
     Ranking,
     Result,
     Timings,
@@ -101,6 +103,17 @@ def test_the_format_is_this() -> None:
     assert nothing == b""
 
 
+def test_a_choice_and_a_muted_topic_are_lines_of_their_own() -> None:
+    """The body in base64; what learning makes of it is its own affair."""
+    choice = LoggedChoice("e2", b"\0\xff body", "e1", ("news",))
+    _, first, second, third, *_ = written(choice, LoggedChoice("e1", b"x"), MutedTopic("straße")).split(b"\n")
+    assert first == (
+        b'{"choice":{"eventId":"e2","body":"AP8gYm9keQ==","newestEventId":"e1","sources":["news"]}}'
+    )
+    assert second == b'{"choice":{"eventId":"e1","body":"eA=="}}'
+    assert third.decode() == '{"muted":{"topic":"straße"}}'
+
+
 def test_events_and_rankings_are_in_the_json_mapping_of_the_protos() -> None:
     event, ranking = (json.loads(line) for line in written(EVENT, RANKING).splitlines()[1:3])
     mapped = json_format.MessageToDict(respond.event(EVENT))
@@ -155,7 +168,12 @@ RANKINGS = st.builds(
     TEXT,
     MOMENT,
 )
-RECORDS = st.lists(EVENTS | RANKINGS, max_size=6)
+NAMESPACE = st.sampled_from(["default", "news", "shop"])
+CHOICES = st.builds(
+    LoggedChoice, ID, st.binary(min_size=1, max_size=40), ID | st.just(""), st.lists(NAMESPACE).map(tuple)
+)
+MUTED = st.builds(MutedTopic, TEXT.map(str.casefold).filter(bool))
+RECORDS = st.lists(EVENTS | RANKINGS | CHOICES | MUTED, max_size=6)
 
 
 @given(RECORDS, st.integers(0, 50))
@@ -262,9 +280,15 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
         'has the name "a" twice',
     ),
     "a kind twice": ('{"event":{},"event":{}}', 'has the name "event" twice'),
-    "two kinds": ('{"event":{},"ranking":{}}', "has 2 names; one is allowed: event, ranking or end"),
+    "two kinds": (
+        '{"event":{},"ranking":{}}',
+        "has 2 names; one is allowed: event, ranking, choice, muted or end",
+    ),
     "no kind": ("{}", "has 0 names; one is allowed"),
-    "an unknown kind": ('{"vector":{}}', '"vector" is no kind of record; event, ranking and end are what'),
+    "an unknown kind": (
+        '{"vector":{}}',
+        '"vector" is no kind of record; event, ranking, choice, muted and end',
+    ),
     "an unknown field": (event(score=1), 'event: Object contains unknown field "score"'),
     "a field as long as a line": (
         event(**{"x" * 1_000_000: 1}),
@@ -317,6 +341,25 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
     "in a year": (
         event(occurredAt="2024-12-31T23:59:59Z"),
         "event.occurredAt: 2024-12-31T23:59:59Z is outside",
+    ),
+    "a choice of nothing": ('{"choice":{"body":"eA=="}}', "choice.eventId: is empty"),
+    "a choice without a body": (
+        '{"choice":{"eventId":"e"}}',
+        "choice.body: has 0 bytes; 1 to 262,144 are allowed",
+    ),
+    "a choice that is no base64": ('{"choice":{"eventId":"e","body":"?"}}', "choice.body: Invalid base64"),
+    "a large choice": (
+        '{"choice":{"eventId":"e","body":"' + "AAAA" * 87_382 + '"}}',
+        "choice.body: has 262,146 bytes",
+    ),
+    "a choice by nobody's events": (
+        '{"choice":{"eventId":"e","body":"eA==","sources":["news","No"]}}',
+        'choice.sources[1]: "No" is not a name',
+    ),
+    "no topic": ('{"muted":{}}', "muted.topic: has 0 characters; 1 to 384 are allowed"),
+    "a topic in capitals": (
+        '{"muted":{"topic":"Crime"}}',
+        'muted.topic: "Crime" is not casefolded: "crime" is',
     ),
     "a ranking of nothing": (shown(results=[]), "ranking.results: 0 given; 1 to 1,000 are allowed"),
     "a ranking of 1,001": (

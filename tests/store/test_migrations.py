@@ -71,9 +71,16 @@ def test_a_stored_database_is_migrated_with_its_content(name: str, data_dir: Pat
         logged = store.ranking("app", "r1")
         assert logged is not None
         assert logged.results == (Result("i1", 1), Result("i2", 0))
-        if "0002_prefixes" in steps()[: steps().index(name) + 1]:
+        had = steps()[: steps().index(name) + 1]
+        if "0002_prefixes" in had:
             assert store.prefix_state() == PrefixState("app", "print", "e1", b"\1\0\0\0", b"\xff")
-        assert store.record("app", [*EVENTS, Event("new", EventType.LIKE, 4000.0)]).recorded == 1
+        if "0007_learning" in had:
+            assert store.detail("app", "r1") == b"\1\2"
+            assert store.choices("app") == [(1, b"\3\4")]
+            assert store.muted("app") == ("crime",)
+        new = Event("new", EventType.LIKE, 4000.0, ranking_id="r1")
+        assert store.record("app", [*EVENTS, new], {"new": b"body"}).recorded == 1
+        assert store.choices("app", 1) == [(5, b"body")]
         assert store.check() == []
     (tmp_path / "fresh").mkdir()
     (tmp_path / "fresh" / "key").write_text(KEY.hex)

@@ -49,7 +49,20 @@ def _fill(store: Store, seed: int) -> list[Event]:
                     n,
                 )
             )
-        store.record("app", batch)
+        for each in batch:
+            assert each.item is not None
+            shown, detail = (
+                Ranking(each.ranking_id, (Result(each.item.id, 1),), 1.0),
+                each.session_id.encode(),
+            )
+            store.put_ranking(
+                "app", shown, surface="", session_id="", created_at=1.0, detail=detail * draw.randint(1, 100)
+            )
+        store.record(
+            "app",
+            batch,
+            {each.event_id: each.session_id.encode() * draw.randint(1, 60) for each in batch},
+        )
         vectors = [(f"{draw.getrandbits(128):032x}", each.item.id, b"v" * 128) for each in batch if each.item]
         store.put_vectors("app", "pack", vectors)
         listed = tuple(Result(each.item.id, 1) for each in batch if each.item)
@@ -91,6 +104,7 @@ def _forget_and_look(folder: Path, seed: int) -> tuple[set[str], set[str]]:
     data_dir = folder / "data"
     with Store.open(data_dir, key_source="file") as store:
         events = _fill(store, seed)
+        assert store.choices_state("app")[0] == len(events)
         (data_dir / "backups").mkdir(exist_ok=True)
         (data_dir / "backups" / "000001-20260101T000000Z.db").write_bytes(events[0].event_id.encode())
         store._writer.alone(checkpoint)
@@ -121,16 +135,26 @@ def test_without_rewriting_the_pages_bytes_would_be_left(
 # Kills itself at a point of forgetting: name of the module, of the function, and before which of its calls.
 _KILLED = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 from edge_reranker.store import Store, erasure, promises
 from edge_reranker.store.care import Care
-from edge_reranker.types import Event, EventType, Item, Selector, Span
+from edge_reranker.types import Event, EventType, Item, Ranking, Result, Selector, Span
 data_dir, module, name = Path(sys.argv[1]), *sys.argv[2:4]
 call, parts = int(sys.argv[4]), sys.argv[5] == "parts"
 store = Store.open(data_dir, key_source="file")
 def like(id_, at_s, *item): return Event(id_, EventType.LIKE, at_s, Item(*item))
+def log(name, detail):
+    ranking = Ranking(name, (Result("k", 1),), 1.0)
+    store.put_ranking("app", ranking, surface="", session_id="", created_at=1.0, detail=detail)
+def choose(ranking_id, *events):
+    named = [replace(event, ranking_id=ranking_id) for event in events]
+    store.record("app", named, {event.event_id: b"CANARY" * (n + 200) for n, event in enumerate(named)})
+log("early", b"shown")
 marked = [like(f"CANARY{n}", n + 1.0, f"i{n}", "CANARY" + "x" * 3000) for n in range(40)]
-store.record("app", [*marked, like("stays", 99.0, "j")])
+choose("early", *marked)
+log("late", b"CANARY" * 100)
+choose("late", like("stays", 99.0, "j"))
 store._writer.alone(erasure.checkpoint)
 (data_dir / "backups").mkdir(exist_ok=True)
 (data_dir / "backups" / "000001-20260101T000000Z.db").write_bytes(b"CANARY")
@@ -148,7 +172,7 @@ def killing(*args):
 setattr(where, name, killing)
 if parts:
     selector = Selector(type=EventType.LIKE)
-    store.record("app", [Event("other", EventType.VIEW, 1.0, Item("k"))])
+    choose("late", Event("other", EventType.VIEW, 1.0, Item("k")))
 else:
     selector = Selector(span=Span(to_s=50.0))
 store.forget("app", selector)
@@ -161,6 +185,7 @@ POINTS = {
     "before the log is emptied again": ("erasure", "checkpoint", 2, "whole"),
     "after the first part": ("erasure", "checkpoint", 2, "parts"),
     "after the third part": ("erasure", "checkpoint", 4, "parts"),
+    "among the events": ("erasure", "checkpoint", 9, "parts"),
     "after the last part": ("care", "remove_copies", 1, "parts"),
 }
 UNFINISHED = [point for point in POINTS if not point.endswith(("struck out", "again"))]
@@ -184,6 +209,7 @@ def test_a_forget_that_is_killed_is_finished_at_the_next_start(tmp_path: Path, p
         assert not _left(tmp_path / "data")
         expected = {"other"} if POINTS[point][3] == "parts" else {"stays"}
         assert {each.event_id for each in store.context("app").events} == expected
+        assert store.choices("app") == []
         assert store._read(lambda db: db.conn.execute("SELECT count(*) FROM forgets").fetchone()[0]) == 0
         assert store.check() == []
 

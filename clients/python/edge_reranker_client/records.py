@@ -149,6 +149,7 @@ class Forgotten:
     prefixes: int = 0
     backups: int = 0
     remaining_digest: str = ""
+    choices: int = 0
 
 
 @dataclass(frozen=True, slots=True)

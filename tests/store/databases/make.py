@@ -47,6 +47,11 @@ ROWS = {
         "INSERT INTO namespaces (name) VALUES ('news'), ('shop')",
         "INSERT INTO grants VALUES ('news', 'shop', 1767225600.0)",
     ),
+    "0007_learning": (
+        "UPDATE rankings SET detail = x'0102'",
+        "INSERT INTO choices VALUES (1, 'app', 0, '[]', x'0304')",
+        "INSERT INTO muted VALUES ('app', 'crime')",
+    ),
 }
 
 
