@@ -1,11 +1,11 @@
 """The Bayesian step: from the pack's belief about the weights to what this user's choices leave of it.
 
-P(choice = i | list) = softmax_i(log server prior_i + w . phi_i + e * log examination_i), w ~ N(pack mean,
-pack covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
-clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look and the
-looks fall with the place served. How fast they fall differs from app to app, so its exponent e is one more
+P(choice = i | list) = softmax_i(log server prior_i + w . phi_i - e log place_i), w ~ N(pack mean, pack
+covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
+clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look, and
+looks fall with the place served. How fast they fall differs from app to app, so the exponent e is one more
 weight, e ~ N(1, ``SPREAD``^2), learned with the others and left out of the answer. An item that is pushed
-away is a worst choice, the softmax of -(log server prior + w . phi) + e * log examination: best-worst choice,
+away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i: best-worst choice,
 Marley and Louviere, "Some probabilistic models of best, worst, and best-worst choices", 2005. Both are
 concave in (w, e).
 
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.feedback import Choice
-from edge_reranker.ranking.learning.shown import examination
 
 Float64 = NDArray[np.float64]
 
-_EXAMINATION = "log examination"
-# Deviation of the exponent of the examination curve.
-SPREAD = 0.5
+# The column beside the pack's: how much less a place is looked at.
+_EXAMINATION = "-log place"
+# Deviation of its weight, the exponent of the examination curve; the mean is 1.
+SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
 MOST_KEPT = 2_000
@@ -103,16 +103,16 @@ class Posterior:
 
 
 def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
-    column_of = {name: at for at, name in enumerate(choice.names)}
-    matrix = np.zeros((len(choice.served), len(names)))
-    for at, name in enumerate(names):
-        if name in column_of:
-            column = choice.matrix[:, column_of[name]]
-            matrix[:, at] = column if name == "server_rank" else np.clip(column, -fusion.CLIP, fusion.CLIP)
-    offset = choice.matrix[:, column_of["server_rank"]]
+    """The choice over the columns ``names``: 0 for what it lacks, without what only it has."""
+    at_of = {name: at for at, name in enumerate(names)}
+    known = [at for at, name in enumerate(choice.names) if name in at_of]
+    offset = choice.matrix[:, choice.names.index("server_rank")]
+    matrix = np.zeros((len(offset), len(names)))
+    matrix[:, [at_of[choice.names[at]] for at in known]] = choice.matrix[:, known]
+    np.clip(matrix, -fusion.CLIP, fusion.CLIP, out=matrix)
     if choice.against:
         matrix, offset = -matrix, -offset
-    matrix[:, -1] = np.log(examination(choice.served))
+    matrix[:, -1] = -np.log(choice.served)
     return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
 
 
