@@ -285,7 +285,7 @@ def tables(found: Mine) -> Tables:
             curve,
             {
                 "title": "How well your choices were foretold",
-                "note": "Mean log chance of a choice, in nats, by what was learned before it; 95 % bootstrap.",
+                "note": "Mean log chance of a choice in nats, by what was learned before it; 95 % bootstrap.",
                 "rows": chances,
                 "plot": None,
             },

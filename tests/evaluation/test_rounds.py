@@ -169,4 +169,4 @@ def test_every_section_says_that_it_is_a_simulation() -> None:
     assert all(section["title"].startswith("Simulation") for section in tables["sections"])
     curve = tables["sections"][0]["rows"]
     assert {row["rounds"] for row in curve} == {0, 2}
-    assert all(row["served - nothing learned"]["mean"] == 0 for row in curve if row["rounds"] == 0)  # type: ignore[index,call-overload]
+    assert all(row["served - nothing learned"]["mean"] == 0 for row in curve if row["rounds"] == 0)  # type: ignore[index]
