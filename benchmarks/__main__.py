@@ -34,7 +34,7 @@ NAMES = (
     "store_size",
 )
 # Minutes each: only when named.
-LONG = ("modes",)
+LONG = ("modes", "scale")
 
 
 def main() -> None:
