@@ -1,0 +1,51 @@
+"""Commands in this process, and a training that is over in a second: for what is not about either."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_reranker.cli import app
+from tests.service import Run, surroundings
+
+N_STEPS = 60
+"""Of 840: the towers know four kinds of things apart after so many."""
+
+
+@pytest.fixture
+def run_here(data_dir: Path, cache_dir: Path) -> Run:
+    """``run`` without a process of its own: the same code from the arguments to the exit code."""
+
+    def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        around = {
+            name: value for name, value in surroundings(data_dir, cache_dir).items() if "RERANKER" in name
+        }
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            CliRunner().isolation(input=stdin, env=around | environment) as (out, err, _),
+        ):
+            patch.setattr(sys, "argv", ["edge-reranker", *arguments])
+            code = app._run()
+        return subprocess.CompletedProcess(
+            arguments, code, out.getvalue().decode(), err.getvalue().decode() if err else ""
+        )
+
+    return run_
+
+
+@pytest.fixture
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Towers of ``N_STEPS``: a training makes ten pairs of them, an evaluation twenty, each in seconds."""
+    pytest.importorskip("torch", reason="`make torch` installs it; CI does")
+    from edge_reranker.cli import cross
+    from edge_reranker.training import head, recipe, retrain
+
+    short = head.Recipe(n_steps=N_STEPS)
+    for module in (head, recipe, cross):
+        monkeypatch.setattr(module, "Recipe", lambda: short)
+    monkeypatch.setattr(retrain, "Trainer", partial(retrain.Trainer, recipe=short))
