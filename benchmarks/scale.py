@@ -3,7 +3,8 @@
 20,000 items and the default encoder. Users start one after another over the whole span, so that some are
 later ones, and have 50 interactions in the mean, 10 at the least. Each has three of 30 groups of items, and
 takes seven of ten items from these; popularity falls with the rank. What is taken from the own groups is
-liked, the rest viewed. The items are encoded once, in a process of its own; each size then trains in one of its own.
+liked, the rest viewed. The items are encoded once, in a process of its own; each size then trains in one of
+its own.
 """
 
 from __future__ import annotations

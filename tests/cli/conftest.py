@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edge_reranker.cli import app
+from tests.cli.shortened import shorten
 from tests.service import Run, surroundings
-
-N_STEPS = 60
-"""Of 840: the towers know four kinds of things apart after so many."""
 
 
 @pytest.fixture
@@ -40,12 +37,6 @@ def run_here(data_dir: Path, cache_dir: Path) -> Run:
 
 @pytest.fixture
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Towers of ``N_STEPS``: a training makes ten pairs of them, an evaluation twenty, each in seconds."""
+    """Towers of few steps: see ``shortened``."""
     pytest.importorskip("torch", reason="`make torch` installs it; CI does")
-    from edge_reranker.cli import cross
-    from edge_reranker.training import head, recipe, retrain
-
-    short = head.Recipe(n_steps=N_STEPS)
-    for module in (head, recipe, cross):
-        monkeypatch.setattr(module, "Recipe", lambda: short)
-    monkeypatch.setattr(retrain, "Trainer", partial(retrain.Trainer, recipe=short))
+    shorten(monkeypatch.setattr)
