@@ -1,4 +1,4 @@
-"""``train`` on made-up logs of 100,000, 1,000,000 and 10,000,000 interactions: time and memory.
+"""`train` on made-up logs of 100,000, 1,000,000 and 10,000,000 interactions: time and memory.
 
 20,000 items and the default encoder. Users start one after another over the whole span, so that some are
 later ones, and have 50 interactions in the mean, 10 at the least. Each has three of 30 groups of items, and

@@ -1,4 +1,4 @@
-"""Commands in this process, and a training that is over in a second: for what is not about either."""
+"""Commands in this process, and trainings that are over in seconds: for what is about neither."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from tests.service import Run, surroundings
 
 
 @pytest.fixture
-def run_here(data_dir: Path, cache_dir: Path) -> Run:
-    """``run`` without a process of its own: the same code from the arguments to the exit code."""
+def run(data_dir: Path, cache_dir: Path) -> Run:
+    """The same code from the arguments to the exit code, without the third of a second that imports take.
+
+    What is about the process itself, such as its environment or what it imports, asks for ``run_process``.
+    """
 
     def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         around = {

@@ -38,7 +38,7 @@ def processes_of_ray() -> set[int]:
 @pytest.mark.model
 @WITH_RAY
 def test_ray_makes_the_same_bytes_and_leaves_nothing_behind(
-    run: Run, run_here: Run, movielens_dir: Path, tmp_path: Path
+    run: Run, run_process: Run, movielens_dir: Path, tmp_path: Path
 ) -> None:
     films = movielens.load(movielens_dir).items[:N_ITEMS]
     rows = ({"id": film.id, "title": film.title, "tags": film.tags} for film in films)
@@ -46,7 +46,7 @@ def test_ray_makes_the_same_bytes_and_leaves_nothing_behind(
     before = processes_of_ray()
     made = []
     with_ray = ("--ray", "--ray-workers", "2")
-    for name, encode, more in (("here.parquet", run_here, ()), ("ray.parquet", run, with_ray)):
+    for name, encode, more in (("here.parquet", run, ()), ("ray.parquet", run_process, with_ray)):
         out = tmp_path / name
         command = ("encode", str(tmp_path / "items.jsonl"), "--out", str(out), *more)
         found = encode(*command, HOME=str(tmp_path / "home"), TMPDIR=str(tmp_path))

@@ -21,11 +21,9 @@ def log(tmp_path: Path) -> tuple[str, ...]:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("short_training")
-def test_a_made_up_shop_is_trained_on_and_evaluated(
-    run_here: Run, log: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "pack"
-    trained = run_here("train", *log, "--out", str(folder), "--name", "shop", "--encoder", "auto")
+    trained = run("train", *log, "--out", str(folder), "--name", "shop", "--encoder", "auto")
     assert trained.returncode == 0, trained.stderr
     assert "training and measuring 1 of 5: the pack\n" in trained.stderr
     assert "training and measuring 5 of 5: another" in trained.stderr
@@ -39,7 +37,7 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(
     assert "The encoder was chosen by NDCG@10 for the" in words
     assert f"{pack.manifest.encoder.model} 0." in words
     assert "Fewer than 50 of a kind are little" in words
-    measured = run_here("evaluate", *log, "--pack", str(folder), "--json")
+    measured = run("evaluate", *log, "--pack", str(folder), "--json")
     report = json.loads(measured.stdout)
     assert report["pack"] == pack.id
     assert report["against_server"]["ours"]["ndcg10"]["low"] > 0
@@ -50,11 +48,11 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(
 
 @pytest.mark.model
 @pytest.mark.usefixtures("short_training")
-def test_the_whole_protocol_runs_on_a_log_of_ones_own(run_here: Run, tmp_path: Path) -> None:
+def test_the_whole_protocol_runs_on_a_log_of_ones_own(run: Run, tmp_path: Path) -> None:
     synthetic.write(synthetic.make("shop", n_users=25, n_items=40, n_each=20), tmp_path)
     files = ("--items", tmp_path / "items.jsonl", "--interactions", tmp_path / "interactions.jsonl")
     page = tmp_path / "report.html"
-    found = run_here("evaluate", "--full", "--json", *map(str, files), "--html", str(page))
+    found = run("evaluate", "--full", "--json", *map(str, files), "--html", str(page))
     assert found.returncode == 0, found.stderr
     sections = {each["title"]: each["rows"] for each in json.loads(found.stdout)["sections"]}
     for title in (

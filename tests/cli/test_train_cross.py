@@ -145,7 +145,7 @@ def test_tier_2_is_trained_from_the_command_line_and_stays_off_unless_it_pays(
     assert "## Tier 2\n" in card
 
 
-def test_a_depth_that_there_is_not_is_refused(run_here: Run, tmp_path: Path) -> None:
-    found = run_here("train", "--out", str(tmp_path / "pack"), "--cross", "half")
+def test_a_depth_that_there_is_not_is_refused(run: Run, tmp_path: Path) -> None:
+    found = run("train", "--out", str(tmp_path / "pack"), "--cross", "half")
     assert found.returncode == 2
     assert "'half' is not one of 'cut', 'whole'" in found.stderr

@@ -102,24 +102,24 @@ def test_a_file_that_serves_other_vectors_than_training_had_is_not_written(
 @pytest.mark.model
 @pytest.mark.usefixtures("short_training")
 def test_a_fine_tuned_pack_is_trained_and_evaluated(
-    run_here: Run, config: Config, log: Log, tmp_path: Path
+    run: Run, config: Config, log: Log, tmp_path: Path
 ) -> None:
     synthetic.write(log, tmp_path)
     files = ("--items", str(tmp_path / "items.jsonl"), "--interactions", str(tmp_path / "interactions.jsonl"))
     out, cache = tmp_path / "pack", ("--cache-dir", str(config.cache_dir))
     options = ("--encoder", "minilm", "--finetune", "lora", "--minutes", "0.05")
-    trained = run_here("train", *files, "--out", str(out), *options, *cache)
+    trained = run("train", *files, "--out", str(out), *options, *cache)
     assert trained.returncode == 0, trained.stderr
     pack = packs.load(out)
     assert pack.manifest.encoder.adapter is not None
     card = (out / packs.CARD_FILE).read_text()
     assert "--finetune lora --minutes 0.05\n" in card
     assert "by the pack's LoRA adapter" in card
-    measured = run_here("evaluate", *files, "--pack", str(out), "--json", *cache)
+    measured = run("evaluate", *files, "--pack", str(out), "--json", *cache)
     assert json.loads(measured.stdout)["pack"] == pack.id
 
 
-def test_minutes_without_fine_tuning_are_refused(run_here: Run, tmp_path: Path) -> None:
-    found = run_here("train", "--out", str(tmp_path / "pack"), "--minutes", "3")
+def test_minutes_without_fine_tuning_are_refused(run: Run, tmp_path: Path) -> None:
+    found = run("train", "--out", str(tmp_path / "pack"), "--minutes", "3")
     assert found.returncode == 2
     assert found.stderr.startswith("Error: --minutes: goes with --finetune or --cross")
