@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from edge_reranker.cli import app
 from tests.cli.shortened import shorten
 from tests.service import Run, surroundings
+
+
+class _Stdin(io.BytesIO):
+    name = "<stdin>"
 
 
 @pytest.fixture
@@ -22,18 +26,17 @@ def run(data_dir: Path, cache_dir: Path) -> Run:
     """
 
     def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        around = {
-            name: value for name, value in surroundings(data_dir, cache_dir).items() if "RERANKER" in name
-        }
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            CliRunner().isolation(input=stdin, env=around | environment) as (out, err, _),
-        ):
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (surroundings(data_dir, cache_dir) | environment).items():
+                patch.setenv(name, value)
             patch.setattr(sys, "argv", ["edge-reranker", *arguments])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(_Stdin(stdin.encode()), "utf-8"))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
             code = app._run()
-        return subprocess.CompletedProcess(
-            arguments, code, out.getvalue().decode(), err.getvalue().decode() if err else ""
-        )
+        told = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(arguments, code, *told)
 
     return run_
 
