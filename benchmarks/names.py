@@ -27,6 +27,7 @@ NAMES = (
     "client_import",
     "contention",
     "explain",
+    "learned",
     "logs",
     "flips",
     "backup",
