@@ -57,7 +57,7 @@ class Lists:
         self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
     ) -> Iterator[Ranking]:
         """With ``every``, one after each step; the final one in any case, once it is logged."""
-        owner, ranking_id = tiers.epochs.owner(namespace), secrets.token_urlsafe(12)
+        owner, ranking_id = tiers.epochs.owner(namespace), secrets.token_hex(12)
         request = _Request(tiers, owner, ranking_id, query, deadline, Watch())
         n = len(query.candidates)
         log_pace = self._log_paces.of(namespace)
