@@ -200,9 +200,10 @@ class Store:
 
         That is: snapshots that no other event has; vectors of texts that only those had, and all of an item
         without any snapshot left; what a model made of the user's events; rankings that list the events'
-        items, and those logged since the oldest of the events was stored. Of an item that is selected by its
-        id, vectors and rankings go even without an event. What only a list of candidates brought stays: it is
-        public, and no event made it.
+        items, and those logged since the oldest of the events was stored; choices of the events, and those
+        from lists that were ranked since. Of an item that is selected by its id, vectors and rankings go even
+        without an event. With everything, muted topics go, too. What only a list of candidates brought stays:
+        it is public, and no event made it.
 
         One transaction, but on a full disk it goes in parts, of the events that were there at its beginning.
         What a crash cuts off is finished at the next ``open``. ``dry_run`` writes nothing, and returns what
