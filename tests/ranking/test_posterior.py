@@ -19,14 +19,14 @@ Rng = np.random.Generator
 
 def choices(
     rng: Rng, truth: NDArray[np.float64], n_choices: int, exponent: float = 1.0, **of_list: object
-) -> list[tuple[Choice, float]]:
+) -> list[tuple[Choice, float, NDArray[np.float64]]]:
     """Clicks of a user with these weights on lists that the prior's weights put in order."""
     found = []
     for _ in range(n_choices):
         shown = a_list(rng, **of_list)  # type: ignore[arg-type]
         choice = choice_of(shown, clicked(rng, shown, truth, exponent), EventType.CLICK)
         assert choice is not None
-        found.append((choice, 1.0))
+        found.append((choice, 1.0, np.ones(len(choice.items))))
     return found
 
 
@@ -114,7 +114,7 @@ def test_columns_that_the_pack_has_no_weight_for_change_nothing() -> None:
     cut = a_list(more, names=NAMES)
     choice = choice_of(shown, "i3", EventType.LIKE)
     assert choice is not None
-    found = Posterior.start(fewer).after([(choice, 1.0)]).weights
+    found = Posterior.start(fewer).after([(choice, 1.0, np.ones(20))]).weights
     without = choice_of(
         type(shown)(
             cut.ids, NAMES[:4], cut.weights[:4], cut.matrix[:, :4], cut.order, cut.ours, True, cut.pack
@@ -124,7 +124,7 @@ def test_columns_that_the_pack_has_no_weight_for_change_nothing() -> None:
     )
     assert without is not None
     assert found.names == NAMES[:4]
-    assert (found.mean == Posterior.start(fewer).after([(without, 1.0)]).weights.mean).all()
+    assert (found.mean == Posterior.start(fewer).after([(without, 1.0, np.ones(20))]).weights.mean).all()
 
 
 def test_columns_that_the_list_lacks_keep_their_prior() -> None:
@@ -132,7 +132,7 @@ def test_columns_that_the_list_lacks_keep_their_prior() -> None:
     shown = a_list(rng, names=NAMES[:3])
     choice = choice_of(shown, "i3", EventType.LIKE)
     assert choice is not None
-    found = Posterior.start(PRIOR).after([(choice, 1.0)]).weights
+    found = Posterior.start(PRIOR).after([(choice, 1.0, np.ones(20))]).weights
     assert found.mean[3:] == pytest.approx(PRIOR.mean[3:])
     assert np.diag(found.covariance)[3:] == pytest.approx(np.diag(PRIOR.covariance)[3:])
 

@@ -80,13 +80,13 @@ class Posterior:
         k = len(self.prior.names) - 1
         return Weights(self.now.names[:k], self.now.mean[:k], self.now.covariance[:k, :k])
 
-    def after(self, choices: Sequence[tuple[Choice, float]]) -> Posterior:
-        """The belief after these choices, oldest first, each with what it counts."""
+    def after(self, choices: Sequence[tuple[Choice, float, Float64]]) -> Posterior:
+        """The belief after these choices, oldest first, each with what it counts and its rows' ``fresh``."""
         kept, due, now = list(self.kept), self.due, self.now
         batch: list[Evidence] = []
         since: list[Evidence] = []
-        for choice, count in choices:
-            since.append(_evidence(choice, count, self.prior.names))
+        for choice, count, fresh in choices:
+            since.append(_evidence(choice, count, fresh, self.prior.names))
             kept.append(since[-1])
             if len(kept) >= due:
                 kept = kept[-MOST_KEPT:]
@@ -103,7 +103,7 @@ class Posterior:
         return fusion.fit(_stacked(self.kept), self.prior)
 
 
-def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
+def _evidence(choice: Choice, count: float, fresh: Float64, names: Sequence[str]) -> Evidence:
     """The choice over the columns ``names``: 0 for what it lacks, without what only it has."""
     at_of = {name: at for at, name in enumerate(names)}
     known = [at for at, name in enumerate(choice.names) if name in at_of]
@@ -114,7 +114,7 @@ def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
     if choice.against:
         matrix, offset = -matrix, -offset
     matrix[:, -1] = -np.log(choice.served)
-    return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
+    return Evidence(matrix, offset + np.log(choice.stands_for * fresh), choice.chosen, count)
 
 
 def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
