@@ -316,6 +316,22 @@ def kept(recent: Recent, namespace: str, names: list[str]) -> list[str]:
     return [name for name in names if recent.get(namespace, name) is not None]
 
 
+def test_what_is_kept_counts_the_history_and_is_dropped_with_it(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        for n, text in enumerate(("", "x" * 4_000)):
+            whole.record(
+                "a", [Event(f"e{n}-{at}", EventType.LIKE, 1e9, Item(f"i{at}", text=text)) for at in range(50)]
+            )
+            whole.rerank("a", RerankQuery(films(2)), LONG)
+        recent = whole._explaining.recent
+        (first, one), (second, two) = recent._kept["a"].values()
+        assert second - first > 50 * 4_000 > first
+        assert one.size_bytes == two.size_bytes
+        assert recent._sizes["a"] == first + second
+        whole.forget("a", Selector(event_id="e0-0"))
+        assert (recent._kept, recent._sizes, recent._users) == ({}, {}, {})
+
+
 def test_the_newest_requests_are_kept_in_number_and_in_bytes() -> None:
     recent = Recent(max_rankings=3, max_bytes=120_000)
     names = [f"r{n}" for n in range(5)]

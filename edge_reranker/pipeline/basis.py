@@ -22,6 +22,7 @@ from edge_reranker.types import Item, RerankQuery
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+_LARGEST = 1e30
 _OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 
 
@@ -149,8 +150,11 @@ class Basis:
 
 
 def exact(matrix: Float64) -> Float64:
-    """Rounded to single precision: what is kept of a ranking is what it went by."""
-    return np.asarray(matrix.astype(np.float32), np.float64)
+    """Rounded to single precision: what is kept of a ranking is what it went by.
+
+    Within its range, too, which no feature of use leaves: fusion clips long before.
+    """
+    return np.asarray(np.clip(matrix, -_LARGEST, _LARGEST).astype(np.float32), np.float64)
 
 
 def _by_the_encoder(matrix: Float64) -> bool:
