@@ -110,7 +110,7 @@ class Pipeline:
         """With ``every``, one after each step; the final one in any case."""
         watch = Watch()
         owner = tiers.epochs.owner(namespace)
-        ranking_id = secrets.token_urlsafe(12)
+        ranking_id = secrets.token_hex(12)  # a word that no command takes for an option of its own
         last: tuple[Ranking, Arranged] | None = None
         n = len(query.candidates)
         log_pace = self._log_paces.of(namespace)
