@@ -142,6 +142,26 @@ def _compare_long(whole: Pipeline) -> None:
     assert whole.profile("all").n_events == 50
 
 
+def test_so_it_is_where_another_namespaces_events_count_too(tmp_path: Path) -> None:
+    own, lent = liked(3, 9, at_s=_NOW_S - 90_000), liked(5, 10, at_s=_NOW_S - 50_000)
+    query = RerankQuery(films(12))
+    with service(tmp_path, small_pack(n_learned=4), FakeEngine()) as whole:
+        found: dict[str, Explained] = {}
+        for left in (None, *own, *lent):
+            reader, source = (f"{kind}-{left.event_id if left else 'all'}" for kind in ("reader", "source"))
+            for name, events in ((reader, own), (source, lent)):
+                whole.create_namespace(name)
+                whole.record(name, [each for each in events if each is not left])
+            whole.grant(source, reader)
+            found[left.event_id if left else ""] = explained(whole, reader, query)
+    named = {
+        (reason.namespace, reason.event_id) for each in found[""].explanations for reason in each.reasons
+    }
+    assert named == {("reader-all", "e3"), ("reader-all", "e9"), ("source-all", "e5"), ("source-all", "e10")}
+    for event in (*own, *lent):
+        assert _same(found[""], found[event.event_id], event, 4) > 0
+
+
 def test_a_dislike_is_told_of_by_what_it_took_back(tmp_path: Path) -> None:
     with pipeline(tmp_path) as whole:
         whole.record("a", [*liked(1, 2), Event("no", EventType.DISLIKE, 2e9, film(1))])
