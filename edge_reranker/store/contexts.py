@@ -31,8 +31,13 @@ class Contexts:
         self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
 
-    def get(self, namespace: str, limit: int, types: Collection[EventType] | None) -> Context:
-        """See ``Store.context``."""
+    def context(
+        self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
+    ) -> Context:
+        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
+
+        What rankings go by, so events of the namespaces that were granted to this one are among them.
+        """
         if limit <= 0:
             return Context()
         whose = (namespace, *self._sources(namespace))
@@ -51,7 +56,7 @@ class Contexts:
         return context
 
     def generation(self, namespace: str) -> int:
-        """See ``Store.generation``."""
+        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
         return self._of_all + self._generations.get(namespace, 0)
 
     def changed(self, namespace: str | None, n_events: int) -> None:

@@ -66,7 +66,7 @@ class Recording:
 
         return self._writer.submit(insert, after).recorded
 
-    def log(
+    def put_ranking(
         self,
         namespace: str,
         ranking: Ranking,
@@ -74,10 +74,14 @@ class Recording:
         surface: str,
         session_id: str,
         created_at: float,
-        sources: Sequence[str],
-        detail: bytes,
+        sources: Sequence[str] = (),
+        detail: bytes = b"",
     ) -> None:
-        """See ``Store.put_ranking``."""
+        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
+
+        ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
+        was shown, and by which numbers; it is kept of the newest 200 rankings.
+        """
         at = clock.dated(created_at, self._clock.now())
         prune = self._due(self._logged, namespace, 1, rankings.PRUNE_EVERY)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -49,9 +49,7 @@ from edge_reranker.store.start import Started, start
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     NOTHING,
-    Context,
     Event,
-    EventType,
     Forgotten,
     Grant,
     Namespace,
@@ -71,7 +69,7 @@ _READERS_S = 1.0
 class Store:
     """What the user did, kept encrypted in ``store.db``. Thread-safe; made by ``open``.
 
-    The methods of ``Learning`` and of ``Rules`` are its own, too.
+    Methods of ``Contexts``, ``Recording``, ``Rules`` and ``Learning`` are its own, too; see ``__init__``.
     ``path`` is the database, ``key_location`` is "keyring" or "file". Methods raise StoreFull when the disk
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
@@ -98,6 +96,7 @@ class Store:
             lambda reader: self._spaces.sources(reader),
             lambda source: self._spaces.readers(source),
         )
+        self.context, self.generation = self._contexts.context, self._contexts.generation
         self._spaces = Spaces(self._writer, self._contexts.renew, started.grants)
         self._learning = Learning(self._writer, self._read, self._spaces)
         self.detail = self._learning.detail
@@ -116,6 +115,7 @@ class Store:
         self.retention, self.retentions = rules.retention, rules.retentions
         self.set_retention, self.sweep = rules.set_retention, rules.sweep
         self._recording = Recording(self._writer, self._clock, self._spaces.require_open, self._recorded)
+        self.put_ranking = self._recording.put_ranking
 
     @classmethod
     def open(
@@ -186,19 +186,6 @@ class Store:
         self._care.asked()
         return self._recording.record(namespace, events, choices)
 
-    def context(
-        self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
-    ) -> Context:
-        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
-
-        What rankings go by, so events of the namespaces that were granted to this one are among them.
-        """
-        return self._contexts.get(namespace, limit, types)
-
-    def generation(self, namespace: str) -> int:
-        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
-        return self._contexts.generation(namespace)
-
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
 
@@ -213,9 +200,10 @@ class Store:
 
         That is: snapshots that no other event has; vectors of texts that only those had, and all of an item
         without any snapshot left; what a model made of the user's events; rankings that list the events'
-        items, and those logged since the oldest of the events was stored. Of an item that is selected by its
-        id, vectors and rankings go even without an event. What only a list of candidates brought stays: it is
-        public, and no event made it.
+        items, and those logged since the oldest of the events was stored; choices of the events, and those
+        from lists that were ranked since. Of an item that is selected by its id, vectors and rankings go even
+        without an event. With everything, muted topics go, too. What only a list of candidates brought stays:
+        it is public, and no event made it.
 
         One transaction, but on a full disk it goes in parts, of the events that were there at its beginning.
         What a crash cuts off is finished at the next ``open``. ``dry_run`` writes nothing, and returns what
@@ -320,32 +308,6 @@ class Store:
         kept = list(rows)
         if kept:
             self._writer.post(lambda db: vectors.put(db, namespace, space, kept))
-
-    def put_ranking(
-        self,
-        namespace: str,
-        ranking: Ranking,
-        *,
-        surface: str,
-        session_id: str,
-        created_at: float,
-        sources: Sequence[str] = (),
-        detail: bytes = b"",
-    ) -> None:
-        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
-
-        ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
-        was shown, and by which numbers; it is kept of the newest 200 rankings.
-        """
-        self._recording.log(
-            namespace,
-            ranking,
-            surface=surface,
-            session_id=session_id,
-            created_at=created_at,
-            sources=sources,
-            detail=detail,
-        )
 
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
