@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,7 @@ class Answer:
 
     ``weighed`` says that the order is by the pack's weights, not the server's. ``scores`` [n] are what it is
     by, None where it is the server's; ``drawn`` are the weights that made them and what they were multiplied
-    with. ``taste`` is the user's share of each tag.
+    with. ``taste`` is the user's share of each tag; ``vectors`` are TierScores'.
     """
 
     order: npt.NDArray[np.intp]
@@ -51,6 +51,7 @@ class Answer:
     scores: Float64 | None = None
     drawn: policy.Drawn | None = None
     taste: Mapping[str, float] = field(default_factory=dict)
+    vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -161,6 +162,7 @@ def _fused(
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
+        vectors=result.vectors or before.vectors,
     )
 
 
@@ -183,6 +185,7 @@ def arranged(
         ranking_id=ranking_id,
         muted=muted,
         taste=answer.taste,
+        vectors=answer.vectors,
         drawn=answer.drawn,
     )
     return policy.apply(given, soft=soft)

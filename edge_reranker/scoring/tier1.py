@@ -170,7 +170,11 @@ class VectorScorer:
         )
         columns_ms = (time.perf_counter() - start) * 1000.0
         self._columns_paces.of(user.namespace).measured(len(keyed), columns_ms)
-        return TierScores(scores, reached, reason, due, more)
+
+        def vectors(indices: Sequence[int]) -> npt.NDArray[np.floating]:
+            return self._affinity.content([keyed[index].hash for index in indices], found)
+
+        return TierScores(scores, reached, reason, due, more, vectors)
 
 
 def _by_keeper(user: User, history: Sequence[Keyed]) -> list[tuple[Owner, list[Keyed]]]:

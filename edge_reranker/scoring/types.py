@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,6 +58,7 @@ class TierScores:
     ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
+    ``vectors`` gives the contents of some candidates, by their indices: [m, n_dims], zeros for one unknown.
     """
 
     scores: Scores
@@ -65,6 +66,7 @@ class TierScores:
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
     more: Mapping[str, tuple[Scores, Mask | None]] = field(default_factory=dict)
+    vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
 
     @property
     def coverage(self) -> float:
