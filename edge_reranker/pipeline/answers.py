@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
     ``scores`` [n] are what it is by, and ``basis`` is what they were made of; None: it is the server's.
+    ``vectors`` are TierScores'.
     """
 
     order: npt.NDArray[np.intp]
@@ -38,6 +39,7 @@ class Answer:
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     scores: Float64 | None = None
     basis: Basis | None = None
+    vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -125,6 +127,7 @@ def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: 
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
+        vectors=result.vectors or before.vectors,
     )
 
 
@@ -148,6 +151,7 @@ def arranged(
         ranking_id=ranking_id,
         muted=muted,
         taste={} if basis is None else basis.user.profile.tag_shares,
+        vectors=answer.vectors,
         drawn=None if basis is None else policy.Drawn(basis.matrix, basis.names, basis.used),
     )
     return policy.apply(given, soft=soft)
