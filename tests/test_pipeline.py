@@ -415,3 +415,11 @@ def test_the_same_request_gives_the_same_order(tmp_path: Path) -> None:
         whole.record("a", liked(5, 9, 14))
         orders = {tuple(ids(whole.rerank("a", RerankQuery(films(50)), LONG))) for _ in range(5)}
     assert len(orders) == 1
+
+
+def test_a_ranking_has_a_name_that_can_be_typed_as_it_is(tmp_path: Path) -> None:
+    """A name that begins with a dash would be taken for an option."""
+    with pipeline(tmp_path) as whole:
+        names = {whole.rerank("a", RerankQuery(films(1)), LONG).ranking_id for _ in range(300)}
+    assert len(names) == 300
+    assert all(name.isalnum() for name in names)

@@ -43,7 +43,7 @@ def explain(ranking_id: str, ids: tuple[str, ...], namespace: str, as_json: bool
     \b
     Example:
       edge-reranker explain "$(edge-reranker rank --json request.json | jq -r .rankingId)"
-      edge-reranker explain UxvWQ0y1hcSmUqQe --id 42 --json
+      edge-reranker explain 9f86d081884c7d659a2feaa0 --id 42 --json
     """
     with options.connect(flags, owner=True) as client:
         answer = client.why.explain_message(ranking_id, ids, namespace=namespace)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise, permutations
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given as example
+from hypothesis import given as drawing
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,11 @@ from edge_reranker.ranking.policy import Drawn, Given, exploration
 from edge_reranker.ranking.policy.apply import n_places
 from edge_reranker.types import Cap, DiversityMethod, Pin
 from tests.ranking.policies import DAY, NOW_S, caps, given, lists
+
+
+def example(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A property over drawn lists; how long one takes on a busy machine says nothing."""
+    return lambda test: settings(max_examples=80, deadline=None)(drawing(*strategies)(test))
 
 
 def tags_of(case: Given, at: int) -> set[str]:
@@ -115,7 +122,6 @@ def kept(case: Given, order: list[int]) -> bool:
     return True
 
 
-@settings(max_examples=200, deadline=None)
 @example(lists(most=6), st.lists(caps(), min_size=1, max_size=3))
 def test_caps_are_kept_whenever_that_is_possible(case: Given, asked: list[Cap]) -> None:
     case = changed(case, caps=tuple(asked))
@@ -174,7 +180,6 @@ def divergence(case: Given, order: list[int]) -> float:
     return sum(x * math.log(x / (0.99 * q.get(tag, 0.0) + 0.01 * x)) for tag, x in p.items())
 
 
-@settings(max_examples=200, deadline=None)
 @example(lists(taste={"war": 0.5, "jazz": 0.3, "opera": 0.1, "drama": 0.1}))
 def test_with_more_calibration_the_mix_is_never_farther_from_the_users(case: Given) -> None:
     found = [divergence(case, shown(changed(case, calibration=strength))) for strength in STRENGTHS]
@@ -274,7 +279,6 @@ def test_without_exploration_there_is_nothing_to_expect() -> None:
     assert policy.apply(explored(9), soft=False).exposure is None
 
 
-@settings(max_examples=30)
 @example(st.integers(1, 30), st.sampled_from([(), ("war",)]), st.floats(0.01, 1.0))
 def test_expected_looks_sum_to_the_looks_that_there_are(
     n: int, muted: tuple[str, ...], strength: float

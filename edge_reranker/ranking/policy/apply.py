@@ -107,11 +107,12 @@ def _moved(given: Given, rules: Constraints) -> Indices:
     free = given.order[rules.free[given.order]][:_POOL]
     pool = np.concatenate([np.array(seeds, np.intp), free])
     relevant = greedy.relevance(given.scores, given.order)
+    method = Dpp if policy.diversity_method is DiversityMethod.DPP else Mmr
     novelty = None
     if policy.diversity:
-        method = Dpp if policy.diversity_method is DiversityMethod.DPP else Mmr
         vectors = None if given.vectors is None else given.vectors(pool.tolist())
-        novelty = partial(method, similarity(candidates, pool.tolist(), vectors))
+        similar = similarity(candidates, pool.tolist(), vectors)
+        novelty = partial(method, similar)
     mix = Mix(given.taste, candidates, pool.tolist()) if policy.calibration and given.taste else None
     taken = greedy.lists(
         relevant[pool],
@@ -128,7 +129,16 @@ def _moved(given: Given, rules: Constraints) -> Indices:
     orders = [_with_first(given.order, pool[row]) for row in taken]
     if mix is None:
         return orders[0]
-    return orders[_chosen(orders, rules, mix, relevant, depth, policy.calibration)]
+    best = _chosen(orders, rules, mix, relevant, depth, policy.calibration)
+    if novelty is None or best == 0 or rules.capped:
+        return orders[best]
+    # Nor does it when there is variety to be seen to: that alone says who comes first.
+    of_best = np.concatenate([np.arange(len(seeds)), np.sort(taken[best])])
+    first = greedy.lists(
+        *(relevant[pool[of_best]], taken.shape[1], len(seeds), (0.0,)),
+        *(partial(method, similar[np.ix_(of_best, of_best)]), policy.diversity, None),
+    )
+    return _with_first(given.order, pool[of_best[first[0]]])
 
 
 def _with_first(order: Indices, first: Indices) -> Indices:

@@ -13,6 +13,7 @@ before anything was taken:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -91,19 +92,21 @@ class Dpp:
 
 
 def _tags(tags: Sequence[tuple[str, ...]]) -> Float64:
-    """Each candidate's tags as a vector of length 1: [n, n_tags]; of those that two have, only."""
+    """Each candidate's tags as a vector of length 1: [n, n_tags]."""
     at: dict[str, int] = {}
-    own_of: dict[tuple[str, ...], tuple[int, ...]] = {}
+    known: dict[tuple[str, ...], list[int]] = {}
+    own: list[list[int]] = []
     for each in tags:
-        if each not in own_of:
-            own_of[each] = tuple(
-                at.setdefault(tag, len(at)) for tag in dict.fromkeys(map(str.casefold, each))
-            )
+        found = known.get(each)
+        if found is None:
+            distinct = dict.fromkeys(map(str.casefold, each))
+            found = known[each] = [at.setdefault(tag, len(at)) for tag in distinct]
+        own.append(found)
+    lengths = np.array(list(map(len, own)), np.intp)
     vectors = np.zeros((len(tags), len(at)))
-    lengths = np.array([max(1, len(own_of[each])) for each in tags], np.float64)
-    rows = np.repeat(np.arange(len(tags)), [len(own_of[each]) for each in tags])
-    vectors[rows, [tag for each in tags for tag in own_of[each]]] = 1.0
-    return vectors / np.sqrt(lengths)[:, None]
+    rows = np.repeat(np.arange(len(tags)), lengths)
+    vectors[rows, list(chain.from_iterable(own))] = np.repeat(1.0 / np.sqrt(np.maximum(lengths, 1)), lengths)
+    return vectors
 
 
 def _unit(rows: Float64) -> Float64:
