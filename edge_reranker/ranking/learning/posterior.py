@@ -34,7 +34,6 @@ SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
 MOST_KEPT = 2_000
-_FIRST_BATCH = 8
 # The chance of a row that is only there to fill up.
 _NEVER = -1e9
 
@@ -49,20 +48,21 @@ class Evidence:
     count: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
     """A belief about the weights and what it rests on; make one with ``start``.
 
     Every choice is one step: the mode of (Laplace's Gaussian so far) x (the new choice's likelihood). Steps
     drift from the mode over all choices at once, because a Gaussian stands for the older ones. So whenever a
-    quarter more choices have come (and 8 at least), all are taken again from the pack's prior. The times
-    depend on the number of choices only, so the same choices give the same bits, in steps or at once.
+    quarter more choices have come, all are taken again, from the pack's prior; at first that is every time.
+    The times depend on the number of choices only, so the same choices give the same bits, one by one or
+    all at once.
     """
 
     prior: Weights
     now: Weights
     kept: tuple[Evidence, ...] = ()
-    due: int = _FIRST_BATCH
+    due: int = 1
 
     @classmethod
     def start(cls, prior: Weights) -> Posterior:
@@ -80,20 +80,21 @@ class Posterior:
         k = len(self.prior.names) - 1
         return Weights(self.now.names[:k], self.now.mean[:k], self.now.covariance[:k, :k])
 
-    def after(self, choices: Sequence[tuple[Choice, float]]) -> Posterior:
-        """The belief after these choices, oldest first, each with what it counts."""
-        kept, due, now, new = list(self.kept), self.due, self.now, list[Evidence]()
-        for choice, count in choices:
-            kept.append(_evidence(choice, count, self.prior.names))
-            new.append(kept[-1])
+    def after(self, choices: Sequence[tuple[Choice, float, Float64]]) -> Posterior:
+        """The belief after these choices, oldest first, each with what it counts and its rows' ``fresh``."""
+        kept, due, now = list(self.kept), self.due, self.now
+        batch: list[Evidence] = []
+        since: list[Evidence] = []
+        for choice, count, fresh in choices:
+            since.append(_evidence(choice, count, fresh, self.prior.names))
+            kept.append(since[-1])
             if len(kept) >= due:
                 kept = kept[-MOST_KEPT:]
-                due = len(kept) + max(_FIRST_BATCH, len(kept) // 4)
-                new, batch = [], tuple(kept)
-                now = Weights((), np.zeros(0), np.zeros((0, 0)))
-        if not now.names:
+                due = len(kept) + max(1, len(kept) // 4)
+                batch, since = list(kept), []
+        if batch:  # whatever steps came before it left nothing behind
             now = fusion.fit(_stacked(batch), self.prior)
-        for one in new:
+        for one in since:
             now = fusion.fit(_stacked([one]), now)
         return Posterior(self.prior, now, tuple(kept), due)
 
@@ -102,18 +103,18 @@ class Posterior:
         return fusion.fit(_stacked(self.kept), self.prior)
 
 
-def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
+def _evidence(choice: Choice, count: float, fresh: Float64, names: Sequence[str]) -> Evidence:
     """The choice over the columns ``names``: 0 for what it lacks, without what only it has."""
     at_of = {name: at for at, name in enumerate(names)}
     known = [at for at, name in enumerate(choice.names) if name in at_of]
-    offset = choice.matrix[:, choice.names.index("server_rank")]
+    columns = np.clip(choice.matrix, -fusion.CLIP, fusion.CLIP)
+    offset = columns[:, choice.names.index("server_rank")]
     matrix = np.zeros((len(offset), len(names)))
-    matrix[:, [at_of[choice.names[at]] for at in known]] = choice.matrix[:, known]
-    np.clip(matrix, -fusion.CLIP, fusion.CLIP, out=matrix)
+    matrix[:, [at_of[choice.names[at]] for at in known]] = columns[:, known]
     if choice.against:
         matrix, offset = -matrix, -offset
     matrix[:, -1] = -np.log(choice.served)
-    return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
+    return Evidence(matrix, offset + np.log(choice.stands_for * fresh), choice.chosen, count)
 
 
 def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
