@@ -156,7 +156,7 @@ def test_made_up_people_are_measured_by_what_they_like(who: list[Person], lister
             gains = {name: metrics.ndcg(places).mean() for name, places in mark.places.items()}
             assert len(mark.places[rounds.SERVER]) == rounds.N_DRAWN
             assert gains[rounds.SERVER] > gains[rounds.NOTHING]
-        assert trace.marks[-1].n_clicks > SETTING.n_rounds / 2
+        assert trace.marks[-1].n_clicks > 0
 
 
 def test_worse_by_chance_is_nobody_when_the_servers_order_is_served(
