@@ -31,9 +31,12 @@ _SUREST = 0.9
 
 
 def by_chance(listed: Listed, user_id: str, start: fusion.Weights) -> Float64:
-    """Every item has a chance of its own, the square of a uniform one: no order can know."""
-    user = [*user_id.encode()]
-    return np.array([np.random.default_rng([*user, 0, *each.encode()]).random() ** 2 for each in listed.ids])
+    """A chance of its own for every candidate, the square of a uniform one, drawn anew with every event known.
+
+    If it stayed, what our order showed first would be what is left over, and the server's the better for it.
+    """
+    rng = np.random.default_rng([*user_id.encode(), len(listed.known)])
+    return np.asarray(rng.random(len(listed.ids)) ** 2, np.float64)
 
 
 def by_server(listed: Listed, user_id: str, start: fusion.Weights) -> Float64:
