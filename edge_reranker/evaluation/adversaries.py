@@ -31,7 +31,7 @@ _SUREST = 0.9
 
 
 def by_chance(listed: Listed, user_id: str, start: fusion.Weights) -> Float64:
-    If it stayed, our order would show first what is left over, and the server's would be the better for it.
+    """A chance of its own for every candidate, the square of a uniform one, drawn anew with every event.
 
     If it stayed, what our order showed first would be what is left over, and the server's the better for it.
     """
