@@ -24,9 +24,10 @@ POOLS = (20, 50, 100, 300)
 N_SIMULATED = 200
 _SEED = 20231
 
+CLICKS = "clicks"
 ARMS: Mapping[str, Setting] = {
     "clicks, history as it was": Setting(grows=False),
-    "clicks": Setting(),
+    CLICKS: Setting(),
     "clicks and ratings": Setting(rates=True),
     "clicks, cascade": Setting(clicks=Cascade()),
 }
@@ -99,7 +100,9 @@ def sections(world: World, pools: Sequence[int], n_rounds: int) -> list[Section]
     return [
         curves(found),
         ends(found),
-        behind_pools(world, [(n, replace(of(Setting(n=n)), checkpoints=(n_rounds,))) for n in pools]),
+        behind_pools(
+            world, found[CLICKS], [replace(of(Setting(n=n)), checkpoints=(n_rounds,)) for n in pools]
+        ),
         against_the_model(world, of(Setting())),
     ]
 
@@ -157,11 +160,12 @@ def ends(found: Mapping[str, Sequence[Trace]]) -> Section:
     }
 
 
-def behind_pools(world: World, settings: Sequence[tuple[int, Setting]]) -> Section:
-    """What is served against the server's order, for lists of several lengths."""
+def behind_pools(world: World, usual: Sequence[Trace], settings: Sequence[Setting]) -> Section:
+    """What is served against the server's order, for lists of several lengths; ``usual`` are of the usual."""
     rows: list[Row] = []
-    for n, setting in settings:
-        traces = world.traces(f"lists of {n}", setting)
+    for setting in settings:
+        n = setting.n
+        traces = usual if n == Setting().n else world.traces(f"lists of {n}", setting)
         marks = _by_round(traces)[-1]
         row: Row = {"pool": n, "NDCG@10 server": _ndcg(marks, rounds.SERVER)}
         row |= {"served": _ndcg(marks, rounds.SERVED), **_against_server(traces, marks, rounds.SERVED)}
