@@ -11,7 +11,7 @@ The clicks are simulated. Whatever comes from here is labelled so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,6 +33,8 @@ CHECKPOINTS = (0, 5, 10, 20, 35, 50)
 # Of the log's first cut: the less is known of somebody, the more there is to learn.
 N_KNOWN = 10
 FOLDS = (0, 1)
+# Of a made-up person's list, with replacement: enough for chance to say little.
+N_DRAWN = 100
 # Between two rounds; events age by it, and nothing else depends on it.
 _ROUND_S = 3600.0
 
@@ -45,13 +47,17 @@ SERVED = "served"
 """Orders of a list that measures. The last is what the service gives: both, or the server's by the gate."""
 
 
+Appeal = Callable[[Listed], NDArray[np.float64]]
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Who clicks. ``cut`` has the history, which no list shows, and as targets the likes held out.
 
     ``known`` is the history that the device goes by, the same but for people who test. ``liked`` is what a
     click falls on; it and the targets have nothing in common. ``ratings`` is what the log says of items that
-    are not held out.
+    are not held out. ``appeal`` replaces all of that for made-up people: every candidate's chance of a click
+    once it is examined, [n]; the likes that measure are then ``N_DRAWN`` a list, drawn by it.
     """
 
     cut: Cut
@@ -59,6 +65,7 @@ class Person:
     liked: frozenset[str]
     ratings: Mapping[str, EventType] = field(default_factory=dict)
     fold: int = 0
+    appeal: Appeal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,7 @@ def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) ->
     learned, clicked = start, list[Interaction]()
     held = set(person.cut.targets)
     served: Shown | None = None
+    attractive = np.zeros(0)
     for at in range(setting.n_rounds + 1):
         if at in setting.checkpoints:
             yield _mark(at, person, lister, (start, learned), clicked, setting)
@@ -180,7 +188,8 @@ def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) ->
             if not listed.ids:
                 continue  # everything that the server has was met
             served = shown(listed, learned, gated=setting.gated)
-        new = _clicks(at, person, served, setting)
+            attractive = _attractive(person, listed, setting)
+        new = _clicks(at, person, served, attractive[served.order], setting)
         for choice, event in new:
             learned = learned if choice is None else learned.after(choice)
             clicked.append(event)
@@ -198,12 +207,17 @@ def _listed(
     return lister.among(cut, lister.server.candidates(cut.history, out, lister.n), known=known)
 
 
+def _attractive(person: Person, listed: Listed, setting: Setting) -> NDArray[np.float64]:
+    if person.appeal is not None:
+        return person.appeal(listed)
+    return setting.attraction.of(listed.ids, person.liked)
+
+
 def _clicks(
-    at: int, person: Person, served: Shown, setting: Setting
+    at: int, person: Person, served: Shown, attractive: NDArray[np.float64], setting: Setting
 ) -> list[tuple[Choice | None, Interaction]]:
     """One reading of the list, as feedback and as events."""
     ids = [served.ids[row] for row in served.order]
-    attractive = setting.attraction.of(ids, person.liked)
     user = person.cut.user_id
     rng = np.random.default_rng([setting.seed, *user.encode(), person.fold, at])
     at_s = person.cut.now_s + (at + 1) * _ROUND_S
@@ -216,6 +230,16 @@ def _clicks(
     return found
 
 
+def _drawn(at: int, person: Person, listed: Listed, setting: Setting) -> Person:
+    """The same person with likes to measure by, of this very list."""
+    if not listed.ids or person.appeal is None:
+        return person
+    appeal = person.appeal(listed)
+    rng = np.random.default_rng([setting.seed, *person.cut.user_id.encode(), person.fold, at, 1])
+    rows = rng.choice(len(appeal), size=N_DRAWN, p=appeal / appeal.sum())
+    return replace(person, cut=replace(person.cut, targets=tuple(listed.ids[row] for row in rows)))
+
+
 def _mark(
     at: int,
     person: Person,
@@ -226,6 +250,8 @@ def _mark(
 ) -> Mark:
     """``learned`` is of the start, and of now."""
     start, now = (each.with_model for each in learned)
+    if person.appeal is not None:
+        person = _drawn(at, person, _listed(person, lister, set(), clicked, False), setting)
     as_it_was = _listed(person, lister, set(person.liked), clicked, False)
     grown = (
         _listed(person, lister, set(person.liked), clicked, True) if setting.grows and clicked else as_it_was
