@@ -34,6 +34,7 @@ NAMES = (
     "retention",
     "isolation",
     "store_size",
+    "choices",
 )
 # Minutes each: only when named.
 LONG = ("modes", "scale", "context", "effort")
