@@ -33,6 +33,7 @@ NAMES = (
     "retention",
     "isolation",
     "store_size",
+    "choices",
 )
 # Minutes each: only when named.
 LONG = ("modes",)

@@ -31,13 +31,8 @@ class Contexts:
         self._of_all = 0  # the part of every namespace's generation that changes with all of them
         self._lock = threading.Lock()
 
-    def context(
-        self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
-    ) -> Context:
-        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
-
-        What rankings go by, so events of the namespaces that were granted to this one are among them.
-        """
+    def get(self, namespace: str, limit: int, types: Collection[EventType] | None) -> Context:
+        """See ``Store.context``."""
         if limit <= 0:
             return Context()
         whose = (namespace, *self._sources(namespace))
@@ -56,7 +51,7 @@ class Contexts:
         return context
 
     def generation(self, namespace: str) -> int:
-        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
+        """See ``Store.generation``."""
         return self._of_all + self._generations.get(namespace, 0)
 
     def changed(self, namespace: str | None, n_events: int) -> None:

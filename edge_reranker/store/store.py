@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -46,17 +46,22 @@ from edge_reranker.store.recording import Recording
 from edge_reranker.store.rules import Rules
 from edge_reranker.store.spaces import Spaces
 from edge_reranker.store.start import Started, start
+from edge_reranker.store.sweep import Swept
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     NOTHING,
+    Context,
     Event,
+    EventType,
     Forgotten,
     Grant,
+    LoggedRanking,
     Namespace,
     PrefixState,
     Ranking,
     Record,
     Recorded,
+    Retention,
     Selector,
 )
 
@@ -69,7 +74,6 @@ _READERS_S = 1.0
 class Store:
     """What the user did, kept encrypted in ``store.db``. Thread-safe; made by ``open``.
 
-    Methods of ``Contexts``, ``Recording``, ``Rules`` and ``Learning`` are its own, too; see ``__init__``.
     ``path`` is the database, ``key_location`` is "keyring" or "file". Methods raise StoreFull when the disk
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
@@ -96,13 +100,8 @@ class Store:
             lambda reader: self._spaces.sources(reader),
             lambda source: self._spaces.readers(source),
         )
-        self.context, self.generation = self._contexts.context, self._contexts.generation
         self._spaces = Spaces(self._writer, self._contexts.renew, started.grants)
         self._learning = Learning(self._writer, self._read, self._spaces)
-        self.detail = self._learning.detail
-        self.choices, self.choices_state = self._learning.choices, self._learning.choices_state
-        self.mute, self.unmute = self._learning.mute, self._learning.unmute
-        self.muted = self._learning.muted
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
@@ -111,11 +110,8 @@ class Store:
         )
         noted = store_clock.at_start(self._writer, self._read, device_s())
         self._clock = Clock(noted, device_s, passed_s)
-        rules = Rules(path, self._writer, self._read, self._clock, self._swept)
-        self.retention, self.retentions = rules.retention, rules.retentions
-        self.set_retention, self.sweep = rules.set_retention, rules.sweep
+        self._rules = Rules(path, self._writer, self._read, self._clock, self._swept)
         self._recording = Recording(self._writer, self._clock, self._spaces.require_open, self._recorded)
-        self.put_ranking = self._recording.put_ranking
 
     @classmethod
     def open(
@@ -185,6 +181,19 @@ class Store:
         """
         self._care.asked()
         return self._recording.record(namespace, events, choices)
+
+    def context(
+        self, namespace: str, limit: int = 50, *, types: Collection[EventType] | None = None
+    ) -> Context:
+        """The newest ``limit`` events (of ``types``), oldest first, with the items as they were then.
+
+        What rankings go by, so events of the namespaces that were granted to this one are among them.
+        """
+        return self._contexts.get(namespace, limit, types)
+
+    def generation(self, namespace: str) -> int:
+        """A number that changes whenever the events behind its rankings do, after the commit. No I/O."""
+        return self._contexts.generation(namespace)
 
     def events(self, namespace: str, limit: int, page_token: str = "") -> tuple[list[Event], str]:
         """A page of at most ``limit`` events, newest first, and the token of the next, "" at the end.
@@ -297,6 +306,26 @@ class Store:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
         return self._clock.now().store_s
 
+    def retention(self, namespace: str) -> Retention:
+        """How long the namespace's events are kept; everything, until a rule is set."""
+        return self._rules.get(namespace)
+
+    def retentions(self) -> dict[str, Retention]:
+        """The rule of each namespace that has one."""
+        return self._rules.all()
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
+        self._rules.put(namespace, rule)
+
+    def sweep(self, namespace: str) -> Iterator[Swept]:
+        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
+
+        At the end exactly those events are gone that were over the rule when it began, with what only they
+        needed. It may stop after any step, and be begun again. Raises StoreError.
+        """
+        return self._rules.sweep(namespace)
+
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
         if not hashes:
@@ -309,9 +338,58 @@ class Store:
         if kept:
             self._writer.post(lambda db: vectors.put(db, namespace, space, kept))
 
+    def put_ranking(
+        self,
+        namespace: str,
+        ranking: Ranking,
+        *,
+        surface: str,
+        session_id: str,
+        created_at: float,
+        sources: Sequence[str] = (),
+        detail: bytes = b"",
+    ) -> None:
+        """Log a ranking, soon; ``flush`` waits. ``created_at`` in s since 1970. A failure is only counted.
+
+        ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
+        was shown, and by which numbers; it is kept of the newest 200 rankings.
+        """
+        logged = LoggedRanking(ranking, surface, session_id, created_at)
+        self._recording.log(namespace, logged, sources, detail)
+
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
         return self._read(lambda db: rankings.get(db, namespace, ranking_id))
+
+    def detail(self, namespace: str, ranking_id: str) -> bytes | None:
+        """What was logged with a ranking as its ``detail``; None when it had none, or has not any more."""
+        return self._learning.detail(namespace, ranking_id)
+
+    def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+        """The choices of events numbered above ``after_seq``, each with its event's number, as they arrived.
+
+        At most the newest 5,000 are kept. The number of a newest event that has gone is given again.
+        """
+        return self._learning.choices(namespace, after_seq)
+
+    def choices_state(self, namespace: str) -> tuple[int, int, int]:
+        """How many choices there are, and the numbers of the first and the last; zeros when there is none.
+
+        No I/O, but for the first call after choices have gone.
+        """
+        return self._learning.state(namespace)
+
+    def mute(self, namespace: str, topic: str) -> None:
+        """Mute a topic, in whatever case; on return it is durable. Idempotent. Raises InvalidArgument."""
+        self._learning.mute(namespace, topic)
+
+    def unmute(self, namespace: str, topic: str) -> None:
+        """Take that back; on return it is durable. Idempotent. Raises InvalidArgument."""
+        self._learning.unmute(namespace, topic)
+
+    def muted(self, namespace: str) -> tuple[str, ...]:
+        """The muted topics, casefolded, in order. No I/O after the first call."""
+        return self._learning.muted(namespace)
 
     def prefix_state(self) -> PrefixState | None:
         """The model state that was kept last, unless its user's events were forgotten since."""
