@@ -32,9 +32,10 @@ NAMES = (
     "retention",
     "isolation",
     "store_size",
+    "policy",
 )
 # Minutes each: only when named.
-LONG = ("modes",)
+LONG = ("modes", "policy_quality")
 
 
 def main() -> None:
