@@ -34,9 +34,10 @@ NAMES = (
     "isolation",
     "store_size",
     "choices",
+    "policy",
 )
 # Minutes each: only when named.
-LONG = ("modes",)
+LONG = ("modes", "policy_quality")
 
 
 def main() -> None:
