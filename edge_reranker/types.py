@@ -48,6 +48,15 @@ class DegradedReason(enum.IntEnum):
     PACK_INVALID = 5
     STORE_UNAVAILABLE = 6
     NO_HISTORY = 7
+    SERVER_PREFERRED = 8
+
+
+class Effort(enum.IntEnum):
+    """How much of a list the model reads; numbered as in the proto."""
+
+    UNSPECIFIED = 0
+    SETTLED = 1
+    FULL = 2
 
 
 class DiversityMethod(enum.IntEnum):
@@ -107,7 +116,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC."""
+    """One thing the user did. ``occurred_at`` is in seconds since 1970 UTC.
+
+    ``context`` is what the app told of the device or the moment, by name.
+    """
 
     event_id: str
     type: EventType
@@ -119,6 +131,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,8 @@ class RerankQuery:
     session_id: str = ""
     top_n: int = 0
     policy: Policy = Policy()
+    context: Mapping[str, str] = field(default_factory=dict)
+    effort: Effort = Effort.FULL
     work: int = field(init=False, compare=False)
     """How much there is to read, in characters; a candidate counts as 128 before its text."""
 
@@ -218,6 +233,7 @@ class Timings:
 class Ranking:
     """A complete order of a request's candidates: the proto's RerankResponse before ``top_n``.
 
+    ``settled`` says that the model left some unread because they would hardly change the first places.
     ``blocked_ids`` are the candidates that the policy does not let be shown, in the server's order: with the
     results, they are all.
     """
@@ -230,6 +246,7 @@ class Ranking:
     model: str = ""
     pack: str = ""
     final: bool = True
+    settled: bool = False
     blocked_ids: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from edge_reranker.cli import (
     doctor,
     encode,
     events,
+    insights,
     key,
     model,
     namespace,
@@ -100,7 +101,7 @@ def cli() -> None:
 for command in (
     *(serve.serve, rank.rank, events.record, events.events, events.forget),
     *(why.explain, why.profile, why.mute, why.unmute),
-    *(retention.retention, namespace.namespace),
+    *(retention.retention, namespace.namespace, insights.insights),
     *(take.export, take.import_),
     *(encode.encode, model.model, model.data, packs.pack, quality.train, quality.evaluate),
     *(quantize.quantize, demo.demo, backup.backup, key.key, doctor.doctor),

@@ -146,6 +146,8 @@ def _sent_item(item: Item) -> SentItem:
 
 def _timing(ranking: Ranking) -> str:
     degraded = f", degraded: {ranking.degraded_reason}" if ranking.degraded_reason else ""
+    if ranking.settled:
+        degraded += ", settled"
     return (
         f"{ranking.timings.total_ms:6.1f} ms in the service, "
         f"{ranking.coverage:.0%} of the candidates by the model{degraded}"

@@ -51,6 +51,8 @@ def summary(answer: rerank_service_pb2.RerankResponse) -> str:
     """One line about how an answer came about."""
     reason = rerank_service_pb2.DegradedReason.Name(answer.degraded_reason).removeprefix("DEGRADED_REASON_")
     degraded = "" if reason == "UNSPECIFIED" else f", degraded: {reason}"
+    if answer.settled:
+        degraded += ", settled"
     spent = ", ".join(
         f"{name} {value:.1f}"
         for name in ("queue", "context", "tier0", "tier1", "tier2", "fusion")

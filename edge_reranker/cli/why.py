@@ -115,9 +115,11 @@ def profile(namespace: str, as_json: bool, **flags: Any) -> None:
 
 
 def _events(belief: context_service_pb2.Belief) -> str:
+    # One of each item: somebody who comes back to it has many.
+    of_item = {each.title: each for each in reversed(belief.events)}
     told = [
         f"{'not ' if each.weight < 0 else ''}{plain(each.title)} ({plain(each.event_id)})"
-        for each in belief.events[:_MOST_EVENTS]
+        for each in list(of_item.values())[::-1][:_MOST_EVENTS]
     ]
     more = len(belief.events) - len(told)
     return ", ".join(told) + (f", and {more} more" if more else "")

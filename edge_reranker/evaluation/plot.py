@@ -46,13 +46,37 @@ def svg(dots: Sequence[Dot], x: str, y: str) -> str:
     Where every ``x`` is a number, a line joins each series, over a logarithmic axis when the largest is
     ten times the smallest. Names get a row each, values across.
     """
-    names = list(dict.fromkeys(dot.by for dot in dots))
-    style_of = {name: f"s{at % N_SERIES_STYLES}" for at, name in enumerate(names)}
-    numeric = not any(isinstance(dot.x, str) for dot in dots)
-    height, parts = (_curves if numeric else _rows)(dots, style_of, x, y)
+    height, parts = _drawing(dots, x, y)
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(f"{y} by {x}")}">'
         f"{''.join(parts)}</svg>"
+    )
+
+
+def _drawing(dots: Sequence[Dot], x: str, y: str) -> tuple[int, list[str]]:
+    names = list(dict.fromkeys(dot.by for dot in dots))
+    style_of = {name: f"s{at % N_SERIES_STYLES}" for at, name in enumerate(names)}
+    numeric = not any(isinstance(dot.x, str) for dot in dots)
+    return (_curves if numeric else _rows)(dots, style_of, x, y)
+
+
+def standalone(dots: Sequence[Dot], x: str, y: str, title: str, style: str) -> str:
+    """``svg`` as a file of its own: with the style sheet, a title, and which colour is which series."""
+    names = list(dict.fromkeys(dot.by for dot in dots))
+    parts = [_text(_MARGIN, _LINE, title, "start")]
+    at = float(_MARGIN)
+    for number, name in enumerate(names if names != [""] else []):
+        mark = f'<circle cx="{at + 4:.1f}" cy="{2 * _LINE - 4}" r="4"/>'
+        told = _text(at + 14, 2 * _LINE, name, "start")
+        parts.append(f'<g class="s{number % N_SERIES_STYLES}">{mark}{told}</g>')
+        at += 14 + (len(name) + 3) * _CHARACTER
+    top = 3 * _LINE
+    height, drawing = _drawing(dots, x, y)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height + top}" role="img">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}\n.page {{ fill: var(--page); }}\n</style>\n"
+        f'<rect class="page" width="{_WIDTH}" height="{height + top}"/>\n'
+        f'{"".join(parts)}<g transform="translate(0 {top})">{"".join(drawing)}</g>\n</svg>\n'
     )
 
 

@@ -63,6 +63,18 @@ def html(report: Tables, title: str = "Evaluation") -> str:
     )
 
 
+def picture(section: Section) -> str:
+    """The section's plot as an SVG file of its own, which loads nothing either.
+
+    Raises ``ValueError`` as ``html`` does, and where there is nothing to draw.
+    """
+    columns, rows = section["plot"], section["rows"]
+    dots = [] if columns is None else _dots(section["title"], columns, rows)
+    if columns is None or not dots:
+        raise ValueError(f"section {section['title']!r} has nothing to plot")
+    return plot.standalone(dots, columns["x"], columns["y"], section["title"], _STYLE)
+
+
 def _section(section: Section) -> list[str]:
     parts = [f"<h2>{escape(section['title'])}</h2>"]
     if section["note"]:
@@ -114,12 +126,17 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if size >= 0.001 or size == 0 else f"{value:.2g}"
 
 
-def _figure(title: str, columns: Plot, rows: Sequence[Row]) -> str:
+def _dots(title: str, columns: Plot, rows: Sequence[Row]) -> list[plot.Dot]:
     x, y, by = columns["x"], columns["y"], columns["by"]
     for column in (x, y, *([] if by is None else [by])):
         if rows and not any(column in row for row in rows):
             raise ValueError(f"section {title!r}: its plot names {column!r}, a column that no row has")
-    dots = [dot for row in rows if (dot := _dot(row, x, y, by)) is not None]
+    return [dot for row in rows if (dot := _dot(row, x, y, by)) is not None]
+
+
+def _figure(title: str, columns: Plot, rows: Sequence[Row]) -> str:
+    x, y, by = columns["x"], columns["y"], columns["by"]
+    dots = _dots(title, columns, rows)
     if not dots:
         return "<p>Nothing to plot.</p>"
     figure = plot.svg(dots, x, y)

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
+from edge_reranker.pipeline.reading import Reading
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import server_rank
 from edge_reranker.ranking.fusion import order
-from edge_reranker.scoring import Scorer, Tiers, TierScores, Users
+from edge_reranker.ranking.learning.shown import examination
+from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
-
-Float64 = npt.NDArray[np.float64]
 
 # Tier 0 on a slow laptop core, until it is measured.
 _TIER0_MS_PER_CHARACTER = 0.0001
@@ -29,17 +29,25 @@ _TIER0_MS_PER_CHARACTER = 0.0001
 class Answer:
     """An order [n] of candidate indices, the tier [n] of each candidate, and how good it is.
 
-    ``scores`` [n] are what it is by, and ``basis`` is what they were made of; None: it is the server's.
-    ``vectors`` are TierScores'.
+    ``basis`` is what its scores were made of; None: the order is the server's, not by scores. ``by_server``
+    says that the server's is to be served all the same: it is what suits this user better. ``settled`` says
+    that the model left some unread because they would hardly change the first places. ``vectors`` are
+    TierScores'.
     """
 
     order: npt.NDArray[np.intp]
     tier: npt.NDArray[np.intp]
     coverage: float
     reason: DegradedReason = DegradedReason.UNSPECIFIED
-    scores: Float64 | None = None
     basis: Basis | None = None
+    by_server: bool = False
+    settled: bool = False
     vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
+
+    @property
+    def weighed(self) -> bool:
+        """Whether what is served is by scores."""
+        return self.basis is not None and not self.by_server
 
     def because(self, reason: DegradedReason, coverage: float) -> Answer:
         """The same order, with what was missing."""
@@ -49,8 +57,9 @@ class Answer:
 class Answers:
     """Answers requests, and learns what its own parts take. Thread-safe."""
 
-    def __init__(self, users: Users, clock: Callable[[], float]) -> None:
+    def __init__(self, users: Users, learning: Learning, clock: Callable[[], float]) -> None:
         self._users = users
+        self._learning = learning
         self._clock = clock
         self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
         self._fusion_paces = Paces()  # per candidate, after each result of a tier
@@ -63,12 +72,13 @@ class Answers:
         as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
             user = self._users.now(tiers, namespace)
+            learned = self._learning.now(tiers, namespace)
         except StoreError:
             watch.lap("context")
             yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
             return
         watch.lap("context")
-        if tiers.weights is None or tiers.without_model is None:
+        if learned is None:
             yield as_served.because(DegradedReason.PACK_INVALID, 0.0)
             return
         if not user.profile and not query.query:
@@ -88,9 +98,8 @@ class Answers:
             yield as_served.because(DegradedReason.DEADLINE, 0.0)
             return
         start = time.perf_counter()
-        weights = (tiers.weights, tiers.without_model)
+        weights = (learned.with_model, learned.without_model)
         basis = Basis.of(tiers, weights, user, query, self._clock(), deadline)
-        answer = _by(basis)
         watch.lap("tier0")
         tier0_pace.measured(work, (time.perf_counter() - start) * 1000.0)
         above: list[tuple[int, Scorer | None]] = [(1, tiers.tier1), (2, tiers.tier2)]
@@ -98,16 +107,23 @@ class Answers:
             # A search by somebody unknown: the query is all that there is to read.
             above = [(1, tiers.tier1)] if tiers.tier1 is not None and tiers.tier1.reads_queries else []
         due = [(number, scorer) for number, scorer in above if scorer is not None]
-        answer = dataclasses.replace(answer, coverage=0.0 if due else 1.0)
+        answer = Answer(
+            order(basis.found.scores), np.zeros(n, dtype=np.intp), 0.0 if due else 1.0, basis=basis
+        )
+        # Ours is made all the same: what the user chooses says how good it would have been.
+        answer = dataclasses.replace(answer, by_server=learned.gate.server_wins)
         yield answer
+        reading = Reading(learned.with_model, user, query)
         for number, scorer in due:
             before, reason = basis, answer.reason
+            reading.begins(basis.found.scores)
             in_time = deadline.less_ms(fusion_pace.predict_ms(n))
-            for result in scorer.score(user, query, answer.order.tolist(), in_time):
+            for result in scorer.score(user, query, answer.order.tolist(), in_time, reading.plan):
                 watch.lap(f"tier{number}")
                 fused_ms = watch.spent_ms("fusion")
-                basis = before.above(scorer.column, result)
-                answer = _fused(basis, answer, number, result, reason)
+                basis = before.above(number, scorer.column, result)
+                reading.took(number, basis.found, result)
+                answer = _fused(basis, answer, number, result, reason, reading.settled)
                 if number != due[-1][0]:
                     answer = dataclasses.replace(answer, coverage=0.0)
                 watch.lap("fusion")
@@ -115,18 +131,17 @@ class Answers:
                 yield answer
 
 
-def _by(basis: Basis) -> Answer:
-    """The order by the scores, of tier 0."""
-    scores = basis.scores()
-    return Answer(order(scores), np.zeros(len(scores), dtype=np.intp), 0.0, scores=scores, basis=basis)
-
-
-def _fused(basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason) -> Answer:
-    return dataclasses.replace(
-        _by(basis),
+def _fused(
+    basis: Basis, before: Answer, tier: int, result: TierScores, reason: DegradedReason, settled: bool
+) -> Answer:
+    return Answer(
+        order=order(basis.found.scores),
         tier=np.where(result.reached, tier, before.tier),
         coverage=result.coverage,
         reason=result.reason or reason,
+        basis=basis,
+        by_server=before.by_server,
+        settled=settled,
         vectors=result.vectors or before.vectors,
     )
 
@@ -141,18 +156,20 @@ def arranged(
     soft: bool = True,
 ) -> policy.Arranged:
     """An answer once the list's policy was applied; ``soft`` and ``muted`` as there."""
+    n = len(query.candidates)
     basis = answer.basis
-    scores = server_rank(len(query.candidates)) if answer.scores is None else answer.scores
+    found = basis.found if basis is not None and not answer.by_server else None
     given = policy.Given(
         query=query,
-        scores=scores,
-        order=answer.order,
+        scores=server_rank(n) if found is None else found.scores,
+        order=np.arange(n) if answer.by_server else answer.order,
         now_s=now_s,
         ranking_id=ranking_id,
         muted=muted,
         taste={} if basis is None else basis.user.profile.tag_shares,
+        drawn=None if found is None else policy.Drawn(found.matrix, found.names, found.weights),
+        examination=examination(np.arange(1, n + 1)),
         vectors=answer.vectors,
-        drawn=None if basis is None else policy.Drawn(basis.matrix, basis.names, basis.used),
     )
     return policy.apply(given, soft=soft)
 
@@ -172,10 +189,11 @@ def ranking(
         ranking_id=ranking_id,
         results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
-        degraded_reason=answer.reason,
+        degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
-        model=tiers.model if answer.tier.any() else "",
-        pack=tiers.pack_id if answer.basis is not None else "",
+        model=tiers.model if answer.tier.any() and not answer.by_server else "",
+        pack=tiers.pack_id if answer.weighed else "",
         final=False,
+        settled=answer.settled,
         blocked_ids=tuple(candidates[i].id for i in shown.blocked.tolist()),
     )

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.prompt import content_hash
-from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER, features, with_columns
-from edge_reranker.ranking.fusion import Weights, fuse
+from edge_reranker.ranking.context import Contexts
+from edge_reranker.ranking.features import FEATURES, features, with_columns
+from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.partly import Weighed, weighed
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring import Tiers, TierScores, User
 from edge_reranker.scoring.epochs import Owner
@@ -21,9 +23,6 @@ from edge_reranker.types import Item, RerankQuery
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-
-_LARGEST = 1e30
-_OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """A request, the user it was answered for, and what each tier said: ``matrix`` [n, k].
+    """A request, the user it was answered for, and what each tier said: ``columns`` [n, k].
 
     ``weights`` are for where the encoder says something, ``without_model`` for where it does not: it takes
     over part of the rest. ``now_s`` is in seconds since 1970 UTC, ``spaces`` are the list's own vector spaces
-    and ``vectors`` the history's in them, by item id.
+    and ``vectors`` the history's in them, by item id. ``read`` [n] says which candidates tier 1 has reached,
+    ``found`` is what all of it comes to.
     """
 
     tiers: Tiers
@@ -51,7 +51,9 @@ class Basis:
     now_s: float
     spaces: frozenset[str]
     vectors: Mapping[str, Mapping[str, Float32]]
-    matrix: Float64
+    columns: Float64
+    read: npt.NDArray[np.bool_]
+    found: Weighed
     layers: tuple[Layer, ...] = ()
 
     @classmethod
@@ -70,14 +72,18 @@ class Basis:
         if tiers.public is not None:
             spaces = tiers.public.remember(user.owner, query.candidates, deadline)
             vectors = tiers.public.history(user.owner, spaces, user.profile, _keeper(user))
-        empty = np.zeros((len(query.candidates), 0))
-        made = cls(tiers, *weights, user, query, now_s, spaces, vectors, empty)
-        return dataclasses.replace(made, matrix=exact(made._tier0(user.profile)))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns of ``matrix``."""
-        return FEATURES + self.tiers.named
+        columns = features(
+            user.profile,
+            query,
+            now_s=now_s,
+            taste=tiers.taste,
+            named=tiers.named,
+            history_vectors=vectors,
+            contexts=user.contexts,
+        )
+        read = np.zeros(len(columns), np.bool_)
+        found = _weighed(tiers, columns, read, *weights)
+        return cls(tiers, *weights, user, query, now_s, spaces, vectors, columns, read, found)
 
     @property
     def reading_held(self) -> bool:
@@ -91,43 +97,36 @@ class Basis:
     @property
     def with_model(self) -> bool:
         """Whether the weights are those of a pack with its encoder."""
-        return _by_the_encoder(self.matrix)
+        return self.found.weights is not self.without_model
 
-    def weights_of(self, matrix: Float64) -> Weights:
-        """Those of the two that a matrix goes by."""
-        return self.weights if _by_the_encoder(matrix) else self.without_model
-
-    @property
-    def used(self) -> Weights:
-        """The weights that the scores are by."""
-        return self.weights_of(self.matrix)
-
-    def scores(self) -> Float64:
-        """The fused scores, [n]."""
-        return fuse(self.matrix, self.names, self.used)
-
-    def above(self, column: str, result: TierScores) -> Basis:
+    def above(self, tier: int, column: str, result: TierScores) -> Basis:
         """With what the next tier says, of which ``column`` is the first."""
-        columns = {column: (result.scores, result.reached), **result.more}
-        matrix = exact(with_columns(self.matrix, columns))
-        layers = (*self.layers, Layer(columns, result.again))
-        return dataclasses.replace(self, matrix=matrix, layers=layers)
+        said = {column: (result.scores, result.reached), **result.more}
+        columns = with_columns(self.columns, said)
+        read = result.reached if tier == 1 else self.read
+        return dataclasses.replace(
+            self,
+            columns=columns,
+            read=read,
+            found=_weighed(self.tiers, columns, read, self.weights, self.without_model),
+            layers=(*self.layers, Layer(said, result.again)),
+        )
 
-    def matrix_of(self, profile: Profile, words: Float64, deadline: Deadline) -> Float64:
-        """The matrix for another profile of the same user, all else as it was, if there is time for it.
+    def of_history(self, profile: Profile, contexts: Contexts, words: Float64, deadline: Deadline) -> Weighed:
+        """What another history of the same user comes to, all else as it was, if there is time for it.
 
         ``words`` as in ``features``. Tiers that cannot tell keep their columns. Of a user of whom nothing is
         known they say nothing.
         """
-        matrix = self._tier0(profile, words)
+        matrix = self._tier0(profile, contexts, words)
         for layer in self.layers:
             if layer.again is not None:
                 matrix = with_columns(matrix, layer.again(profile, deadline))
             elif profile:
                 matrix = with_columns(matrix, layer.columns)
-        return exact(matrix)
+        return _weighed(self.tiers, matrix, self.read, self.weights, self.without_model)
 
-    def _tier0(self, profile: Profile, words: Float64 | None = None) -> Float64:
+    def _tier0(self, profile: Profile, contexts: Contexts, words: Float64) -> Float64:
         return features(
             profile,
             self.query,
@@ -136,6 +135,7 @@ class Basis:
             named=self.tiers.named,
             history_vectors=self._vectors_of(profile),
             words=words,
+            contexts=contexts,
         )
 
     def _vectors_of(self, profile: Profile) -> Mapping[str, Mapping[str, Float32]]:
@@ -149,16 +149,11 @@ class Basis:
         return {space: {**found[space], **self.vectors[space]} for space in self.spaces}
 
 
-def exact(matrix: Float64) -> Float64:
-    """Rounded to single precision: what is kept of a ranking is what it went by.
-
-    Within its range, too, which no feature of use leaves: fusion clips long before.
-    """
-    return np.asarray(np.clip(matrix, -_LARGEST, _LARGEST).astype(np.float32), np.float64)
-
-
-def _by_the_encoder(matrix: Float64) -> bool:
-    return bool(matrix[:, _OF_THE_ENCODER].any())
+def _weighed(
+    tiers: Tiers, columns: Float64, read: npt.NDArray[np.bool_], ours: Weights, without: Weights
+) -> Weighed:
+    """Rounded to single precision: what is kept of a ranking is what it went by."""
+    return weighed(columns, FEATURES + tiers.named, read, ours, without).single()
 
 
 def _keeper(user: User) -> Callable[[Item], Owner]:

@@ -19,6 +19,7 @@ from edge_reranker.pipeline.answers import Answer
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.ranking import explain
 from edge_reranker.ranking.beliefs import beliefs
+from edge_reranker.ranking.context import PRIORS, contexts
 from edge_reranker.ranking.explain import Change, Scored
 from edge_reranker.ranking.features import word_scores
 from edge_reranker.ranking.fusion import Weights
@@ -50,7 +51,7 @@ class Answered:
     """About what it takes in memory, without the user, who is the same until the next event."""
 
     def __post_init__(self) -> None:
-        matrix = 0 if self.basis is None else 4 * self.basis.matrix.nbytes
+        matrix = 0 if self.basis is None else 4 * self.basis.columns.nbytes
         size = 4_096 + matrix + sum(map(_candidate_bytes, self.query.candidates))
         object.__setattr__(self, "size_bytes", size)
 
@@ -138,7 +139,7 @@ class Explaining:
         arranged: Arranged,
     ) -> None:
         """Logs an answer, and keeps what explains it; nothing if the owner's epoch is over."""
-        answered = Answered(query, ranking, answer.basis, _shown(query, ranking, answer, arranged))
+        answered = Answered(query, ranking, answer.basis, _shown(query, answer, arranged))
         log = partial(
             self._store.put_ranking,
             owner.namespace,
@@ -191,6 +192,11 @@ class Explaining:
             basis is not None and basis.reading_held,
         )
 
+    def shown(self, namespace: str, ranking_id: str) -> Shown | None:
+        """What a recent ranking showed, if it is still in memory."""
+        answered = self.recent.get(namespace, ranking_id)
+        return None if answered is None else answered.shown
+
     def profile(self, tiers: Tiers, namespace: str) -> UserProfile:
         """What is believed about a namespace's user. Raises StoreError."""
         muted = self._store.muted(namespace)
@@ -214,7 +220,7 @@ class Explaining:
         self, basis: Basis, wanted: Sequence[str], deadline: Deadline
     ) -> tuple[Mapping[str, tuple[Reason, ...]], bool]:
         """By candidate, the events that moved it most; and whether there was time to look at all events."""
-        now = explain.scored(basis.matrix, basis.names, basis.used)
+        now = explain.scored(basis.found.matrix, basis.found.names, basis.found.weights)
         changes: list[tuple[int, Change]] = []
         done = True
         for at, without in left_out(basis, deadline):
@@ -235,7 +241,7 @@ class Explaining:
             event, score = context.events[at], float(change.score[row])
             if not score:
                 continue
-            by = basis.names[change.feature[row]]
+            by = basis.found.names[change.feature[row]]
             found.append(
                 Reason(
                     event.event_id,
@@ -262,31 +268,37 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
     context, taste = basis.user.context, basis.tiers.taste
     places = list(explain.telling(context, taste))
     profiles = [profile(explain.without(context, at), taste) for at in places]
+    # Slow to find, so only where they have a say.
+    told = basis.user.contexts
+    heard = any(basis.found.weight_of(name) for name in PRIORS)
     # All at once, because the candidates' words are the same each time.
     *histories, asked = word_scores([each.words for each in profiles], basis.query)
     for at, found, words in zip(places, profiles, histories, strict=True):
-        matrix = basis.matrix_of(found, np.stack([words, asked]), deadline)
+        if heard:
+            told = contexts(explain.without(context, at), taste)
+        then = basis.of_history(found, told, np.stack([words, asked]), deadline)
         unknown = not found and not basis.query.query  # then the server's order would stand
-        yield at, explain.scored(matrix, basis.names, basis.weights_of(matrix), as_served=unknown)
+        yield at, explain.scored(then.matrix, then.names, then.weights, as_served=unknown)
 
 
-def _shown(query: RerankQuery, ranking: Ranking, answer: Answer, arranged: Arranged) -> Shown | None:
+def _shown(query: RerankQuery, answer: Answer, arranged: Arranged) -> Shown | None:
     """By what an answer is to be explained later; nothing where the server's order stands."""
     basis = answer.basis
     if basis is None:
         return None
-    if len(set(basis.names)) < len(basis.names):
+    found = basis.found
+    if len(set(found.names)) < len(found.names):
         return None  # a pack that has the app's numbers under the name of a feature: nothing tells them apart
-    mean_of = dict(zip(basis.used.names, basis.used.mean.tolist(), strict=True))
     return Shown(
         ids=tuple(candidate.id for candidate in query.candidates),
-        names=basis.names,
-        weights=np.array([mean_of.get(name, 0.0) for name in basis.names]),
-        matrix=basis.matrix,
+        names=found.names,
+        weights=np.array([found.weight_of(name) for name in found.names]),
+        matrix=found.matrix,
         order=arranged.order,
         ours=answer.order,
         with_model=basis.with_model,
-        pack=ranking.pack,
+        pack=basis.tiers.pack_id,
+        by_server=answer.by_server,
         exposure=arranged.exposure,
     )
 

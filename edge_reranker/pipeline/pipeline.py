@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_reranker.current import Current
-from edge_reranker.deadline import Deadline, Paces, Watch
+from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine
 from edge_reranker.errors import FailedPrecondition, Overloaded, Stopping, StoreError
 from edge_reranker.explained import Explained, UserProfile
-from edge_reranker.pipeline import answers
-from edge_reranker.pipeline.answers import Answer, Answers
+from edge_reranker.pipeline.answers import Answers
 from edge_reranker.pipeline.explaining import Explaining
-from edge_reranker.ranking.policy import Arranged, has_soft
-from edge_reranker.scoring import Serving, Tiers, Users
+from edge_reranker.pipeline.lists import Lists
+from edge_reranker.scoring import Learning, Serving, Tiers, Users
 from edge_reranker.store import Import, Store
 from edge_reranker.sweeper import Sweeper
 from edge_reranker.turns import Shares
 from edge_reranker.types import (
-    DegradedReason,
     Event,
     Forgotten,
     Grant,
@@ -45,10 +43,6 @@ Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
-# After the last tier come fusion, policy and the answer's records: this, and some more for each candidate.
-_AFTERWARDS_MS = 1.0
-# Variety, calibration and exploration on a slow laptop core, until they are measured.
-_POLICY_MS_PER_CANDIDATE = 0.01
 # Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
 _MAX_WRITES = 2_000
 
@@ -79,11 +73,9 @@ class Pipeline:
         self._lock = threading.Lock()
         self._users = Users(store)
         self._writes = Shares(_MAX_WRITES)
-        self._answers = Answers(self._users, clock)
-        self._afterwards_paces = Paces()  # per candidate
-        self._log_paces = Paces()  # per candidate
-        self._policy_paces = Paces(_POLICY_MS_PER_CANDIDATE)
+        self._learning = Learning(store)
         self._explaining = Explaining(store, self._users, clock)
+        self._lists = Lists(store, Answers(self._users, self._learning, clock), self._explaining, clock)
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:
@@ -102,85 +94,18 @@ class Pipeline:
             tiers = serving.tiers
             background = tiers.background
             with background.paused() if background is not None else contextlib.nullcontext():
-                yield from self._rankings(tiers, namespace, query, deadline, every=every)
-
-    def _rankings(
-        self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
-    ) -> Iterator[Ranking]:
-        """With ``every``, one after each step; the final one in any case."""
-        watch = Watch()
-        owner = tiers.epochs.owner(namespace)
-        ranking_id = secrets.token_hex(12)  # a word that no command takes for an option of its own
-        last: tuple[Ranking, Arranged] | None = None
-        n = len(query.candidates)
-        log_pace = self._log_paces.of(namespace)
-        afterwards_ms = _AFTERWARDS_MS + log_pace.predict_ms(n)
-        afterwards_ms += self._afterwards_paces.of(namespace).predict_ms(n)
-        if has_soft(query.policy):
-            # A quarter of the time at the most: who comes first matters more than what the list is like.
-            most_ms = max(0.0, deadline.remaining_ms() / 4)
-            afterwards_ms += min(most_ms, self._policy_paces.of(namespace).predict_ms(n))
-        answer: Answer | None = None
-        for answer in self._answers.of(tiers, namespace, query, deadline.less_ms(afterwards_ms), watch):
-            if every:
-                last = self._ranking(tiers, namespace, ranking_id, query, answer, deadline, watch)
-                # More may follow, so nothing counts as missing yet.
-                yield dataclasses.replace(last[0], degraded_reason=DegradedReason.UNSPECIFIED)
-        if answer is None:
-            raise AssertionError("a request has at least one answer")
-        if last is None:
-            last = self._ranking(tiers, namespace, ranking_id, query, answer, deadline, watch)
-        final = dataclasses.replace(last[0], final=True)
-        watch.lap("sent")
-        self._explaining.keep(tiers, owner, query, final, answer, last[1])
-        watch.lap("logged")
-        log_pace.measured(n, watch.spent_ms("logged"))
-        yield final
-
-    def _ranking(
-        self,
-        tiers: Tiers,
-        namespace: str,
-        ranking_id: str,
-        query: RerankQuery,
-        answer: Answer,
-        deadline: Deadline,
-        watch: Watch,
-    ) -> tuple[Ranking, Arranged]:
-        """What is told of an answer: with the whole policy if there is time, else with what must hold."""
-        n = len(query.candidates)
-        before_ms = watch.spent_ms("fusion")
-        soft, pace = has_soft(query.policy), self._policy_paces.of(namespace)
-        if soft and deadline.remaining_ms() < pace.predict_ms(n):
-            pace.refused()
-            soft = False
-            if not answer.reason:
-                answer = dataclasses.replace(answer, reason=DegradedReason.DEADLINE)
-        muted: tuple[str, ...] = ()
-        try:
-            muted = self._store.muted(namespace)
-        except StoreError:
-            answer = dataclasses.replace(answer, reason=DegradedReason.STORE_UNAVAILABLE)
-        shown = answers.arranged(
-            query, answer, ranking_id=ranking_id, now_s=self._clock(), muted=muted, soft=soft
-        )
-        watch.lap("fusion")
-        policy_ms = watch.spent_ms("fusion") - before_ms
-        ranking = answers.ranking(tiers, ranking_id, query, answer, shown, watch)
-        told_ms = watch.spent_ms("fusion") - before_ms - policy_ms
-        if soft:
-            pace.measured(n, policy_ms)
-        else:
-            told_ms += policy_ms
-        self._afterwards_paces.of(namespace).measured(n, told_ms)
-        return ranking, shown
+                yield from self._lists.of(tiers, namespace, query, deadline, every=every)
 
     def record(self, namespace: str, events: Sequence[Event]) -> Recorded:
-        """Stores events durably, and has their items encoded before they are needed."""
+        """Stores events durably, learns from what they chose, and has their items encoded early."""
         tiers = self._current.value.tiers
         owner = tiers.epochs.owner(namespace)
+        chosen = self._learning.choices(namespace, events, partial(self._explaining.shown, namespace))
         with self._writes.of(namespace, len(events)):
-            recorded = self._store.record(namespace, events)
+            recorded = self._store.record(namespace, events, chosen)
+        if chosen:
+            with contextlib.suppress(StoreError):  # the next request says so
+                self._learning.now(tiers, namespace)
         self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
@@ -248,7 +173,9 @@ class Pipeline:
         if touched:
             with self._forgetting([namespace], self._store.readers(namespace)):
                 pass  # the store has forgotten already
-        elif tiers.vectors is not None:
+            return
+        self._learning.forget(namespace)  # a choice may have gone with an event that no ranking goes by
+        if tiers.vectors is not None:
             tiers.vectors.forget(namespace)  # those that are still needed are in the store
 
     def export(self, namespace: str) -> Iterator[Sequence[Record]]:
@@ -272,15 +199,17 @@ class Pipeline:
         self._prefill_soon(namespace)
 
     def _prefill_soon(self, namespace: str) -> None:
+        """What is known of the user too: the next request finds it ready."""
         background = self._current.value.tiers.background
-        if background is None or self._current.value.tiers.hot is None:
+        if background is None:
             return
 
         def prefill() -> bool:
             with self._current.use() as serving:
                 hot = serving.tiers.hot
                 try:
-                    return hot is None or hot.prefill(self._users.now(serving.tiers, namespace))
+                    user = self._users.now(serving.tiers, namespace)
+                    return hot is None or hot.prefill(user)
                 except StoreError:
                     return True  # the next request says so
 
@@ -289,6 +218,7 @@ class Pipeline:
     def _forget_in_memory(self, namespace: str, *, lent: bool = False) -> None:
         """Drops what was derived of the events; with ``lent``, only what others' are among."""
         self._users.forget(namespace)
+        self._learning.forget(namespace)
         self._explaining.recent.forget(namespace)
         for tiers in filter(None, (self._retiring, self._current.value.tiers)):
             own = () if lent else (tiers.vectors, tiers.public)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import repeat
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ FEATURES = (
     "unseen",  # 1 for an item that nobody knew of whom the pack learned; it has no "towers"
     "item_to_item",  # what people who like the newest events' items like too, as the pack knows it
     "scorer",  # tier 2
+    "context_tags",  # how the tags' cosine is another where and when this is asked for (``context``)
 )
 PERSONAL = frozenset(
     {
@@ -46,8 +48,12 @@ PERSONAL = frozenset(
         "unseen",
         "item_to_item",
         "scorer",
+        "context_tags",
     }
 )
+
+# What no pack has a weight for: it starts at none, and only this user's own feedback gives it a say.
+OF_THE_USER = frozenset({"context_tags"})
 
 # What only the encoder fills; in its place other columns say more without it.
 OF_THE_ENCODER = frozenset({"towers", "towers_recent", "content", "content_recent", "query_content"})
@@ -56,6 +62,15 @@ OF_THE_ENCODER = frozenset({"towers", "towers_recent", "content", "content_recen
 _N_USUAL = 20
 
 Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]
+
+
+class SaysOfContext(Protocol):
+    """What the user's contexts say of candidates; see ``context.Contexts``."""
+
+    def column(
+        self, candidates: Sequence[Candidate], query: RerankQuery, now_s: float
+    ) -> NDArray[np.float64]:
+        """One number per candidate, [n_candidates]; all 0 where the context says nothing."""
 
 
 def features(
@@ -67,6 +82,7 @@ def features(
     named: Sequence[str] = (),
     history_vectors: Vectors | None = None,
     words: NDArray[np.float64] | None = None,
+    contexts: SaysOfContext | None = None,
 ) -> NDArray[np.float64]:
     """All columns of ``FEATURES``, then one per name in ``named``: [n_candidates, n_columns].
 
@@ -92,6 +108,8 @@ def features(
     known = evidence(max(1, len(profile.items)))  # of somebody who only searched, something is known too
     for name in PERSONAL & columns.keys():
         columns[name] = columns[name] * known
+    if contexts is not None:
+        columns["context_tags"] = contexts.column(candidates, query, now_s)
     zero = np.zeros(n)
     matrix = [columns.get(name, zero) for name in FEATURES]
     matrix += [_named(candidates, name) for name in named]

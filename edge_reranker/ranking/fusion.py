@@ -60,6 +60,20 @@ class Weights:
         )
 
 
+def with_priors(weights: Weights, priors: Mapping[str, tuple[float, float]]) -> Weights:
+    """``weights`` and one more for each name in ``priors``, by mean and deviation, independent of the others.
+
+    What has a weight already keeps it.
+    """
+    new = {name: prior for name, prior in priors.items() if name not in weights.names}
+    k = len(weights.names)
+    covariance = np.zeros((k + len(new), k + len(new)))
+    covariance[:k, :k] = weights.covariance
+    covariance[range(k, k + len(new)), range(k, k + len(new))] = [spread**2 for _, spread in new.values()]
+    mean = np.concatenate([weights.mean, [middle for middle, _ in new.values()]])
+    return Weights((*weights.names, *new), mean, covariance)
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """Lists and what was chosen from them.

@@ -3,6 +3,8 @@
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs
 from edge_reranker.scoring.hot import HotPrefix
+from edge_reranker.scoring.learning import Learning
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.scoring.public import PublicVectors
 from edge_reranker.scoring.rank import RankScorer
 from edge_reranker.scoring.tier1 import VectorScorer
@@ -17,6 +19,8 @@ __all__ = [
     "CrossScorer",
     "Epochs",
     "HotPrefix",
+    "Learning",
+    "Plan",
     "Prompt",
     "PublicVectors",
     "RankScorer",

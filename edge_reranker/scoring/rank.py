@@ -10,6 +10,7 @@ from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine
 from edge_reranker.errors import EngineDied, EngineError
 from edge_reranker.prompt import item_pieces, plain
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.scoring.types import REASONS, TierScores, User
 from edge_reranker.types import DegradedReason, RerankQuery
 
@@ -18,6 +19,7 @@ _MAX_EVENTS = 12
 _MAX_QUERY_TOKENS = 128
 _MAX_DOCUMENT_TOKENS = 64
 _AFTERWARDS_MS = 2.0
+_READ_CHUNK = 8  # a sample that tells how much reading moves scores
 
 
 class RankScorer:
@@ -30,29 +32,42 @@ class RankScorer:
         self._top_k = top_k
 
     def score(
-        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+        self,
+        user: User,
+        query: RerankQuery,
+        order: Sequence[int],
+        deadline: Deadline,
+        plan: Plan | None = None,
     ) -> Iterator[TierScores]:
-        """Scores of the top K of ``order``."""
+        """Scores of the top K of ``order``: of all at once, or with a ``plan`` of a few at a time."""
         deadline = deadline.less_ms(_AFTERWARDS_MS)
         n = len(query.candidates)
-        scores = np.zeros(n, dtype=np.float64)
-        reached = np.zeros(n, dtype=np.bool_)
+        scores, reached = np.zeros(n), np.zeros(n, np.bool_)
+        left = np.zeros(n, np.bool_)
         top = list(order[: self._top_k])
+        left[top] = True
         texts = [plain(user.context, query.query, _MAX_EVENTS)]
         texts += [item_pieces(query.candidates[index].item) for index in top]
+        reason, told = DegradedReason.UNSPECIFIED, False
         try:
             asked, *documents = self._cut(self._engine.tokenize(texts, deadline))
-            ranked = self._engine.rank(asked, documents, deadline)
+            document_of = dict(zip(top, documents, strict=True))
+            while document_of and not reason:
+                missing = list(document_of)
+                chunk = missing if plan is None or plan.full else plan.next(missing)[:_READ_CHUNK]
+                if not chunk:
+                    break
+                ranked = self._engine.rank(asked, [document_of.pop(index) for index in chunk], deadline)
+                done, reason = chunk[: len(ranked.scores)], REASONS[ranked.stop]
+                scores[done], reached[done], left[done] = ranked.scores, True, False
+                told = True
+                yield TierScores(scores.copy(), reached.copy(), reason, left=left.copy())
         except EngineDied:
-            yield TierScores(scores, reached, DegradedReason.MODEL_UNAVAILABLE)
-            return
+            reason, told = DegradedReason.MODEL_UNAVAILABLE, False
         except EngineError:
-            yield TierScores(scores, reached, DegradedReason.MODEL_BUSY)
-            return
-        done = top[: len(ranked.scores)]
-        scores[done] = ranked.scores
-        reached[done] = True
-        yield TierScores(scores, reached, REASONS[ranked.stop])
+            reason, told = DegradedReason.MODEL_BUSY, False
+        if not told:
+            yield TierScores(scores, reached, reason, left=left)
 
     def forget(self, namespace: str) -> None:
         """Nothing is kept of a user."""

@@ -16,6 +16,7 @@ from edge_reranker.ranking.affinity import Affinity, Column, Likes
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.background import BackgroundEncoder
 from edge_reranker.scoring.epochs import Epochs, Owner
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.scoring.types import Columns, TierScores, User
 from edge_reranker.scoring.vectors import Keyed, Vector, VectorCache
 from edge_reranker.types import DegradedReason, Item, RerankQuery
@@ -60,9 +61,17 @@ class VectorScorer:
         return self._vectors.reads_queries
 
     def score(
-        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+        self,
+        user: User,
+        query: RerankQuery,
+        order: Sequence[int],
+        deadline: Deadline,
+        plan: Plan | None = None,
     ) -> Iterator[TierScores]:
-        """Vectors that are known first; then new items from the top of ``order`` while time remains."""
+        """Vectors that are known first; then new items while time remains, as the ``plan`` has them.
+
+        Without one, all from the top of ``order``.
+        """
         candidates = query.candidates
         columns_ms = self._columns_paces.of(user.namespace).predict_ms(len(candidates))
         deadline = deadline.less_ms(_ROOM_MS + columns_ms)
@@ -85,34 +94,34 @@ class VectorScorer:
         missing = self._missing(user.owner, [keyed[index] for index in order], found)
         if not history.likes.has_vector and asked is None:
             # Nothing is known of this user's taste, so nothing is reached; the vectors still get made.
-            self._background.schedule(user.owner, missing)
+            self._background.schedule(user.owner, list(missing.values()))
             nothing = np.zeros(len(keyed), dtype=np.bool_)
             scored = self._scored(user, history, keyed, found, reason, asked)
-            yield dataclasses.replace(scored, due=None if reason else nothing)
+            yield dataclasses.replace(scored, due=None if reason else nothing, left=None)
             return
         stop = self._vectors.without_encoder if missing else DegradedReason.UNSPECIFIED
         yield self._scored(user, history, keyed, found, stop or reason, asked)
         try:
-            while missing and not stop:
-                chunk, missing = missing[:_ENCODE_CHUNK], missing[_ENCODE_CHUNK:]
+            while not stop and (chunk := _next(keyed, missing, plan)):
                 made, stop = self._vectors.encode(user.owner, chunk, deadline)
                 found |= made
-                if stop:
-                    missing = [item for item in chunk if item.hash not in made] + missing
+                for item in chunk:
+                    if item.hash in made or not stop:
+                        del missing[item.hash]
                 yield self._scored(user, history, keyed, found, stop or reason, asked)
         finally:
             # Also when a stream's reader has left in between.
-            self._background.schedule(user.owner, missing)
+            self._background.schedule(user.owner, list(missing.values()))
 
     def forget(self, namespace: str) -> None:
         """Drops what is in memory of a namespace."""
         with self._lock:
             self._users.pop(namespace, None)
 
-    def _missing(self, owner: Owner, items: Sequence[Keyed], found: dict[str, Vector]) -> list[Keyed]:
-        """Those that could have a vector and have none, each text once, in their order."""
+    def _missing(self, owner: Owner, items: Sequence[Keyed], found: dict[str, Vector]) -> dict[str, Keyed]:
+        """Those that could have a vector and have none, by their text, in their order."""
         missing = {item.hash: item for item in items if item.hash not in found}
-        return [item for item in missing.values() if self._vectors.encodable(owner, item)]
+        return {name: item for name, item in missing.items() if self._vectors.encodable(owner, item)}
 
     def _history(self, user: User, deadline: Deadline) -> tuple[History, DegradedReason]:
         """Nothing when no history item has a vector; kept until the events change."""
@@ -126,7 +135,7 @@ class VectorScorer:
         for owner, items in _by_keeper(user, history):
             found |= self._vectors.known(owner, items)
             if new := self._missing(owner, items, found):
-                missing.append((owner, new))
+                missing.append((owner, list(new.values())))
         reason = DegradedReason.UNSPECIFIED
         if missing:
             # Half of the time: a history without candidates would be worth as little as none.
@@ -189,7 +198,7 @@ class VectorScorer:
             return self._affinity.content([names[index] for index in indices], found)
 
         again = self._again(user, history.vectors, names, dict(found), asked)
-        return TierScores(scores, reached, reason, due, more, vectors, again)
+        return TierScores(scores, reached, reason, due, due & ~reached, more, vectors, again)
 
     def _columns(
         self,
@@ -224,11 +233,20 @@ class VectorScorer:
             for owner, items in _by_keeper(user, new):
                 more |= self._vectors.known(owner, items)
                 if missing := self._missing(owner, items, more):
-                    more |= self._vectors.encode(owner, missing, deadline)[0]
+                    more |= self._vectors.encode(owner, list(missing.values()), deadline)[0]
             likes = self._likes(profile, [each.hash for each in history], {**more, **vectors})
             return self._columns(likes, names, found, asked)
 
         return again
+
+
+def _next(keyed: Sequence[Keyed], missing: Mapping[str, Keyed], plan: Plan | None) -> list[Keyed]:
+    """The items to encode next, of those ``missing``; none when that is enough."""
+    if plan is None:
+        return list(missing.values())[:_ENCODE_CHUNK]
+    left = {index for index, item in enumerate(keyed) if item.hash in missing}
+    names = dict.fromkeys(keyed[index].hash for index in plan.next(left))
+    return [missing[name] for name in list(names)[:_ENCODE_CHUNK]]
 
 
 def _by_keeper(user: User, history: Sequence[Keyed]) -> list[tuple[Owner, list[Keyed]]]:

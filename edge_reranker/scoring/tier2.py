@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from edge_reranker.errors import EngineDied, EngineError
 from edge_reranker.prompt import Template, Window
 from edge_reranker.scoring.epochs import Epochs, Owner
 from edge_reranker.scoring.kept import Kept
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.scoring.types import REASONS, TierScores, User
 from edge_reranker.types import DegradedReason, Item, Piece, RerankQuery
 
@@ -24,9 +26,14 @@ _MAX_HEADER_TOKENS = 128  # of these
 _MAX_CLOSING_TOKENS = 32  # and these
 _MAX_SUFFIX_TOKENS = 48
 _AFTERWARDS_MS = 2.0
+# A sample that tells how much reading moves scores; candidates of equal length still share a decode.
+_READ_CHUNK = 8
 _MAX_SCORES = 4_096
 _MAX_USERS = 64
 _PREFILL_MS = 10_000.0
+
+Key = tuple[bytes, str]
+"""A context and a candidate's text: what a score depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +78,23 @@ class CrossScorer:
         self._told: dict[str, Told] = {}
         self._first: dict[str, str] = {}
         self._last = ""
-        self._scores: Kept[tuple[bytes, str], float] = Kept(_MAX_SCORES)
+        self._scores: Kept[Key, float] = Kept(_MAX_SCORES)
 
     def score(
-        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+        self,
+        user: User,
+        query: RerankQuery,
+        order: Sequence[int],
+        deadline: Deadline,
+        plan: Plan | None = None,
     ) -> Iterator[TierScores]:
-        """Scores of the top K of ``order``."""
+        """Scores of the top K of ``order``: of all at once, or with a ``plan`` of a few at a time."""
         deadline = deadline.less_ms(_AFTERWARDS_MS)
         n = len(query.candidates)
-        scores = np.zeros(n, dtype=np.float64)
-        reached = np.zeros(n, dtype=np.bool_)
-        reason = DegradedReason.UNSPECIFIED
+        reason, told = DegradedReason.UNSPECIFIED, False
         texts = {index: self._template.suffix(query.candidates[index].item) for index in order[: self._top_k]}
+        keys: dict[int, Key] = {}
+        known: dict[Key, float] = {}
         try:
             prefix = self._prefix(user, query.query, deadline)
             context = hashlib.blake2b(np.asarray(prefix, np.int32).tobytes(), digest_size=16).digest()
@@ -90,21 +102,24 @@ class CrossScorer:
                 index: (context, "".join(piece.text for piece in pieces)) for index, pieces in texts.items()
             }
             known = self._known(user.namespace, set(keys.values()))
-            # In the order given; candidates that read the same are read once.
-            new = {keys[index]: pieces for index, pieces in texts.items() if keys[index] not in known}
-            if new:
+            while (missing := [index for index in texts if keys[index] not in known]) and not reason:
+                chunk = missing if plan is None or plan.full else plan.next(missing)[:_READ_CHUNK]
+                if not chunk:
+                    break
+                # In the order given; candidates that read the same are read once.
+                new = {keys[index]: texts[index] for index in chunk}
                 found, reason = self._read(prefix, list(new.values()), deadline)
                 fresh = {key: score for key, score in zip(new, found, strict=True) if score is not None}
-                self._epochs.during(user.owner, lambda: self._remember(user.namespace, fresh))
+                self._epochs.during(user.owner, partial(self._remember, user.namespace, fresh))
                 known |= fresh
-            for index, key in keys.items():
-                if key in known:
-                    scores[index], reached[index] = known[key], True
+                told = True
+                yield _scored(n, keys, known, reason)
         except EngineDied:
-            reason = DegradedReason.MODEL_UNAVAILABLE
+            reason, told = DegradedReason.MODEL_UNAVAILABLE, False
         except EngineError:
-            reason = DegradedReason.MODEL_BUSY
-        yield TierScores(scores, reached, reason)
+            reason, told = DegradedReason.MODEL_BUSY, False
+        if not told:
+            yield _scored(n, keys, known, reason)
 
     def prefill(self, user: User) -> bool:
         """Decodes some of the user's context ahead of the next request; whether nothing is left to do."""
@@ -155,12 +170,12 @@ class CrossScorer:
         suffixes = [_cut(ids, len(behind)) for ids in self._engine.tokenize(texts, deadline)]
         return Prompt(prefix, suffixes, positive[0], negative[0])
 
-    def _known(self, namespace: str, keys: set[tuple[bytes, str]]) -> dict[tuple[bytes, str], float]:
+    def _known(self, namespace: str, keys: set[Key]) -> dict[Key, float]:
         with self._lock:
             found = {key: self._scores.get(namespace, key) for key in keys}
         return {key: score for key, score in found.items() if score is not None}
 
-    def _remember(self, namespace: str, scores: dict[tuple[bytes, str], float]) -> None:
+    def _remember(self, namespace: str, scores: dict[Key, float]) -> None:
         with self._lock:
             for key, score in scores.items():
                 self._scores.put(namespace, key, score)
@@ -214,6 +229,15 @@ class CrossScorer:
             # An instruction of a pack's own, in a script of many tokens a letter, must leave room for events.
             self._fixed = [header[:_MAX_HEADER_TOKENS], *others]
         return self._fixed
+
+
+def _scored(
+    n: int, keys: Mapping[int, Key], known: Mapping[Key, float], reason: DegradedReason
+) -> TierScores:
+    scores, reached, left = np.zeros(n), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    for index, key in keys.items():
+        scores[index], reached[index], left[index] = known.get(key, 0.0), key in known, key not in known
+    return TierScores(scores, reached, reason, left=left)
 
 
 def _cut(ids: list[int], n_behind: int) -> list[int]:

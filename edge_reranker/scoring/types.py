@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Stop
+from edge_reranker.ranking.context import Contexts
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.epochs import Owner
+from edge_reranker.scoring.plan import Plan
 from edge_reranker.types import Context, DegradedReason, RerankQuery
 
 Scores = npt.NDArray[np.float64]
@@ -41,6 +43,7 @@ class User:
     context: Context
     profile: Profile
     lent: Mapping[tuple[str, str], Owner] = field(default_factory=dict)
+    contexts: Contexts = field(default_factory=Contexts)
 
     @property
     def namespace(self) -> str:
@@ -58,6 +61,7 @@ class TierScores:
 
     ``due`` says which need the tier; None means all do.
     ``reason`` says why some will not be reached; UNSPECIFIED when none had to be, or while more follow.
+    ``left`` says which of them it could still read, in this request or a later one; None: none.
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
     ``again`` gives all the tier's columns as they would be with another profile, from the vectors that were
     at hand here, and those that it makes of what is new in the profile; None: that cannot be told.
@@ -68,6 +72,7 @@ class TierScores:
     reached: Mask
     reason: DegradedReason = DegradedReason.UNSPECIFIED
     due: Mask | None = None
+    left: Mask | None = None
     more: Columns = field(default_factory=dict)
     vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
     again: Callable[[Profile, Deadline], Columns] | None = field(default=None, compare=False)
@@ -87,9 +92,15 @@ class Scorer(Protocol):
         """The column's name in the features."""
 
     def score(
-        self, user: User, query: RerankQuery, order: Sequence[int], deadline: Deadline
+        self,
+        user: User,
+        query: RerankQuery,
+        order: Sequence[int],
+        deadline: Deadline,
+        plan: Plan | None = None,
     ) -> Iterator[TierScores]:
         """Scores of the candidates, better and better; stops in time.
 
-        ``order`` holds the candidates' indices, best first so far: what comes first is reached first.
+        ``order`` holds the candidates' indices, best first so far: what comes first is reached first, unless
+        a ``plan`` says what is. The plan must know each result before the next is asked for.
         """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 from edge_reranker.prompt import content_hash
-from edge_reranker.ranking.profile import TAKEN_BACK, profile
+from edge_reranker.ranking.context import MAX_EVENTS, contexts, telling
+from edge_reranker.ranking.profile import profile
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.tiers import Tiers
 from edge_reranker.scoring.types import User
@@ -13,7 +14,7 @@ from edge_reranker.store import Store
 from edge_reranker.types import Context
 
 # More than a profile counts: what was taken back since stands among them.
-_CONTEXT_EVENTS = 200
+_CONTEXT_EVENTS = MAX_EVENTS
 _REMEMBERED = 64
 
 
@@ -33,12 +34,12 @@ class Users:
             user = self._users.get(namespace)
         if user is not None and (user.owner, user.generation) == (owner, generation):
             return user
-        weights = tiers.taste.event_weights
-        telling = {kind for kind, weight in weights.items() if weight > 0} | TAKEN_BACK
         # Of the telling types only: a few lists' impressions must not push out what the user likes.
-        context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling)
+        context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling(tiers.taste))
         lent = _lent(context, {source: tiers.epochs.owner(source) for source in context.sources})
-        user = User(owner, generation, context, profile(context, tiers.taste), lent)
+        # The same with what was found before as without; after a forget there is none.
+        told = contexts(context, tiers.taste, before=None if user is None else user.contexts)
+        user = User(owner, generation, context, profile(context, tiers.taste), lent, told)
         tiers.epochs.during(owner, lambda: self._remember(user))
         return user
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_reranker.errors import InvalidArgument
@@ -46,6 +46,21 @@ def name(path: str, value: str) -> str:
         problem = f'"{echo(value)}" has {len(value):,} characters; at most {limits.MAX_NAME} are allowed'
         raise InvalidArgument(path, problem)
     return value
+
+
+def context(path: str, values: Mapping[str, str]) -> Mapping[str, str]:
+    """Few pairs, names and values short enough: what is cut would be another context."""
+    if not values:
+        return {}
+    few(path, len(values), limits.MAX_CONTEXT)
+    for key, value in values.items():
+        if not 1 <= len(key) <= limits.MAX_CONTEXT_NAME:
+            problem = f'a name has {len(key):,} characters ("{echo(key)}")'
+            raise InvalidArgument(path, f"{problem}; 1 to {limits.MAX_CONTEXT_NAME} are allowed")
+        if len(value) > limits.MAX_CONTEXT_VALUE:
+            problem = f'the value of "{echo(key)}" has {len(value):,} characters ("{echo(value)}")'
+            raise InvalidArgument(path, f"{problem}; at most {limits.MAX_CONTEXT_VALUE} are allowed")
+    return dict(values)
 
 
 def namespace(path: str, value: str, own: str = "") -> str:

@@ -19,6 +19,7 @@ from edge_reranker.server import checks, convert_policy, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
+    Effort,
     Event,
     EventType,
     Item,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
+_EFFORTS = {int(effort): effort for effort in Effort if effort is not Effort.UNSPECIFIED}
 _NO_POLICY = Policy()
 
 
@@ -70,7 +72,14 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
         policy=convert_policy.policy(message.policy, [candidate.id for candidate in candidates])
         if message.HasField("policy")
         else _NO_POLICY,
+        context=checks.context("context", message.context),
+        effort=_effort(message),
     )
+
+
+def _effort(message: rerank_service_pb2.RerankRequest) -> Effort:
+    # Who names a budget has said what the request is worth.
+    return _EFFORTS.get(message.effort) or (Effort.FULL if message.budget_ms else Effort.SETTLED)
 
 
 def events(message: context_service_pb2.RecordEventsRequest, now_s: float) -> tuple[Event, ...]:
@@ -293,6 +302,7 @@ def event(message: types_pb2.Event, now_s: float) -> Event:
         session_id=checks.name("session_id", message.session_id),
         ranking_id=checks.name("ranking_id", message.ranking_id),
         position=message.position if message.HasField("position") else None,
+        context=checks.context("context", message.context),
     )
 
 

@@ -55,6 +55,7 @@ class EventLine(Line):
     session_id: str = ""
     ranking_id: str = ""
     position: _Uint32 | None = None
+    context: dict[str, str] = {}
 
 
 class ResultLine(Line):
@@ -188,6 +189,7 @@ def _written_event(event: Event) -> EventLine:
         event.session_id,
         event.ranking_id,
         event.position,
+        dict(sorted(event.context.items())),
     )
 
 

@@ -218,6 +218,7 @@ def _event(shape: EventLine, now_s: float) -> Event:
         session_id=shape.session_id,
         ranking_id=shape.ranking_id,
         position=shape.position,
+        context=shape.context,
     )
     kind = _EVENT_TYPES.get(shape.type)
     if kind is None:
@@ -275,7 +276,7 @@ def _ranking(shape: RankingLine, now_s: float) -> LoggedRanking:
             model,
             pack,
             shape.final,
-            tuple(shape.blocked_ids),
+            blocked_ids=tuple(shape.blocked_ids),
         ),
         surface,
         session_id,

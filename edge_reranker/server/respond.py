@@ -42,6 +42,7 @@ def ranking(answer: Ranking, top_n: int) -> rerank_service_pb2.RerankResponse:
         model=answer.model,
         pack=answer.pack,
         final=answer.final,
+        settled=answer.settled,
         blocked_ids=answer.blocked_ids,
     )
     add = message.results.add
@@ -82,6 +83,7 @@ def event(record: Event) -> types_pb2.Event:
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(item(record.item))

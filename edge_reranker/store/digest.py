@@ -12,7 +12,7 @@ from sqlite_utils import Database
 # Without what is going, as ``forget.gather`` has found it. An item's own digest stands for its content.
 _ROWS = {
     "event": "SELECT e.event_id, e.type, e.occurred_at, e.query, e.dwell_s, e.surface, e.session_id, "
-    "e.ranking_id, e.position, i.item_id, hex(i.digest) "
+    "e.ranking_id, e.position, e.context, i.item_id, hex(i.digest) "
     "FROM events AS e LEFT JOIN items AS i ON i.id = e.item "
     "WHERE e.namespace = ? AND e.seq NOT IN (SELECT seq FROM temp.going_events)",
     "item": "SELECT item_id, hex(digest) FROM items "

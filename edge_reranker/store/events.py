@@ -21,7 +21,7 @@ from edge_reranker.types import Event, EventType, Item, Recorded
 
 COLUMNS = (
     "e.event_id, e.type, e.occurred_at, e.query, e.dwell_s, e.surface, e.session_id, e.ranking_id, "
-    "e.position, i.item_id, i.title, i.text, i.tags, i.attributes"
+    "e.position, e.context, i.item_id, i.title, i.text, i.tags, i.attributes"
 )
 _NEWEST = "ORDER BY occurred_at DESC, seq DESC"
 _MOMENT = struct.Struct(">d")
@@ -78,7 +78,7 @@ def insert(
         item = None if row.item is None else _snapshot(db, namespace, row.item)
         done = conn.execute(
             "INSERT INTO events (namespace, item, event_id, type, occurred_at, query, dwell_s, surface, "
-            "session_id, ranking_id, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "session_id, ranking_id, position, context) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (namespace, item, *row.event),
         )
         new(done.lastrowid, row)
@@ -203,7 +203,8 @@ def encode_one(event: Event, where: str) -> Row:
         raise InvalidArgument(f"{where}.position", f"is {event.position}; it must be 0 or more")
     texts = (event.query, event.surface, event.session_id, event.ranking_id)
     try:
-        "".join((event.event_id, *texts)).encode()
+        context = _json(dict(sorted(event.context.items())))
+        "".join((event.event_id, *texts, context)).encode()
         item = None if event.item is None else _encode_item(event.item)
     except UnicodeEncodeError:
         raise InvalidArgument(where, "has a lone surrogate in a text; send valid Unicode") from None
@@ -219,6 +220,7 @@ def encode_one(event: Event, where: str) -> Row:
             session_id,
             ranking_id,
             event.position,
+            context,
         ),
         item,
     )
@@ -240,8 +242,8 @@ def decode_item(item_id: str, title: str, text: str, tags: str, attributes: str)
 
 def decode(row: tuple[Any, ...]) -> Event:
     """The event in a row of ``COLUMNS``."""
-    event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position = row[:9]
-    item_id, title, text, tags, attributes = row[9:]
+    event_id, kind, occurred_at, query, dwell_s, surface, session_id, ranking_id, position, context = row[:10]
+    item_id, title, text, tags, attributes = row[10:]
     item = None if item_id is None else decode_item(item_id, title, text, tags, attributes)
     return Event(
         event_id,
@@ -254,6 +256,7 @@ def decode(row: tuple[Any, ...]) -> Event:
         session_id,
         ranking_id,
         position,
+        {} if context == "{}" else _ATTRIBUTES.decode(context),
     )
 
 

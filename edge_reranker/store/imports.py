@@ -49,6 +49,7 @@ _TABLES = (
         session_id TEXT,
         ranking_id TEXT,
         position INTEGER,
+        context TEXT,
         item INTEGER
     )""",
     """CREATE TABLE rankings (
@@ -163,7 +164,7 @@ class Import:
         row = events.encode_one(event, "event")
         item = None if row.item is None else self._snapshot(row.item)
         done = conn.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (line, *row.event, item),
         )
         if not done.rowcount:
@@ -282,9 +283,9 @@ def _move_events(db: Database, namespace: str) -> Recorded:
     for first, last in _parts(db, "events", "line"):
         recorded += conn.execute(
             "INSERT INTO events (namespace, event_id, type, occurred_at, query, dwell_s, surface, "
-            "session_id, ranking_id, position, item) "
+            "session_id, ranking_id, position, context, item) "
             "SELECT ?1, s.event_id, s.type, s.occurred_at, s.query, s.dwell_s, s.surface, s.session_id, "
-            "s.ranking_id, s.position, i.id FROM staged.events AS s "
+            "s.ranking_id, s.position, s.context, i.id FROM staged.events AS s "
             "LEFT JOIN staged.items AS si ON si.id = s.item "
             "LEFT JOIN items AS i ON i.namespace = ?1 AND i.item_id = si.item_id AND i.digest = si.digest "
             "WHERE s.line BETWEEN ?2 AND ?3 ORDER BY s.line ON CONFLICT DO NOTHING",

@@ -175,6 +175,11 @@ def _learning(db: Database) -> None:
     )
 
 
+def _event_context(db: Database) -> None:
+    # What the app told of the device or the moment, as a JSON object with its names in order.
+    db.execute("ALTER TABLE events ADD COLUMN context TEXT NOT NULL DEFAULT '{}'")
+
+
 MIGRATIONS(name="0001_events_items_vectors_rankings")(_first)
 MIGRATIONS(name="0002_prefixes")(_prefix)
 MIGRATIONS(name="0003_forgetting")(_forgetting)
@@ -182,6 +187,7 @@ MIGRATIONS(name="0004_retention")(_retention)
 MIGRATIONS(name="0005_namespaces")(_namespaces)
 MIGRATIONS(name="0006_events_by_type")(_events_by_type)
 MIGRATIONS(name="0007_learning")(_learning)
+MIGRATIONS(name="0008_event_context")(_event_context)
 
 
 def applied(db: Database, migrations: Migrations = MIGRATIONS) -> list[str]:

@@ -114,7 +114,7 @@ def decode(ranking_id: str, text: str) -> Ranking:
         body["model"],
         body["pack"],
         body["final"],
-        tuple(body.get("blocked_ids", ())),
+        blocked_ids=tuple(body.get("blocked_ids", ())),
     )
 
 

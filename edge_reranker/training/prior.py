@@ -47,14 +47,17 @@ BEFORE_WITHOUT_MODEL: Mapping[str, tuple[float, float]] = MappingProxyType(
 # Columns that only a model fills, of whichever tier.
 OF_A_MODEL = features.OF_THE_ENCODER | {"scorer"}
 
+# A covariance of 17 numbers is known well from so many users; of more, it takes every second, third, …
+_MOST_USERS = 500
 _N_MADE_UP = 1
 _N_ROUNDS = 20
 
 
 def before(*, model: bool = True) -> fusion.Weights:
-    """The weights before any data, over all features, or over those that need no model."""
+    """The weights before any data, over all features that packs weigh, or those that need no model."""
     beliefs = BEFORE if model else BEFORE_WITHOUT_MODEL
-    names = tuple(name for name in lists.NAMES if model or name not in OF_A_MODEL)
+    left_out = features.OF_THE_USER | (frozenset() if model else OF_A_MODEL)
+    names = tuple(name for name in lists.NAMES if name not in left_out)
     return fusion.Weights(
         names,
         np.array([beliefs[name][0] for name in names]),
@@ -117,6 +120,7 @@ def between_users(
         for parts in chosen
         if parts
     ]
+    own = own[:: max(1, -(-len(own) // _MOST_USERS))]
     spread = unseen
     for _ in range(_N_ROUNDS):
         total = _N_MADE_UP * unseen

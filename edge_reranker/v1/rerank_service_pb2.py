@@ -26,19 +26,23 @@ from edge_reranker.v1 import types_pb2 as edge__reranker_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%edge_reranker/v1/rerank_service.proto\x12\x10\x65\x64ge_reranker.v1\x1a\x1c\x65\x64ge_reranker/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x06Policy\x12\x11\n\tdiversity\x18\x01 \x01(\x01\x12\x13\n\x0b\x63\x61libration\x18\x02 \x01(\x01\x12\x13\n\x0b\x65xploration\x18\x03 \x01(\x01\x12\x14\n\x0c\x62locked_tags\x18\x04 \x03(\t\x12#\n\x04pins\x18\x05 \x03(\x0b\x32\x15.edge_reranker.v1.Pin\x12;\n\x10\x64iversity_method\x18\x06 \x01(\x0e\x32!.edge_reranker.v1.DiversityMethod\x12#\n\x04\x63\x61ps\x18\x07 \x03(\x0b\x32\x15.edge_reranker.v1.Cap\"\x89\x01\n\x03\x43\x61p\x12\x13\n\tattribute\x18\x01 \x01(\tH\x00\x12\r\n\x03tag\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x65\x61\x63h_tag\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cmax_age_days\x18\x04 \x01(\x01H\x00\x12\x11\n\x04most\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06window\x18\x06 \x01(\rB\x06\n\x04kindB\x07\n\x05_most\"#\n\x03Pin\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"\xc0\x01\n\rRerankRequest\x12/\n\ncandidates\x18\x01 \x03(\x0b\x32\x1b.edge_reranker.v1.Candidate\x12\r\n\x05query\x18\x02 \x01(\t\x12\x0f\n\x07surface\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\r\n\x05top_n\x18\x05 \x01(\r\x12\x11\n\tbudget_ms\x18\x06 \x01(\r\x12(\n\x06policy\x18\x07 \x01(\x0b\x32\x18.edge_reranker.v1.Policy\"\"\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\r\"\x8a\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x12\n\ncontext_ms\x18\x02 \x01(\x01\x12\x10\n\x08tier0_ms\x18\x03 \x01(\x01\x12\x10\n\x08tier1_ms\x18\x04 \x01(\x01\x12\x10\n\x08tier2_ms\x18\x05 \x01(\x01\x12\x11\n\tfusion_ms\x18\x06 \x01(\x01\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\x89\x02\n\x0eRerankResponse\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.edge_reranker.v1.Result\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\x12\x39\n\x0f\x64\x65graded_reason\x18\x04 \x01(\x0e\x32 .edge_reranker.v1.DegradedReason\x12*\n\x07timings\x18\x05 \x01(\x0b\x32\x19.edge_reranker.v1.Timings\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0c\n\x04pack\x18\x07 \x01(\t\x12\r\n\x05\x66inal\x18\x08 \x01(\x08\x12\x13\n\x0b\x62locked_ids\x18\t \x03(\t\"G\n\x13RerankStreamRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.edge_reranker.v1.RerankRequest\"J\n\x14RerankStreamResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .edge_reranker.v1.RerankResponse\"D\n\x0e\x45xplainRequest\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\".\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\";\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\xf4\x01\n\x06Reason\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12)\n\x04type\x18\x03 \x01(\x0e\x32\x1b.edge_reranker.v1.EventType\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12/\n\x0boccurred_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cscore_change\x18\x07 \x01(\x01\x12\x14\n\x0cplace_change\x18\x08 \x01(\x11\x12\x0f\n\x07\x66\x65\x61ture\x18\t \x01(\t\x12\x0c\n\x04text\x18\n \x01(\t\"\xbe\x02\n\x0b\x45xplanation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x35\n\rcontributions\x18\x03 \x03(\x0b\x32\x1e.edge_reranker.v1.Contribution\x12\x11\n\tevent_ids\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\r\x12\x19\n\x0cserver_place\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05place\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0bscore_place\x18\x08 \x01(\rH\x02\x88\x01\x01\x12)\n\x07reasons\x18\t \x03(\x0b\x32\x18.edge_reranker.v1.Reason\x12\r\n\x05title\x18\n \x01(\t\x12\x0e\n\x06topics\x18\x0b \x03(\tB\x0f\n\r_server_placeB\x08\n\x06_placeB\x0e\n\x0c_score_place\"\xff\x01\n\x0f\x45xplainResponse\x12\x33\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\x1d.edge_reranker.v1.Explanation\x12+\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x19.edge_reranker.v1.Feature\x12\x39\n\x0freasons_missing\x18\x03 \x01(\x0e\x32 .edge_reranker.v1.ReasonsMissing\x12\x39\n\x0f\x64\x65graded_reason\x18\x04 \x01(\x0e\x32 .edge_reranker.v1.DegradedReason\x12\x14\n\x0creading_held\x18\x05 \x01(\x08*g\n\x0f\x44iversityMethod\x12 \n\x1c\x44IVERSITY_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44IVERSITY_METHOD_MMR\x10\x01\x12\x18\n\x14\x44IVERSITY_METHOD_DPP\x10\x02*\x9d\x02\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45GRADED_REASON_NO_MODEL\x10\x01\x12%\n!DEGRADED_REASON_MODEL_UNAVAILABLE\x10\x02\x12\x1e\n\x1a\x44\x45GRADED_REASON_MODEL_BUSY\x10\x03\x12\x1c\n\x18\x44\x45GRADED_REASON_DEADLINE\x10\x04\x12 \n\x1c\x44\x45GRADED_REASON_PACK_INVALID\x10\x05\x12%\n!DEGRADED_REASON_STORE_UNAVAILABLE\x10\x06\x12\x1e\n\x1a\x44\x45GRADED_REASON_NO_HISTORY\x10\x07*\x8d\x01\n\x0eReasonsMissing\x12\x1f\n\x1bREASONS_MISSING_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASONS_MISSING_NOT_KEPT\x10\x01\x12\x1e\n\x1aREASONS_MISSING_NOT_SCORED\x10\x02\x12\x1c\n\x18REASONS_MISSING_DEADLINE\x10\x03\x32\x8d\x02\n\rRerankService\x12K\n\x06Rerank\x12\x1f.edge_reranker.v1.RerankRequest\x1a .edge_reranker.v1.RerankResponse\x12_\n\x0cRerankStream\x12%.edge_reranker.v1.RerankStreamRequest\x1a&.edge_reranker.v1.RerankStreamResponse0\x01\x12N\n\x07\x45xplain\x12 .edge_reranker.v1.ExplainRequest\x1a!.edge_reranker.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%edge_reranker/v1/rerank_service.proto\x12\x10\x65\x64ge_reranker.v1\x1a\x1c\x65\x64ge_reranker/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x06Policy\x12\x11\n\tdiversity\x18\x01 \x01(\x01\x12\x13\n\x0b\x63\x61libration\x18\x02 \x01(\x01\x12\x13\n\x0b\x65xploration\x18\x03 \x01(\x01\x12\x14\n\x0c\x62locked_tags\x18\x04 \x03(\t\x12#\n\x04pins\x18\x05 \x03(\x0b\x32\x15.edge_reranker.v1.Pin\x12;\n\x10\x64iversity_method\x18\x06 \x01(\x0e\x32!.edge_reranker.v1.DiversityMethod\x12#\n\x04\x63\x61ps\x18\x07 \x03(\x0b\x32\x15.edge_reranker.v1.Cap\"\x89\x01\n\x03\x43\x61p\x12\x13\n\tattribute\x18\x01 \x01(\tH\x00\x12\r\n\x03tag\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x65\x61\x63h_tag\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cmax_age_days\x18\x04 \x01(\x01H\x00\x12\x11\n\x04most\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06window\x18\x06 \x01(\rB\x06\n\x04kindB\x07\n\x05_most\"#\n\x03Pin\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"\xd9\x02\n\rRerankRequest\x12/\n\ncandidates\x18\x01 \x03(\x0b\x32\x1b.edge_reranker.v1.Candidate\x12\r\n\x05query\x18\x02 \x01(\t\x12\x0f\n\x07surface\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\r\n\x05top_n\x18\x05 \x01(\r\x12\x11\n\tbudget_ms\x18\x06 \x01(\r\x12(\n\x06policy\x18\x07 \x01(\x0b\x32\x18.edge_reranker.v1.Policy\x12=\n\x07\x63ontext\x18\x08 \x03(\x0b\x32,.edge_reranker.v1.RerankRequest.ContextEntry\x12(\n\x06\x65\x66\x66ort\x18\t \x01(\x0e\x32\x18.edge_reranker.v1.Effort\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\"\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\r\"\x8a\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x12\n\ncontext_ms\x18\x02 \x01(\x01\x12\x10\n\x08tier0_ms\x18\x03 \x01(\x01\x12\x10\n\x08tier1_ms\x18\x04 \x01(\x01\x12\x10\n\x08tier2_ms\x18\x05 \x01(\x01\x12\x11\n\tfusion_ms\x18\x06 \x01(\x01\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\x9a\x02\n\x0eRerankResponse\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.edge_reranker.v1.Result\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\x12\x39\n\x0f\x64\x65graded_reason\x18\x04 \x01(\x0e\x32 .edge_reranker.v1.DegradedReason\x12*\n\x07timings\x18\x05 \x01(\x0b\x32\x19.edge_reranker.v1.Timings\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0c\n\x04pack\x18\x07 \x01(\t\x12\r\n\x05\x66inal\x18\x08 \x01(\x08\x12\x0f\n\x07settled\x18\n \x01(\x08\x12\x13\n\x0b\x62locked_ids\x18\t \x03(\t\"G\n\x13RerankStreamRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.edge_reranker.v1.RerankRequest\"J\n\x14RerankStreamResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .edge_reranker.v1.RerankResponse\"D\n\x0e\x45xplainRequest\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\".\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\";\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\xf4\x01\n\x06Reason\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12)\n\x04type\x18\x03 \x01(\x0e\x32\x1b.edge_reranker.v1.EventType\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12/\n\x0boccurred_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cscore_change\x18\x07 \x01(\x01\x12\x14\n\x0cplace_change\x18\x08 \x01(\x11\x12\x0f\n\x07\x66\x65\x61ture\x18\t \x01(\t\x12\x0c\n\x04text\x18\n \x01(\t\"\xbe\x02\n\x0b\x45xplanation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x35\n\rcontributions\x18\x03 \x03(\x0b\x32\x1e.edge_reranker.v1.Contribution\x12\x11\n\tevent_ids\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\r\x12\x19\n\x0cserver_place\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05place\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0bscore_place\x18\x08 \x01(\rH\x02\x88\x01\x01\x12)\n\x07reasons\x18\t \x03(\x0b\x32\x18.edge_reranker.v1.Reason\x12\r\n\x05title\x18\n \x01(\t\x12\x0e\n\x06topics\x18\x0b \x03(\tB\x0f\n\r_server_placeB\x08\n\x06_placeB\x0e\n\x0c_score_place\"\xff\x01\n\x0f\x45xplainResponse\x12\x33\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\x1d.edge_reranker.v1.Explanation\x12+\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x19.edge_reranker.v1.Feature\x12\x39\n\x0freasons_missing\x18\x03 \x01(\x0e\x32 .edge_reranker.v1.ReasonsMissing\x12\x39\n\x0f\x64\x65graded_reason\x18\x04 \x01(\x0e\x32 .edge_reranker.v1.DegradedReason\x12\x14\n\x0creading_held\x18\x05 \x01(\x08*g\n\x0f\x44iversityMethod\x12 \n\x1c\x44IVERSITY_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44IVERSITY_METHOD_MMR\x10\x01\x12\x18\n\x14\x44IVERSITY_METHOD_DPP\x10\x02*E\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45\x46\x46ORT_SETTLED\x10\x01\x12\x0f\n\x0b\x45\x46\x46ORT_FULL\x10\x02*\xc3\x02\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45GRADED_REASON_NO_MODEL\x10\x01\x12%\n!DEGRADED_REASON_MODEL_UNAVAILABLE\x10\x02\x12\x1e\n\x1a\x44\x45GRADED_REASON_MODEL_BUSY\x10\x03\x12\x1c\n\x18\x44\x45GRADED_REASON_DEADLINE\x10\x04\x12 \n\x1c\x44\x45GRADED_REASON_PACK_INVALID\x10\x05\x12%\n!DEGRADED_REASON_STORE_UNAVAILABLE\x10\x06\x12\x1e\n\x1a\x44\x45GRADED_REASON_NO_HISTORY\x10\x07\x12$\n DEGRADED_REASON_SERVER_PREFERRED\x10\x08*\x8d\x01\n\x0eReasonsMissing\x12\x1f\n\x1bREASONS_MISSING_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASONS_MISSING_NOT_KEPT\x10\x01\x12\x1e\n\x1aREASONS_MISSING_NOT_SCORED\x10\x02\x12\x1c\n\x18REASONS_MISSING_DEADLINE\x10\x03\x32\x8d\x02\n\rRerankService\x12K\n\x06Rerank\x12\x1f.edge_reranker.v1.RerankRequest\x1a .edge_reranker.v1.RerankResponse\x12_\n\x0cRerankStream\x12%.edge_reranker.v1.RerankStreamRequest\x1a&.edge_reranker.v1.RerankStreamResponse0\x01\x12N\n\x07\x45xplain\x12 .edge_reranker.v1.ExplainRequest\x1a!.edge_reranker.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edge_reranker.v1.rerank_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIVERSITYMETHOD']._serialized_start=2322
-  _globals['_DIVERSITYMETHOD']._serialized_end=2425
-  _globals['_DEGRADEDREASON']._serialized_start=2428
-  _globals['_DEGRADEDREASON']._serialized_end=2713
-  _globals['_REASONSMISSING']._serialized_start=2716
-  _globals['_REASONSMISSING']._serialized_end=2857
+  _globals['_RERANKREQUEST_CONTEXTENTRY']._loaded_options = None
+  _globals['_RERANKREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
+  _globals['_DIVERSITYMETHOD']._serialized_start=2492
+  _globals['_DIVERSITYMETHOD']._serialized_end=2595
+  _globals['_EFFORT']._serialized_start=2597
+  _globals['_EFFORT']._serialized_end=2666
+  _globals['_DEGRADEDREASON']._serialized_start=2669
+  _globals['_DEGRADEDREASON']._serialized_end=2992
+  _globals['_REASONSMISSING']._serialized_start=2995
+  _globals['_REASONSMISSING']._serialized_end=3136
   _globals['_POLICY']._serialized_start=123
   _globals['_POLICY']._serialized_end=349
   _globals['_CAP']._serialized_start=352
@@ -46,29 +50,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIN']._serialized_start=491
   _globals['_PIN']._serialized_end=526
   _globals['_RERANKREQUEST']._serialized_start=529
-  _globals['_RERANKREQUEST']._serialized_end=721
-  _globals['_RESULT']._serialized_start=723
-  _globals['_RESULT']._serialized_end=757
-  _globals['_TIMINGS']._serialized_start=760
-  _globals['_TIMINGS']._serialized_end=898
-  _globals['_RERANKRESPONSE']._serialized_start=901
-  _globals['_RERANKRESPONSE']._serialized_end=1166
-  _globals['_RERANKSTREAMREQUEST']._serialized_start=1168
-  _globals['_RERANKSTREAMREQUEST']._serialized_end=1239
-  _globals['_RERANKSTREAMRESPONSE']._serialized_start=1241
-  _globals['_RERANKSTREAMRESPONSE']._serialized_end=1315
-  _globals['_EXPLAINREQUEST']._serialized_start=1317
-  _globals['_EXPLAINREQUEST']._serialized_end=1385
-  _globals['_CONTRIBUTION']._serialized_start=1387
-  _globals['_CONTRIBUTION']._serialized_end=1433
-  _globals['_FEATURE']._serialized_start=1435
-  _globals['_FEATURE']._serialized_end=1494
-  _globals['_REASON']._serialized_start=1497
-  _globals['_REASON']._serialized_end=1741
-  _globals['_EXPLANATION']._serialized_start=1744
-  _globals['_EXPLANATION']._serialized_end=2062
-  _globals['_EXPLAINRESPONSE']._serialized_start=2065
-  _globals['_EXPLAINRESPONSE']._serialized_end=2320
-  _globals['_RERANKSERVICE']._serialized_start=2860
-  _globals['_RERANKSERVICE']._serialized_end=3129
+  _globals['_RERANKREQUEST']._serialized_end=874
+  _globals['_RERANKREQUEST_CONTEXTENTRY']._serialized_start=828
+  _globals['_RERANKREQUEST_CONTEXTENTRY']._serialized_end=874
+  _globals['_RESULT']._serialized_start=876
+  _globals['_RESULT']._serialized_end=910
+  _globals['_TIMINGS']._serialized_start=913
+  _globals['_TIMINGS']._serialized_end=1051
+  _globals['_RERANKRESPONSE']._serialized_start=1054
+  _globals['_RERANKRESPONSE']._serialized_end=1336
+  _globals['_RERANKSTREAMREQUEST']._serialized_start=1338
+  _globals['_RERANKSTREAMREQUEST']._serialized_end=1409
+  _globals['_RERANKSTREAMRESPONSE']._serialized_start=1411
+  _globals['_RERANKSTREAMRESPONSE']._serialized_end=1485
+  _globals['_EXPLAINREQUEST']._serialized_start=1487
+  _globals['_EXPLAINREQUEST']._serialized_end=1555
+  _globals['_CONTRIBUTION']._serialized_start=1557
+  _globals['_CONTRIBUTION']._serialized_end=1603
+  _globals['_FEATURE']._serialized_start=1605
+  _globals['_FEATURE']._serialized_end=1664
+  _globals['_REASON']._serialized_start=1667
+  _globals['_REASON']._serialized_end=1911
+  _globals['_EXPLANATION']._serialized_start=1914
+  _globals['_EXPLANATION']._serialized_end=2232
+  _globals['_EXPLAINRESPONSE']._serialized_start=2235
+  _globals['_EXPLAINRESPONSE']._serialized_end=2490
+  _globals['_RERANKSERVICE']._serialized_start=3139
+  _globals['_RERANKSERVICE']._serialized_end=3408
 # @@protoc_insertion_point(module_scope)

@@ -17,6 +17,12 @@ class DiversityMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIVERSITY_METHOD_MMR: _ClassVar[DiversityMethod]
     DIVERSITY_METHOD_DPP: _ClassVar[DiversityMethod]
 
+class Effort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EFFORT_UNSPECIFIED: _ClassVar[Effort]
+    EFFORT_SETTLED: _ClassVar[Effort]
+    EFFORT_FULL: _ClassVar[Effort]
+
 class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DEGRADED_REASON_UNSPECIFIED: _ClassVar[DegradedReason]
@@ -27,6 +33,7 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_PACK_INVALID: _ClassVar[DegradedReason]
     DEGRADED_REASON_STORE_UNAVAILABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_NO_HISTORY: _ClassVar[DegradedReason]
+    DEGRADED_REASON_SERVER_PREFERRED: _ClassVar[DegradedReason]
 
 class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +44,9 @@ class ReasonsMissing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DIVERSITY_METHOD_UNSPECIFIED: DiversityMethod
 DIVERSITY_METHOD_MMR: DiversityMethod
 DIVERSITY_METHOD_DPP: DiversityMethod
+EFFORT_UNSPECIFIED: Effort
+EFFORT_SETTLED: Effort
+EFFORT_FULL: Effort
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_NO_MODEL: DegradedReason
 DEGRADED_REASON_MODEL_UNAVAILABLE: DegradedReason
@@ -45,6 +55,7 @@ DEGRADED_REASON_DEADLINE: DegradedReason
 DEGRADED_REASON_PACK_INVALID: DegradedReason
 DEGRADED_REASON_STORE_UNAVAILABLE: DegradedReason
 DEGRADED_REASON_NO_HISTORY: DegradedReason
+DEGRADED_REASON_SERVER_PREFERRED: DegradedReason
 REASONS_MISSING_UNSPECIFIED: ReasonsMissing
 REASONS_MISSING_NOT_KEPT: ReasonsMissing
 REASONS_MISSING_NOT_SCORED: ReasonsMissing
@@ -93,7 +104,14 @@ class Pin(_message.Message):
     def __init__(self, id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy")
+    __slots__ = ("candidates", "query", "surface", "session_id", "top_n", "budget_ms", "policy", "context", "effort")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +119,8 @@ class RerankRequest(_message.Message):
     TOP_N_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]
     query: str
     surface: str
@@ -108,7 +128,9 @@ class RerankRequest(_message.Message):
     top_n: int
     budget_ms: int
     policy: Policy
-    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    context: _containers.ScalarMap[str, str]
+    effort: Effort
+    def __init__(self, candidates: _Optional[_Iterable[_Union[_types_pb2.Candidate, _Mapping]]] = ..., query: _Optional[str] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., top_n: _Optional[int] = ..., budget_ms: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., context: _Optional[_Mapping[str, str]] = ..., effort: _Optional[_Union[Effort, str]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("id", "tier")
@@ -137,7 +159,7 @@ class Timings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., context_ms: _Optional[float] = ..., tier0_ms: _Optional[float] = ..., tier1_ms: _Optional[float] = ..., tier2_ms: _Optional[float] = ..., fusion_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final", "blocked_ids")
+    __slots__ = ("ranking_id", "results", "coverage", "degraded_reason", "timings", "model", "pack", "final", "settled", "blocked_ids")
     RANKING_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +168,7 @@ class RerankResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_IDS_FIELD_NUMBER: _ClassVar[int]
     ranking_id: str
     results: _containers.RepeatedCompositeFieldContainer[Result]
@@ -155,8 +178,9 @@ class RerankResponse(_message.Message):
     model: str
     pack: str
     final: bool
+    settled: bool
     blocked_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ..., blocked_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, ranking_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., coverage: _Optional[float] = ..., degraded_reason: _Optional[_Union[DegradedReason, str]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., pack: _Optional[str] = ..., final: bool = ..., settled: bool = ..., blocked_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RerankStreamRequest(_message.Message):
     __slots__ = ("request",)

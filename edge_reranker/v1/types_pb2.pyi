@@ -107,7 +107,14 @@ class Neighbour(_message.Message):
     def __init__(self, id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("event_id", "type", "item", "query", "dwell_s", "occurred_at", "surface", "session_id", "ranking_id", "position")
+    __slots__ = ("event_id", "type", "item", "query", "dwell_s", "occurred_at", "surface", "session_id", "ranking_id", "position", "context")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +125,7 @@ class Event(_message.Message):
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RANKING_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     type: EventType
     item: Item
@@ -128,4 +136,5 @@ class Event(_message.Message):
     session_id: str
     ranking_id: str
     position: int
-    def __init__(self, event_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., query: _Optional[str] = ..., dwell_s: _Optional[float] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., ranking_id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
+    context: _containers.ScalarMap[str, str]
+    def __init__(self, event_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., query: _Optional[str] = ..., dwell_s: _Optional[float] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., surface: _Optional[str] = ..., session_id: _Optional[str] = ..., ranking_id: _Optional[str] = ..., position: _Optional[int] = ..., context: _Optional[_Mapping[str, str]] = ...) -> None: ...

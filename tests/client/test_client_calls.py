@@ -14,7 +14,7 @@ import edge_reranker_client
 from edge_reranker import errors
 from edge_reranker.deadline import Deadline
 from edge_reranker.types import Candidate as CoreCandidate
-from edge_reranker.types import DiversityMethod, EventType
+from edge_reranker.types import DiversityMethod, Effort, EventType
 from edge_reranker.types import Item as CoreItem
 from edge_reranker.types import Neighbour as CoreNeighbour
 from edge_reranker.types import Pin as CorePin
@@ -86,6 +86,7 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
             diversity_method="dpp",
             caps=[Cap(2, attribute="source"), {"most": 1, "window": 5, "max_age_days": 2.0}],
         ),
+        context={"network": "wifi"},
     )
     (seen,) = served.core.seen
     first, second = seen.candidates
@@ -100,6 +101,7 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     )
     assert (second.neighbours, second.published_at) == ((CoreNeighbour("m", 1.0),), 86_400.0)
     assert (seen.query, seen.surface, seen.session_id, seen.top_n) == ("q", "home", "s", 1)
+    assert seen.context == {"network": "wifi"}
     policy = seen.policy
     assert (policy.diversity, policy.calibration, policy.exploration) == (0.5, 0.25, 1.0)
     assert (policy.blocked_tags, policy.pins) == (("Horror",), (CorePin("b", 0),))
@@ -107,6 +109,21 @@ def test_every_field_of_a_request_arrives(served: Running, app: EdgeReranker) ->
     of_source, of_age = policy.caps
     assert (of_source.attribute, of_source.most, of_source.window) == ("source", 2, 20)
     assert (of_age.max_age_days, of_age.most, of_age.window) == (2.0, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"), [("", Effort.SETTLED), ("full", Effort.FULL), ("EFFORT_SETTLED", Effort.SETTLED)]
+)
+def test_effort_is_named_as_in_the_contract(
+    served: Running, app: EdgeReranker, name: str, effort: Effort
+) -> None:
+    assert not app.rerank([Candidate("a")], effort=name).settled
+    assert [seen.effort for seen in served.core.seen] == [effort]
+
+
+def test_unknown_effort_is_refused_with_the_known_ones(app: EdgeReranker) -> None:
+    with pytest.raises(InvalidArgument, match=r"^effort: 'MOST' is not .SETTLED., .FULL. or"):
+        app.rerank([Candidate("a")], effort="MOST")
 
 
 def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:
@@ -121,6 +138,7 @@ def test_recorded_event_comes_back_as_it_was(app: EdgeReranker) -> None:
         session_id="s",
         ranking_id="r",
         position=0,
+        context={"network": "wifi"},
     )
     assert app.record([event]) == Recorded(1, 0)
     assert list(app.events()) == [event]

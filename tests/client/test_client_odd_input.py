@@ -119,6 +119,8 @@ BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"query": "\udcff"}, f"query: '\\udcff' {TEXT}"),
     ({"surface": ["home"]}, f"surface: ['home'] {TEXT}"),
     ({"session_id": 5}, f"session_id: 5 {TEXT}"),
+    ({"context": {"network": 5}}, f"context['network']: 5 {TEXT}"),
+    ({"context": "wifi"}, "context: 'wifi' is not a mapping from Unicode text to text"),
 ]
 BAD_TIMEOUTS = [float("nan"), float("inf"), -1, -0.5, 1e10, 10**400, "5", True, [1]]
 

@@ -38,6 +38,10 @@ def _policy(**fields: object) -> Rerank:
     return message
 
 
+def _told(context: dict[str, str]) -> Rerank:
+    return Rerank(candidates=rerank().candidates, context=context)
+
+
 def _cap(**fields: object) -> Rerank:
     return _policy(caps=[fields])
 
@@ -155,6 +159,16 @@ CANDIDATES = [
     ),
     Case("a long surface", Rerank(candidates=rerank().candidates, surface="s" * 129), 'surface: "sss'),
     Case("a long session", Rerank(candidates=rerank().candidates, session_id="s" * 129), 'session_id: "sss'),
+    Case(
+        "a context of nine", _told({f"name{at}": "x" for at in range(9)}), "context: 9 given; at most 8 are"
+    ),
+    Case("a context without a name", _told({"": "x"}), 'context: a name has 0 characters (""); 1 to 64 are'),
+    Case("a long name of a context", _told({"n" * 65: "x"}), "context: a name has 65 characters"),
+    Case(
+        "a long value of a context",
+        _told({"network": "w" * 129}),
+        'context: the value of "network" has 129 characters',
+    ),
     Case("a pin for nobody", _pins(("z", 0)), 'policy.pins[0].id: "z" is not the id of a candidate'),
     Case("a pin past the end", _pins(("a", 2)), "policy.pins[0].position: 2 is past the end; less than 2"),
     Case(
@@ -226,6 +240,11 @@ EVENTS = [
     Case("a long surface", batch(event(surface="s" * 129)), 'events[0].surface: "sss'),
     Case("a long session", batch(event(session_id="s" * 129)), 'events[0].session_id: "sss'),
     Case("a long ranking", batch(event(ranking_id="s" * 129)), 'events[0].ranking_id: "sss'),
+    Case(
+        "a context of nine",
+        batch(event(context={f"name{at}": "x" for at in range(9)})),
+        "events[0].context: 9 given; at most 8 are allowed",
+    ),
 ]
 
 PAGES = [

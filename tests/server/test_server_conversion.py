@@ -17,6 +17,7 @@ from edge_reranker.server import checks, convert, limits, respond
 from edge_reranker.types import (
     DegradedReason,
     DiversityMethod,
+    Effort,
     Event,
     EventType,
     Forgotten,
@@ -62,6 +63,7 @@ EVENTS = st.builds(
     session_id=NAME,
     ranking_id=NAME,
     position=st.none() | st.integers(0, 2**32 - 1),
+    context=st.dictionaries(st.text(LETTERS, min_size=1, max_size=20), NAME, max_size=3),
 )
 CANDIDATES = st.builds(
     types_pb2.Candidate,
@@ -92,11 +94,17 @@ def test_every_request_is_kept_whole(
     candidates: list[types_pb2.Candidate], query: str, surface: str, session_id: str
 ) -> None:
     message = rerank_service_pb2.RerankRequest(
-        candidates=candidates, query=query, surface=surface, session_id=session_id, top_n=3
+        candidates=candidates,
+        query=query,
+        surface=surface,
+        session_id=session_id,
+        top_n=3,
+        context={"network": surface},
     )
     record = convert.rerank_query(message)
     asked = query if query.strip() else ""
     assert (record.query, record.surface, record.session_id, record.top_n) == (asked, surface, session_id, 3)
+    assert record.context == {"network": surface}
     for sent, kept in zip(candidates, record.candidates, strict=True):
         assert respond.item(kept.item) == types_pb2.Item(
             id=sent.id, title=sent.title, text=sent.text, tags=sent.tags, attributes=sent.attributes
@@ -147,6 +155,7 @@ FILLED: dict[str, Any] = {
     "session_id": "x",
     "ranking_id": "x",
     "position": 0,
+    "context": {"x": "x"},
 }
 
 
@@ -290,6 +299,7 @@ RANKING = Ranking(
     "m",
     "p",
     final=False,
+    settled=True,
 )
 
 
@@ -300,7 +310,25 @@ def test_every_field_of_a_ranking_is_told() -> None:
     timings = message.timings
     assert [getattr(timings, each.name) for each in timings.DESCRIPTOR.fields] == [1, 2, 3, 4, 5, 6, 7]
     assert (message.ranking_id, message.coverage, message.model, message.pack) == ("r", 0.5, "m", "p")
-    assert not message.final
+    assert (message.final, message.settled) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("effort", "budget_ms", "expected"),
+    [
+        (rerank_service_pb2.EFFORT_UNSPECIFIED, 0, Effort.SETTLED),
+        (rerank_service_pb2.EFFORT_UNSPECIFIED, 50, Effort.FULL),
+        (rerank_service_pb2.EFFORT_SETTLED, 50, Effort.SETTLED),
+        (rerank_service_pb2.EFFORT_FULL, 0, Effort.FULL),
+        (99, 50, Effort.FULL),
+    ],
+)
+def test_who_names_a_budget_gets_all_that_it_buys_unless_told_otherwise(
+    effort: rerank_service_pb2.Effort, budget_ms: int, expected: Effort
+) -> None:
+    candidates = [types_pb2.Candidate(id="a")]
+    message = rerank_service_pb2.RerankRequest(candidates=candidates, budget_ms=budget_ms, effort=effort)
+    assert convert.rerank_query(message).effort == expected
 
 
 def test_what_is_blocked_is_told_beside_the_first_results() -> None:

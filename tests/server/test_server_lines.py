@@ -42,6 +42,7 @@ EVENT = Event(
     "s1",
     "r1",
     0,
+    {"network": "wifi", "battery": "low"},
 )
 RANKING = LoggedRanking(
     Ranking(
@@ -87,7 +88,7 @@ def test_the_format_is_this() -> None:
         '{"event":{"eventId":"e1","type":"EVENT_TYPE_DWELL","item":{"id":"i1","title":"A \\"title\\"\\n",'
         '"text":"text \u2028 ü","tags":["Drama"],"attributes":{"year":"1999"}},"dwellS":12.5,'
         '"occurredAt":"2020-09-13T12:26:40.333333254Z","surface":"home","sessionId":"s1","rankingId":"r1",'
-        '"position":0}}'
+        '"position":0,"context":{"battery":"low","network":"wifi"}}}'
     )
     assert ranking.decode() == (
         '{"ranking":{"rankingId":"r1","results":[{"id":"a","tier":1},{"id":"b"}],"coverage":0.5,'
@@ -147,6 +148,7 @@ EVENTS = st.builds(
     ID,
     ID,
     st.none() | st.integers(0, 2**32 - 1),
+    st.dictionaries(ID, TEXT, max_size=3),
 )
 NUMBER = st.floats(0, allow_infinity=False, allow_nan=False)
 RANKINGS = st.builds(
@@ -330,6 +332,10 @@ BAD_LINES: dict[str, tuple[bytes | str, str]] = {
     "no type": (event(type="EVENT_TYPE_UNSPECIFIED"), 'event.type: "EVENT_TYPE_UNSPECIFIED" is not a type'),
     "a long stay": (event(dwellS=86_401), "event.dwellS: 86401 is outside 0 to 86,400"),
     "a long surface": (event(surface="x" * 129), "event.surface: "),
+    "a context of nine": (
+        event(context={f"name{at}": "x" for at in range(9)}),
+        "event.context: 9 given; at most 8 are allowed",
+    ),
     "no time": (event(occurredAt=None), "event.occurredAt: is not set; an export dates everything"),
     "a time of words": (event(occurredAt="today"), 'event.occurredAt: "today" is no time; such as "2026-'),
     "a time elsewhere": (event(occurredAt="2020-01-01T00:00:00+01:00"), "event.occurredAt: "),

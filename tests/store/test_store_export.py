@@ -68,7 +68,7 @@ def test_everything_comes_back_in_the_order_of_arrival(
     numbers = list(range(1200))
     random.Random(0).shuffle(numbers)
     store.record("app", [make_event(n, f"i{n % 7}", f"T{n % 13}", 1e9 + n % 5) for n in numbers])
-    store.record("app", [Event("q", EventType.SEARCH, 1e9, query="films", dwell_s=0.25)])
+    store.record("app", [Event("q", EventType.SEARCH, 1e9, query="films", context={"network": "wifi"})])
     store.record("another", [make_event(9999)])
     log(store, "app", 1, 2, 3)
     log(store, "another", 4)

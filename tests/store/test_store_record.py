@@ -298,6 +298,7 @@ _events = st.builds(
     session_id=_texts,
     ranking_id=_texts,
     position=st.none() | st.integers(0, 2**32 - 1),
+    context=st.dictionaries(_texts, _texts, max_size=3),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -96,14 +96,21 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
+        effort: str = "",
         timeout_s: float | None = None,
     ) -> Ranking:
         """The candidates (best first by the backend) in this user's order.
 
         A candidate is a ``Candidate``, a mapping with its field names, or a proto message. The service
-        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over.
+        takes ``budget_ms`` at most (0: its default), and answers before ``timeout_s`` is over. ``context`` is
+        what the app tells of the device or the moment, by the names that its events have in theirs. The
+        model reads on when the first places are settled if ``effort`` is "FULL", not if it is "SETTLED"; with
+        neither, if ``budget_ms`` is given.
         """
-        request = requests.rerank(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        request = requests.rerank(
+            candidates, query, surface, session_id, top_n, budget_ms, policy, context, effort
+        )
         return messages.ranking_of(self.rerank_message(request, timeout_s=timeout_s))
 
     def rerank_stream(
@@ -116,10 +123,14 @@ class EdgeReranker:
         top_n: int = 0,
         budget_ms: int = 0,
         policy: messages.PolicyLike | None = None,
+        context: Mapping[str, str] | None = None,
+        effort: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[Ranking]:
         """A complete order after each tier, each better informed than the last; the final one says so."""
-        request = requests.rerank(candidates, query, surface, session_id, top_n, budget_ms, policy)
+        request = requests.rerank(
+            candidates, query, surface, session_id, top_n, budget_ms, policy, context, effort
+        )
         for answer in self.rerank_stream_message(request, timeout_s=timeout_s):
             yield messages.ranking_of(answer)
 

@@ -120,6 +120,15 @@ def message(kind: Any, values: Mapping[str, object]) -> InvalidArgument:
     return InvalidArgument(f"{', '.join(values)}: cannot be sent")
 
 
+def texts(path: str, given: object) -> InvalidArgument:
+    """The error about a bad mapping from texts to texts: about the part that is bad, if it is a mapping."""
+    allowed, allowed_part = _ALLOWED["Mapping[str, str]"]
+    for part, alone, shown in _parts("Mapping[str, str]", given):
+        if _fails(lambda each: types_pb2.Item(attributes=each), alone):
+            return bad(path + part, shown, allowed_part)
+    return bad(path, given, allowed)
+
+
 def article(word: str) -> str:
     """Which of "a" and "an" goes before the word."""
     return "an" if word[0] in "AEIOU" else "a"

@@ -44,6 +44,14 @@ def add_candidates(message: rerank_service_pb2.RerankRequest, given: Iterable[Ca
         raise explain.several("candidates", records.Candidate, things, _CONVERTERS) from None
 
 
+def add_context(message: rerank_service_pb2.RerankRequest, given: Mapping[str, str]) -> None:
+    """Adds a context to a request; raises InvalidArgument for what is no mapping of texts."""
+    try:
+        message.context.update(given)
+    except explain.ODD:
+        raise explain.texts("context", given) from None
+
+
 def events(given: Iterable[EventLike]) -> list[types_pb2.Event]:
     """A list of events; raises InvalidArgument for the first bad one."""
     things = many("events", given)
@@ -194,6 +202,7 @@ def event(given: EventLike) -> types_pb2.Event:
         session_id=record.session_id,
         ranking_id=record.ranking_id,
         position=record.position,
+        context=record.context,
     )
     if record.item is not None:
         message.item.CopyFrom(_item(record.item))
@@ -233,8 +242,21 @@ def ranking_of(message: rerank_service_pb2.RerankResponse) -> records.Ranking:
         model=message.model,
         pack=message.pack,
         final=message.final,
+        settled=message.settled,
         blocked_ids=tuple(message.blocked_ids),
     )
+
+
+def effort(name: str) -> rerank_service_pb2.Effort:
+    """The effort with this name, "" for the service's choice; raises InvalidArgument."""
+    number: Any = rerank_service_pb2.EFFORT_UNSPECIFIED
+    if name:
+        try:
+            number = rerank_service_pb2.Effort.Value(f"EFFORT_{name.upper().removeprefix('EFFORT_')}")
+        except (AttributeError, ValueError):
+            raise explain.bad("effort", name, '"SETTLED", "FULL" or ""') from None
+    value: rerank_service_pb2.Effort = number
+    return value
 
 
 def event_of(message: types_pb2.Event) -> records.Event:
@@ -262,6 +284,7 @@ def event_of(message: types_pb2.Event) -> records.Event:
         session_id=message.session_id,
         ranking_id=message.ranking_id,
         position=message.position if message.HasField("position") else None,
+        context=dict(message.context),
     )
 
 

@@ -53,7 +53,8 @@ class Event:
     """One thing the user did.
 
     ``type`` is a name such as "LIKE". ``event_id`` is made up when it is empty. ``occurred_at`` is a
-    datetime (naive: UTC) or seconds since 1970; None means now.
+    datetime (naive: UTC) or seconds since 1970; None means now. ``context`` is what the app tells of the
+    device or the moment, such as {"network": "wifi"}.
     """
 
     type: str
@@ -66,6 +67,7 @@ class Event:
     session_id: str = ""
     ranking_id: str = ""
     position: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Ranking:
 
     ``degraded_reason`` is "" or, in a final answer, a name such as "DEADLINE"; ``coverage`` is the share of
     candidates that the deepest tier due has reached. ``model`` and ``pack`` are "" where they had no say.
+    ``settled`` says that the model left some unread because they would hardly change the first places.
     """
 
     ranking_id: str
@@ -144,6 +147,7 @@ class Ranking:
     model: str
     pack: str
     final: bool
+    settled: bool = False
     blocked_ids: tuple[str, ...] = ()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edge_reranker.v1 import rerank_service_pb2
 from edge_reranker_client import discovery, explain, messages
@@ -39,6 +39,8 @@ def rerank(
     top_n: int,
     budget_ms: int,
     policy: messages.PolicyLike | None,
+    context: Mapping[str, str] | None,
+    effort: str,
 ) -> rerank_service_pb2.RerankRequest:
     """The request for an order; raises InvalidArgument."""
     request = messages.request(
@@ -49,6 +51,9 @@ def rerank(
         top_n=top_n,
         budget_ms=budget_ms,
         policy=None if policy is None else messages.policy(policy),
+        effort=messages.effort(effort),
     )
+    if context is not None:
+        messages.add_context(request, context)
     messages.add_candidates(request, candidates)
     return request

@@ -132,3 +132,16 @@ def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
         offset[at, : len(one.offset)] = one.offset
         counts[at, one.chosen] = one.count
     return [fusion.Choices(matrix, counts, offset)]
+
+
+def log_chance(choice: Choice, belief: Weights) -> float:
+    """The log of the chance of the choice by a belief's mean; ``belief`` [k + 1] is a ``Posterior.now``.
+
+    As if none of the list's items had been passed over before.
+    """
+    evidence = _evidence(choice, 1.0, np.ones(len(choice.served)), belief.names)
+    logits = evidence.offset + evidence.matrix @ belief.mean
+    logits = logits - logits.max()
+    # Whoever is one of many alike has a share of their chance only.
+    own = logits[evidence.chosen] - np.log(choice.stands_for[evidence.chosen])
+    return float(own - np.log(np.exp(logits).sum()))

@@ -22,6 +22,11 @@ from edge_reranker.store.writer import checkpoint
 FOLDER = Path(__file__).parent
 KEY = Key("5e" * 32, "file")
 
+# Those of the first step: a later one added more.
+_EVENT = (
+    "seq, namespace, event_id, type, occurred_at, item, query, dwell_s, surface, session_id, "
+    "ranking_id, position"
+)
 # By the step that brought the table. What the tests expect is below.
 ROWS = {
     "0001_events_items_vectors_rankings": (
@@ -29,10 +34,11 @@ ROWS = {
         '\'{"year":"1995"}\')',
         "INSERT INTO items VALUES (2, 'app', 'i2', x'0002', 'Casino (1995)', '', '[]', '{}')",
         "INSERT INTO items VALUES (3, 'other', 'i1', x'0001', 'Heat (1995)', 'A heist.', '[]', '{}')",
-        "INSERT INTO events VALUES (1, 'app', 'e1', 4, 1000.0, 1, '', 0.0, 'home', 's', 'r1', 3)",
-        "INSERT INTO events VALUES (2, 'app', 'e2', 2, 2000.0, 2, '', 12.5, '', '', '', NULL)",
-        "INSERT INTO events VALUES (3, 'app', 'e3', 7, 3000.0, NULL, 'crime films', 0.0, '', '', '', NULL)",
-        "INSERT INTO events VALUES (4, 'other', 'e1', 4, 1000.0, 3, '', 0.0, '', '', '', NULL)",
+        f"INSERT INTO events ({_EVENT}) VALUES (1, 'app', 'e1', 4, 1000.0, 1, '', 0.0, 'home', 's', 'r1', 3)",
+        f"INSERT INTO events ({_EVENT}) VALUES (2, 'app', 'e2', 2, 2000.0, 2, '', 12.5, '', '', '', NULL)",
+        f"INSERT INTO events ({_EVENT}) VALUES "
+        "(3, 'app', 'e3', 7, 3000.0, NULL, 'crime films', 0.0, '', '', '', NULL)",
+        f"INSERT INTO events ({_EVENT}) VALUES (4, 'other', 'e1', 4, 1000.0, 3, '', 0.0, '', '', '', NULL)",
         "INSERT INTO vectors VALUES ('app', 'pack', 'h1', 'i1', x'00112233')",
         "INSERT INTO rankings (namespace, ranking_id, created_at, surface, session_id, body) VALUES "
         "('app', 'r1', 999.0, 'home', 's', '{\"results\":[[\"i1\",1],[\"i2\",0]],"
@@ -52,6 +58,7 @@ ROWS = {
         "INSERT INTO choices VALUES (1, 'app', 0, '[]', x'0304')",
         "INSERT INTO muted VALUES ('app', 'crime')",
     ),
+    "0008_event_context": ('UPDATE events SET context = \'{"network":"wifi"}\' WHERE seq = 1',),
 }
 
 

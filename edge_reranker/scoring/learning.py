@@ -1,0 +1,150 @@
+"""What feedback has taught: each namespace's choices, folded into weights and a gate."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_reranker.errors import StoreError
+from edge_reranker.ranking.context import PRIORS
+from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.learning.feedback import Choice, choice_of
+from edge_reranker.ranking.learning.learned import Learned, replay
+from edge_reranker.ranking.learning.shown import Shown
+from edge_reranker.ranking.partly import EXPECTED
+from edge_reranker.scoring.epochs import Owner
+from edge_reranker.scoring.tiers import Tiers
+from edge_reranker.store import Store
+from edge_reranker.types import Event
+
+_REMEMBERED = 64
+# Mean and deviation: what the model is expected to say of what it has not read is in units of the score.
+_AS_EXPECTED = (1.0, 0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """What was learned of the choices that ``state`` numbers: how many, the first, the last.
+
+    ``generation`` is the store's, from before they were read.
+    """
+
+    owner: Owner
+    generation: int
+    start: tuple[Weights, Weights, str]
+    state: tuple[int, int, int]
+    learned: Learned
+
+
+class Learning:
+    """Learns from feedback, per namespace, as a function of the stored choices alone. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._folded: OrderedDict[str, _Folded] = OrderedDict()
+
+    def now(self, tiers: Tiers, namespace: str) -> Learned | None:
+        """What is known by now; None for a pack without weights. Raises StoreError.
+
+        Choices that came since are folded in; after anything was removed, all of them anew.
+        """
+        if tiers.weights is None or tiers.without_model is None:
+            return None
+        owner = tiers.epochs.owner(namespace)
+        start = (tiers.weights, tiers.without_model, tiers.pack_id)
+        generation = self._store.generation(namespace)
+        with self._lock:
+            before = self._folded.get(namespace)
+        # The very objects: a pack that was swapped has others, and arrays do not compare to one truth.
+        if before is not None and (before.owner != owner or any(map(_differ, before.start, start))):
+            before = None
+        if before is not None and before.generation == generation:
+            return before.learned
+        state = self._store.choices_state(namespace)
+        if before is not None and before.state == state:
+            return self._keep(tiers, dataclasses.replace(before, generation=generation))
+        # Numbers only grow and rows are never changed: what was counted is still there if, beside it, there
+        # are as many more as come after it.
+        if before is not None and before.state[0] and before.state[1] == state[1]:
+            learned, rows = before.learned, self._store.choices(namespace, before.state[2])
+            if len(rows) == state[0] - before.state[0]:
+                return self._keep(
+                    tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
+                )
+        rows = self._store.choices(namespace)
+        begun = Learned.start(_wider(start[0], {EXPECTED: _AS_EXPECTED}), _wider(start[1], {}), start[2])
+        learned = replay(begun, _decoded(rows))
+        seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
+        return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
+
+    def choices(
+        self, namespace: str, events: Sequence[Event], recent: Callable[[str], Shown | None]
+    ) -> dict[str, bytes]:
+        """What the events say of lists that were shown, by event id; an event that says nothing is left out.
+
+        ``recent`` knows lists by their ranking's id that need not be in the store yet. A list that nobody
+        knows any more teaches nothing; nor does one that the store cannot read just now.
+        """
+        found: dict[str, bytes] = {}
+        for event in events:
+            if not event.ranking_id or event.item is None:
+                continue
+            shown = recent(event.ranking_id) or self._stored(namespace, event.ranking_id)
+            if shown is None:
+                continue
+            choice = choice_of(shown, event.item.id, event.type, event.dwell_s, event.position)
+            if choice is not None:
+                found[event.event_id] = choice.encode()
+        return found
+
+    def forget(self, namespace: str) -> None:
+        """Drops what is remembered: it is learned again from what the store has left."""
+        with self._lock:
+            self._folded.pop(namespace, None)
+
+    def _stored(self, namespace: str, ranking_id: str) -> Shown | None:
+        with contextlib.suppress(StoreError, ValueError):
+            detail = self._store.detail(namespace, ranking_id)
+            return None if not detail else Shown.decode(detail)
+        return None
+
+    def _keep(self, tiers: Tiers, folded: _Folded) -> Learned:
+        def remember() -> None:
+            with self._lock:
+                self._folded.pop(folded.owner.namespace, None)
+                while len(self._folded) >= _REMEMBERED:
+                    self._folded.popitem(last=False)
+                self._folded[folded.owner.namespace] = folded
+
+        tiers.epochs.during(folded.owner, remember)
+        return folded.learned
+
+
+def _wider(prior: Weights, others: Mapping[str, tuple[float, float]]) -> Weights:
+    """A pack's prior, and that of columns which only the device can fill, and of ``others``."""
+    more = {name: belief for name, belief in {**PRIORS, **others}.items() if name not in prior.names}
+    k = len(prior.names)
+    covariance = np.diag([*np.zeros(k), *(deviation**2 for _, deviation in more.values())])
+    covariance[:k, :k] = prior.covariance
+    mean = np.concatenate([prior.mean, [mean for mean, _ in more.values()]])
+    return Weights((*prior.names, *more), mean, covariance)
+
+
+def _differ(one: object, other: object) -> bool:
+    return one is not other and not (isinstance(one, str) and one == other)
+
+
+def _decoded(rows: Sequence[tuple[int, bytes]]) -> list[Choice]:
+    """The choices in rows; one of another version of this service teaches nothing."""
+    found = []
+    for _, body in rows:
+        with contextlib.suppress(ValueError):
+            found.append(Choice.decode(body))
+    return found
