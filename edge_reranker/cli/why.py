@@ -27,6 +27,7 @@ _MISSING = {
     rerank_service_pb2.REASONS_MISSING_DEADLINE: "not all events were looked at in time",
 }
 _MOST_EVENTS = 3
+_LEAST_CHANGE = 0.005
 
 
 @click.command()
@@ -79,6 +80,8 @@ def _explanation(each: rerank_service_pb2.Explanation, group_of: Mapping[str, st
         yield f"      score {each.score:.2f}: {told}"
     for reason in each.reasons:
         moved = abs(reason.place_change)
+        if abs(reason.score_change) < _LEAST_CHANGE and not moved:
+            continue  # it would say 0.00
         way = "up" if reason.place_change > 0 else "down"
         places = f", {moved} place{'s' if moved > 1 else ''} {way}" if moved else ""
         event = plain(reason.event_id)

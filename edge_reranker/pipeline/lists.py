@@ -64,7 +64,9 @@ class Lists:
         afterwards_ms = _AFTERWARDS_MS + log_pace.predict_ms(n)
         afterwards_ms += self._afterwards_paces.of(namespace).predict_ms(n)
         if policy.has_soft(query.policy):
-            afterwards_ms += self._policy_paces.of(namespace).predict_ms(n)
+            # A quarter of the time at the most: who comes first matters more than what the list is like.
+            most_ms = max(0.0, deadline.remaining_ms() / 4)
+            afterwards_ms += min(most_ms, self._policy_paces.of(namespace).predict_ms(n))
         in_time, watch = deadline.less_ms(afterwards_ms), request.watch
         last: tuple[Ranking, policy.Arranged] | None = None
         answer: Answer | None = None

@@ -53,6 +53,11 @@ class Constraints:
         self._caps = _Caps(candidates, policy.caps, self.pinned, now_s) if policy.caps else None
 
     @property
+    def moves(self) -> bool:
+        """Whether there is more to do than to leave out who is blocked."""
+        return bool(self.pinned) or self.capped
+
+    @property
     def capped(self) -> bool:
         """Whether there are caps."""
         return self._caps is not None
