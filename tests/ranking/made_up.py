@@ -26,20 +26,16 @@ def a_list(
     weights: Weights = PRIOR,
     n: int = 20,
     names: Sequence[str] = NAMES,
-    prefix: str = "i",
     **more: Any,
 ) -> Shown:
-    """A list of made-up candidates, served by these weights unless ``order`` says how.
-
-    The items are i0, i1 and so on: the same in every list, unless ``prefix`` is another.
-    """
+    """A list of made-up candidates, served by these weights unless ``order`` says how."""
     matrix = rng.normal(size=(n, len(names)))
     at = list(names).index("server_rank")
     matrix[:, at] = server_rank(n)
     ours = fusion.order(fusion.fuse(matrix, names, weights))
     mean_of = dict(zip(weights.names, weights.mean, strict=True))
     return Shown(
-        ids=tuple(f"{prefix}{index}" for index in range(n)),
+        ids=tuple(f"i{index}" for index in range(n)),
         names=tuple(names),
         weights=np.array([mean_of.get(name, 0.0) for name in names]),
         matrix=matrix,

@@ -1,11 +1,13 @@
 """The Bayesian step: from the pack's belief about the weights to what this user's choices leave of it.
 
-P(choice = i | list) = softmax_i(log server prior_i + w . phi_i - e log place_i), w ~ N(pack mean, pack
-covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
-clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look, and
-looks fall with the place served. How fast they fall differs from app to app, so the exponent e is one more
-weight, e ~ N(1, ``SPREAD``^2), learned with the others and left out of the answer. An item that is pushed
-away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i: best-worst choice,
+P(choice = i | list) = softmax_i(log server prior_i + w . phi_i + log fresh_i - e log place_i)
+w ~ N(pack mean, ``CAUTION`` x pack covariance), e ~ N(1, ``SPREAD``^2)
+
+McFadden's conditional logit (1974), as in ``ranking.fusion``, under the position-based model of clicks
+(Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017): a click needs a look, and looks fall with the
+place. How fast differs from app to app, so the exponent e is one more weight, learned with the others and
+left out of the answer. ``fresh`` is what an item that was passed over before has left (``learned``). An item
+that is pushed away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i:
 Marley and Louviere, "Some probabilistic models of best, worst, and best-worst choices", 2005. Both are
 concave in (w, e).
 
@@ -29,7 +31,9 @@ Float64 = NDArray[np.float64]
 
 # The column beside the pack's: how much less a place is looked at.
 _EXAMINATION = "-log place"
-# Deviation of its weight, the exponent of the examination curve; the mean is 1.
+# Of the pack's covariance of the weights, what is believed: users differ less (docs/decisions/0026).
+CAUTION = 0.3
+# Deviation of the exponent of the examination curve; the mean is 1.
 SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
@@ -66,10 +70,10 @@ class Posterior:
 
     @classmethod
     def start(cls, prior: Weights) -> Posterior:
-        """Before any choice; ``prior`` is the pack's, [k]."""
+        """Before any choice; ``prior`` is what the pack says, [k]."""
         k = len(prior.names)
         covariance = np.zeros((k + 1, k + 1))
-        covariance[:k, :k] = prior.covariance
+        covariance[:k, :k] = CAUTION * prior.covariance
         covariance[k, k] = SPREAD**2
         wider = Weights((*prior.names, _EXAMINATION), np.append(prior.mean, 1.0), covariance)
         return cls(wider, wider)
