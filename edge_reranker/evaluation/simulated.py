@@ -199,10 +199,10 @@ def against_the_model(world: World, setting: Setting) -> Section:
                 rows.append({**row, "against server": asdict(change.ndcg10), "by the gate": _gated(marks)})
     note = (
         f"The first {N_AGAINST} users, but what they like is made up: {adversaries.NO_TASTE} (a chance of "
-        f"its own for every item, so orders are alike), {adversaries.SERVERS_TASTE} (1 / place, so no order is "
-        f"better), {adversaries.CONTRARY} (1 / place from the end of the order at the start); and with their "
-        "own likes, when the device goes by another user's history. By the gate: share of users who get the "
-        "server's order by then."
+        f"its own for every item, so orders are alike), {adversaries.SERVERS_TASTE} (1 / place, so no order "
+        f"is better), {adversaries.CONTRARY} (1 / place from the end of the order at the start); and with "
+        "their own likes, when the device goes by another user's history. By the gate: share of users who "
+        "get the server's order by then."
     )
     return {
         "title": f"{LABEL}: feedback that contradicts the model",
