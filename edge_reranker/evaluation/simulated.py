@@ -35,8 +35,8 @@ ARMS: Mapping[str, Setting] = {
 }
 
 _PEOPLE = (
-    "Nobody clicked here: clicks are simulated, for users who start after all that was learned. The cases are "
-    "those of the whole protocol: the next five likes after a cut. They are held out of all lists of the "
+    "Nobody clicked here: clicks are simulated, for users who start after all that was learned. The cases "
+    "are those of the whole protocol: the next five likes after a cut. They are held out of all lists of the "
     "rounds; what is clicked on when it is seen are the likes after them, and no list that measures has "
     "those. Popularity server; what was met or clicked is left out."
 )
