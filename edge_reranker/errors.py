@@ -5,7 +5,6 @@ EdgeRerankerError
 ├── Unauthenticated        no token, or one that is not known
 ├── PermissionDenied       the token's scope does not cover the call
 ├── NotFound               the named thing is not there
-├── NotAvailableYet        the contract has it, this version does not
 ├── Overloaded             too many calls are being worked on at once
 ├── Stopping               the service is shutting down and takes no new calls
 ├── FailedPrecondition     something must be done first
@@ -52,10 +51,6 @@ class PermissionDenied(EdgeRerankerError):
 
 class NotFound(EdgeRerankerError):
     """The named thing is not there."""
-
-
-class NotAvailableYet(EdgeRerankerError):
-    """The contract has it, this version does not."""
 
 
 class Overloaded(EdgeRerankerError):
