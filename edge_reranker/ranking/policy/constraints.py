@@ -13,9 +13,9 @@ from edge_reranker.types import Candidate, Cap, RerankQuery
 
 Indices = NDArray[np.intp]
 
-# Where the first try breaks a cap, a request looks at so many partial lists for one that breaks none. Whether
-# overlapping caps can be kept is a packing problem, hard in general.
-_MAX_TRIES = 1_000
+# Where the first try breaks a cap, a request looks at so many ways to go on for one that breaks none: about 3
+# ms. Whether overlapping caps can be kept is a packing problem, hard in general.
+_MAX_LOOKS = 10_000
 # So many of the queue are looked at before more are needed.
 _AT_ONCE = 64
 
@@ -176,12 +176,12 @@ class _Caps:
         # What is known of partial lists does not depend on the order, so it is found out once.
         self._alike: dict[tuple[int, ...], int] = {}
         self._dead: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-        self._tries_left = _MAX_TRIES
+        self._looks_left = _MAX_LOOKS
 
     def keep(self, free: Indices, n_shown: int) -> Indices:
         """``free``, best first, so that with the pins among them no cap is broken, where that is possible."""
         n_places = min(self._window, n_shown)
-        head, waiting = self._first(free, n_places, stop=self._tries_left > 0)
+        head, waiting = self._first(free, n_places, stop=self._looks_left > 0)
         if head is None:
             found = self._searched(free.tolist(), waiting, n_places)
             if found is not None:
@@ -225,7 +225,7 @@ class _Caps:
             if chosen < 0:
                 if stop:
                     return None, head
-                broken = [len(full.intersection(kinds_of[index])) for index in waiting]
+                broken = [len(full.intersection(kinds_of[index])) for index in waiting[:_AT_ONCE]]
                 chosen = waiting.pop(broken.index(min(broken)))
             head.append(chosen)
             for kind in kinds_of[chosen]:
@@ -246,7 +246,7 @@ class _Caps:
 
         Depth first from ``head`` back, over groups of candidates: those that count for the same caps differ
         only in their place in the queue, so the next of them is tried for all. A dead end is remembered by
-        how many of each group were used, and how many count. None, too, when the request has no tries left.
+        how many of each group were used, and how many count. None, too, when the request has no looks left.
         """
         places = [place for place in range(n_places) if place not in self._pinned]
         group_of = [self._alike.setdefault(self._kinds[index], len(self._alike)) for index in queue]
@@ -272,9 +272,9 @@ class _Caps:
             count(group, place, 1)
         after = -1
         while len(chosen) < len(places):
-            if self._tries_left <= 0:
+            if self._looks_left <= 0:
                 return None
-            self._tries_left -= 1
+            self._looks_left -= len(members)
             place = places[len(chosen)]
             state = (tuple(used), tuple(counts))
             best = -1, len(queue)
@@ -291,7 +291,7 @@ class _Caps:
                 continue
             self._dead.add(state)
             if not chosen:
-                self._tries_left = 0  # there is none, whatever the order
+                self._looks_left = 0  # there is none, whatever the order
                 return None
             group, after = chosen.pop()
             count(group, places[len(chosen)], -1)
