@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import adversaries, lists, metrics, rounds, run, simulated
+from edge_reranker.evaluation import adversaries, lists, metrics, protocol, rounds, run, simulated
 from edge_reranker.evaluation.clicks import Attraction, PositionBased
 from edge_reranker.evaluation.lists import Lister
 from edge_reranker.evaluation.rounds import Mark, Person, Setting
@@ -27,13 +27,14 @@ def planted() -> World:
 
 @pytest.fixture(scope="module")
 def who(planted: World) -> list[Person]:
-    return rounds.people(dict(list(planted[0].of_users())[-12:]))
+    """Everybody at the first cut."""
+    data = planted[0]
+    cuts = [cut for cut in protocol.split(data).test if cut.n_events == min(protocol.CUTS)]
+    return rounds.people(cuts, dict(data.of_users()))
 
 
 @pytest.fixture(scope="module")
 def lister(planted: World) -> Lister:
-    from edge_reranker.evaluation import protocol
-
     data, hidden = planted
     return run.lister(data, protocol.split(data), plain_pack(), hidden)
 
@@ -42,15 +43,17 @@ def started(pack: Pack | None = None) -> Learned:
     return simulated.started(pack or plain_pack())
 
 
-def test_both_halves_of_the_likes_are_clicked_once_and_held_out_once(who: list[Person]) -> None:
-    by_user: dict[str, list[Person]] = {}
+def test_the_cases_are_those_of_the_protocol_and_the_rest_is_clicked_on(
+    planted: World, who: list[Person]
+) -> None:
+    of_user = dict(planted[0].of_users())
     for person in who:
-        assert not person.liked & set(person.cut.targets)
-        assert not person.ratings.keys() & set(person.cut.targets)
-        by_user.setdefault(person.cut.user_id, []).append(person)
-    for first, second in by_user.values():
-        assert first.liked == set(second.cut.targets)
-        assert second.liked == set(first.cut.targets)
+        cut = person.cut
+        assert not person.liked & set(cut.targets)
+        assert not person.ratings.keys() & set(cut.targets)
+        met = {each.item_id for each in cut.history}
+        later = {each.item_id for each in of_user[cut.user_id][cut.n_events :] if each.liked} - met
+        assert person.liked | set(cut.targets) == later
 
 
 class Watching:
