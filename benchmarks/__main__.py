@@ -32,6 +32,7 @@ NAMES = (
     "retention",
     "isolation",
     "store_size",
+    "choices",
 )
 # Minutes each: only when named.
 LONG = ("modes",)
