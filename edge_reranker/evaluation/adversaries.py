@@ -82,18 +82,16 @@ def _appeal(
 
 
 def strangers(who: Sequence[Person]) -> list[Person]:
-    """The same people, each known by the history of the next one: their real likes, and columns of another.
+    """The same people, each known by the events of the next one: their real likes, and columns of another.
 
-    Of that history, what the person likes later is left out.
+    Of those events, what the person likes later is left out.
     """
     others = [*who[1:], *who[:1]]
     return [
         replace(
             person,
             known=tuple(
-                each
-                for each in other.known
-                if each.item_id not in person.liked and each.item_id not in person.cut.targets
+                each for each in other.known if each.item_id not in {*person.liked, *person.cut.targets}
             ),
         )
         for person, other in zip(who, others, strict=True)

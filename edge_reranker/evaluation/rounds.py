@@ -1,10 +1,10 @@
 """Simulated feedback, round after round: does what the device learns from clicks help the likes it never saw?
 
-A person is a user at a cut of ``protocol``: the events until then are known, and the targets, the new items
-liked next, are held out: no list of a round has them, so nothing is learned of them. What the person clicks
-on when it is seen (``clicks``) are the likes that come after them, and every list that measures lacks those.
-So a gain cannot come from showing again what was clicked. The clicks come before the targets, though the log
-has them later: nobody's taste is known to turn with the days.
+A person is a user at a later cut of ``protocol`` of whom the device knows the first cut's events only. What
+is liked between the two is what the person clicks on when it is seen (``clicks``). What is liked next after
+the later cut, the protocol's targets, is held out: no list of a round has it, so nothing is learned of it.
+The lists that measure are the protocol's at the later cut, without what was met or clicked until then. So a
+gain cannot come from showing again what was clicked, and the future teaches nothing of the past.
 
 What is served, learned and gated is what the service does: ``lists``, ``fusion`` and ``ranking.learning``.
 The clicks are simulated. Whatever comes from here is labelled so.
@@ -12,7 +12,7 @@ The clicks are simulated. Whatever comes from here is labelled so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,12 +22,12 @@ from edge_reranker.evaluation import beyond, lists
 from edge_reranker.evaluation.clicks import Attraction, ClickModel, PositionBased
 from edge_reranker.evaluation.lists import NAMES, Listed, Lister
 from edge_reranker.evaluation.log import Interaction
-from edge_reranker.evaluation.protocol import Cut
+from edge_reranker.evaluation.protocol import CUTS, Cut
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.learning.feedback import Choice, choice_of
 from edge_reranker.ranking.learning.learned import Learned
 from edge_reranker.ranking.learning.shown import Shown
-from edge_reranker.types import EventType
+from edge_reranker.types import Candidate, EventType
 
 N_ROUNDS = 50
 CHECKPOINTS = (0, 5, 10, 20, 35, 50)
@@ -42,7 +42,9 @@ WEIGHTS = "weights learned"
 HISTORY = "history grown"
 BOTH = "both"
 SERVED = "served"
-"""Orders of a list that measures. The last is what the service gives: both, or the server's by the gate."""
+INFORMED = "nothing learned, all events known"
+"""Orders of a list that measures. ``SERVED`` is what the service gives: both, or by the gate the server's;
+``INFORMED`` is of a device that knows all that the log has until the later cut, rated."""
 
 
 Appeal = Callable[[Listed], NDArray[np.float64]]
@@ -50,16 +52,17 @@ Appeal = Callable[[Listed], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who clicks. ``cut`` has the history, which no list shows, and the targets, which are held out.
+    """Who clicks. ``cut`` has the targets, which are held out, and what comes before them.
 
-    ``known`` is the history that the device goes by, the same but for people who test. ``liked`` is what a
-    click falls on; it and the targets have nothing in common. ``ratings`` is what the log says of items that
-    are not held out. ``appeal`` replaces all of that for made-up people: every candidate's chance of a click
+    ``known`` is what the device knows at the start, ``met`` are the items of the time until then, which no
+    list shows. ``liked`` is what a click falls on, ``ratings`` what the log says of what came before the cut.
+    ``appeal`` replaces all of that for made-up people: every candidate's chance of a click
     once it is examined, [n]; the likes that measure are then ``N_DRAWN`` a list, drawn by it.
     """
 
     cut: Cut
     known: Sequence[Interaction]
+    met: frozenset[str]
     liked: frozenset[str]
     ratings: Mapping[str, EventType] = field(default_factory=dict)
     appeal: Appeal | None = None
@@ -109,19 +112,19 @@ class Trace:
     marks: tuple[Mark, ...]
 
 
-def people(cuts: Sequence[Cut], of_user: Mapping[str, Sequence[Interaction]]) -> list[Person]:
-    """Everybody at every cut; ``of_user`` has all their interactions, also those after it.
-
-    Who likes nothing after the targets clicks by chance only.
-    """
+def people(cuts: Sequence[Cut]) -> list[Person]:
+    """Everybody at every cut after the first. Who likes nothing before it clicks by chance only."""
+    n_known = min(CUTS)
     found = []
     for cut in cuts:
-        later = [each for each in of_user[cut.user_id][cut.n_events :] if each.item_id not in cut.targets]
-        met = {each.item_id for each in cut.history}
-        liked = {each.item_id for each in later if each.liked and each.at_s > cut.now_s} - met
-        ratings = {each.item_id: each.type for each in later}
+        if cut.n_events <= n_known:
+            continue
         history = tuple(cut.history)
-        found.append(Person(replace(cut, history=history), history, frozenset(liked), ratings))
+        met = frozenset(each.item_id for each in history[:n_known])
+        since = [each for each in history[n_known:] if each.item_id not in met]
+        liked = frozenset(each.item_id for each in since if each.liked)
+        ratings = {each.item_id: each.type for each in since}
+        found.append(Person(replace(cut, history=history), history[:n_known], met, liked, ratings))
     return found
 
 
@@ -180,13 +183,13 @@ def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) ->
 
 
 def _listed(
-    person: Person, lister: Lister, unseen: set[str], clicked: Sequence[Interaction], grows: bool
+    person: Person, lister: Lister, out: Collection[str], clicked: Sequence[Interaction], grows: bool
 ) -> Listed:
-    """What the server sends now: neither what was met or clicked on, nor ``unseen``."""
+    """What the server sends now: nothing that was met or clicked on, nor of ``out``."""
     cut = person.cut
-    out = unseen | {each.item_id for each in (*cut.history, *clicked)}
+    seen = {*person.met, *out, *(each.item_id for each in clicked)}
     known = (*person.known, *clicked) if grows else person.known
-    return lister.among(cut, lister.server.candidates(cut.history, out, lister.n), known=known)
+    return lister.among(cut, lister.server.candidates(cut.history, seen, lister.n), known=known)
 
 
 def _attractive(person: Person, listed: Listed, setting: Setting) -> NDArray[np.float64]:
@@ -232,18 +235,19 @@ def _mark(
 ) -> Mark:
     """``learned`` is of the start, and of now."""
     start, now = (each.with_model for each in learned)
+    out = frozenset(each.item_id for each in person.cut.history)
     if person.appeal is not None:
-        person = _drawn(at, person, _listed(person, lister, set(), clicked, False), setting)
-    as_it_was = _listed(person, lister, set(person.liked), clicked, False)
-    grown = (
-        _listed(person, lister, set(person.liked), clicked, True) if setting.grows and clicked else as_it_was
-    )
+        person = _drawn(at, person, _listed(person, lister, out, clicked, False), setting)
+    as_it_was = _listed(person, lister, out, clicked, False)
+    grown = _listed(person, lister, out, clicked, True) if setting.grows and clicked else as_it_was
+    informed = lister.among(person.cut, [Candidate(item) for item in as_it_was.items])
     places = {
         SERVER: lists.server_places([as_it_was]),
         NOTHING: lists.places([as_it_was], start),
         WEIGHTS: lists.places([as_it_was], now),
         HISTORY: lists.places([grown], start),
         BOTH: lists.places([grown], now),
+        INFORMED: lists.places([informed], start),
     }
     by_server = setting.gated and learned[1].gate.server_wins
     places[SERVED] = places[SERVER] if by_server else places[BOTH]

@@ -36,9 +36,19 @@ ARMS: Mapping[str, Setting] = {
 
 _PEOPLE = (
     "Nobody clicked here: clicks are simulated, for users who start after all that was learned. The cases "
-    "are those of the whole protocol: the next five likes after a cut. They are held out of all lists of the "
-    "rounds; what is clicked on when it is seen are the likes after them, and no list that measures has "
-    "those. Popularity server; what was met or clicked is left out."
+    f"are those of the whole protocol at its later cuts; the device knows the first {min(protocol.CUTS)} "
+    "events. What was liked between is clicked on when it is seen, and what is measured, the next five likes "
+    "after the cut, is held out of all lists of the rounds. Popularity server; what was met is left out."
+)
+
+
+_ORDERS = (
+    rounds.NOTHING,
+    rounds.WEIGHTS,
+    rounds.HISTORY,
+    rounds.BOTH,
+    rounds.SERVED,
+    rounds.INFORMED,
 )
 
 
@@ -68,14 +78,14 @@ def evaluate(
 ) -> Tables:
     """All sections. ``hidden`` as in ``run.evaluate``. Raises ``FailedPrecondition`` for too small a log."""
     split = protocol.split(data)
-    who = rounds.people(split.test, dict(data.of_users()))
+    who = rounds.people(split.test)
     lister = run.lister(data, split, pack, hidden)
     return {
         "sections": sections(World(who, lister, started(pack), say), pools, n_rounds),
         "made": {
             "pack": pack.id,
             "what this is": "a simulation: nobody clicked",
-            "users, at up to three cuts each": len({each.cut.user_id for each in who}),
+            "users, at up to two cuts each": len({each.cut.user_id for each in who}),
             "cases": sum(len(each.cut.targets) for each in who),
             "rounds": n_rounds,
             "click model": f"{PositionBased()}, {Setting().attraction}",
@@ -143,7 +153,7 @@ def ends(found: Mapping[str, Sequence[Trace]]) -> Section:
     rows: list[Row] = []
     for feedback, traces in found.items():
         marks = _by_round(traces)[-1]
-        for order in (rounds.NOTHING, rounds.WEIGHTS, rounds.HISTORY, rounds.BOTH, rounds.SERVED):
+        for order in _ORDERS:
             row: Row = {"feedback": feedback, "order": order, "NDCG@10": _ndcg(marks, order)}
             row["against nothing"] = asdict(_compared(traces, marks, order, rounds.NOTHING).ndcg10)
             row |= _against_server(traces, marks, order)
@@ -183,7 +193,7 @@ def behind_pools(world: World, usual: Sequence[Trace], settings: Sequence[Settin
 
 def against_the_model(world: World, setting: Setting) -> Section:
     """People whose feedback has nothing to do with the columns, or contradicts them; gate on and off."""
-    some = [person for person in world.who if person.cut.n_events == min(protocol.CUTS)][:N_AGAINST]
+    some = list({person.cut.user_id: person for person in world.who}.values())[:N_AGAINST]
     start = world.start.with_model
     groups = {taste: adversaries.made_up(some, start, taste) for taste in adversaries.TASTES}
     groups[adversaries.STRANGER] = adversaries.strangers(some)

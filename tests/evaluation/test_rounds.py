@@ -27,10 +27,7 @@ def planted() -> World:
 
 @pytest.fixture(scope="module")
 def who(planted: World) -> list[Person]:
-    """Everybody at the first cut."""
-    data = planted[0]
-    cuts = [cut for cut in protocol.split(data).test if cut.n_events == min(protocol.CUTS)]
-    return rounds.people(cuts, dict(data.of_users()))
+    return rounds.people(protocol.split(planted[0]).test)
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +40,17 @@ def started(pack: Pack | None = None) -> Learned:
     return simulated.started(pack or plain_pack())
 
 
-def test_the_cases_are_those_of_the_protocol_and_the_rest_is_clicked_on(
+def test_the_cases_are_the_protocols_and_what_is_liked_before_them_is_clicked_on(
     planted: World, who: list[Person]
 ) -> None:
-    of_user = dict(planted[0].of_users())
+    later = [cut for cut in protocol.split(planted[0]).test if cut.n_events > min(protocol.CUTS)]
+    assert [person.cut.targets for person in who] == [cut.targets for cut in later]
     for person in who:
-        cut = person.cut
-        assert not person.liked & set(cut.targets)
-        assert not person.ratings.keys() & set(cut.targets)
-        met = {each.item_id for each in cut.history}
-        later = {each.item_id for each in of_user[cut.user_id][cut.n_events :] if each.liked} - met
-        assert person.liked | set(cut.targets) == later
+        history = person.cut.history
+        assert person.known == tuple(history[: min(protocol.CUTS)])
+        assert person.liked == {each.item_id for each in history[len(person.known) :] if each.liked}
+        assert not person.liked & set(person.cut.targets)
+        assert not person.liked & person.met
 
 
 class Watching:
@@ -69,19 +66,17 @@ class Watching:
         return found
 
 
-def test_no_list_shows_what_is_held_out_and_none_that_measures_what_was_clicked(
+def test_no_list_of_a_round_has_what_measures_and_none_that_measures_what_was_known_by_then(
     who: list[Person], lister: Lister
 ) -> None:
     for person in who[:4]:
         watching = Watching(lister)
         rounds.run([person], replace(lister, server=watching), started(), SETTING)
-        held, liked = set(person.cut.targets), person.liked
-        history = {each.item_id for each in person.cut.history}
+        held, past = set(person.cut.targets), {each.item_id for each in person.cut.history}
         assert watching.sent
         for sent in watching.sent:
-            assert not set(sent) & history
-            # Held-out likes measure, the others are clicked on: never both in one list.
-            assert not (set(sent) & held and set(sent) & liked)
+            assert not set(sent) & person.met
+            assert not (set(sent) & held and set(sent) & past)
 
 
 def test_the_shown_order_is_the_one_that_fusion_gives_with_the_learned_weights(
