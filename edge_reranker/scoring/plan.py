@@ -18,9 +18,9 @@ class Plan:
     with time enough, two runs read the same candidates.
     """
 
-    def __init__(self, query: RerankQuery, price: float = effort.PRICE) -> None:
-        """Reading is worth it from a gain of ``price`` on."""
-        self.full = query.effort != Effort.SETTLED
+    def __init__(self, query: RerankQuery, *, full: bool = False, price: float = effort.PRICE) -> None:
+        """Reading is worth it from a gain of ``price`` on; with ``full`` in any case."""
+        self.full = full or query.effort != Effort.SETTLED
         """Whether to read on when the first places are settled."""
         self._price = price
         self._depth = query.top_n or effort.DEPTH
