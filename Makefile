@@ -43,7 +43,7 @@ bench: models smollm2 ## Benchmarks; each ends with one JSON line
 	$(BIN)/python -m benchmarks
 
 bench-quality: models torch ## The whole protocol of quality, in JSON; some minutes
-	$(BIN)/edge-reranker evaluate --full --json
+	$(BIN)/edge-reranker evaluate --full --rounds --json
 
 proto: $(READY) ## Regenerate the stubs from proto/
 	PYTHON=$(BIN)/python .ci/stubs

@@ -5,40 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = (
-    "quality",
-    "request",
-    "shipped",
-    "overhead",
-    "tier2",
-    "cross",
-    "hot",
-    "encode",
-    "encoders",
-    "deadlines",
-    "concurrent",
-    "memory",
-    "take_along",
-    "idle",
-    "survival",
-    "durability",
-    "mutants",
-    "busy",
-    "client_import",
-    "contention",
-    "logs",
-    "flips",
-    "backup",
-    "retention",
-    "isolation",
-    "store_size",
-)
-# Minutes each: only when named.
-LONG = ("modes", "effort")
+from benchmarks.names import LONG, NAMES, purpose
 
 
 def main() -> None:
     """Runs the benchmarks one after another; their JSON lines go to standard output, the rest to error."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help())
+        return
     missed = []
     for name in sys.argv[1:] or NAMES:
         if name not in (*NAMES, *LONG):
@@ -48,6 +22,14 @@ def main() -> None:
             missed.append(name)
     if missed:
         sys.exit(f"missed a bound: {', '.join(missed)}")
+
+
+def _help() -> str:
+    lines = ["python -m benchmarks [NAME ...]: all, or those named; one JSON line each.", ""]
+    lines += [f"  {name:<14} {purpose(name)}" for name in NAMES]
+    lines += ["", "Only when named, for they take long:", ""]
+    lines += [f"  {name:<14} {purpose(name)}" for name in LONG]
+    return "\n".join(lines)
 
 
 main()

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.names import LONG, NAMES, purpose
+
 _PACKAGES = ("llama_cpp_python", "grpcio", "protobuf", "numpy", "sqlcipher3", "bm25s")
 
 
 def main() -> None:
-    """One table of bounds, then each benchmark's figures."""
+    """What there is, one table of bounds, then each benchmark's figures."""
     lines = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
-    print("\n".join([*_head(), "", *_bounds(lines), *_figures(lines)]))
+    print("\n".join([*_head(), "", *_purposes(lines), "", *_bounds(lines), *_figures(lines)]))
 
 
 def _head() -> Iterator[str]:
@@ -41,6 +43,18 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown")
+
+
+def _purposes(lines: list[dict[str, object]]) -> Iterator[str]:
+    """Of all, the ones that were not run too: those have no figures below."""
+    run = {line["benchmark"] for line in lines}
+    yield "Each alone: `python -m benchmarks NAME` (`--help` lists them)."
+    yield ""
+    yield "| benchmark | what | figures below |"
+    yield "|---|---|---|"
+    for name in (*NAMES, *LONG):
+        long = "; only when named" if name in LONG else ""
+        yield f"| {name} | {purpose(name)} | {'yes' if name in run else 'not run' + long} |"
 
 
 def _bounds(lines: list[dict[str, object]]) -> Iterator[str]:

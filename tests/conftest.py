@@ -73,8 +73,14 @@ def data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(data_dir: Path, cache_dir: Path) -> Run:
-    """Runs one command to its end, away from the user's own folders."""
+def run(run_process: Run) -> Run:
+    """Runs one command to its end, away from the user's own folders; in ``cli`` in this process."""
+    return run_process
+
+
+@pytest.fixture
+def run_process(data_dir: Path, cache_dir: Path) -> Run:
+    """The same always in a process of its own."""
 
     def run_(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

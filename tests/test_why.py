@@ -22,6 +22,7 @@ from edge_reranker.explained import Explained, ReasonsMissing
 from edge_reranker.models import Pack, load_pack
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.pipeline.explaining import Answered, Recent
+from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.store import Store
 from edge_reranker.types import (
     Candidate,
@@ -276,6 +277,34 @@ def test_a_muted_topic_shows_in_the_profile_until_it_is_let_back_in(tmp_path: Pa
         assert whole.profile("b").muted_topics == ()
         assert whole.unmute("a", "comedy") == ()
         assert not any(each.muted for each in whole.profile("a").beliefs)
+
+
+def test_what_an_explanation_names_is_taken_out_of_the_next_list_in_one_step(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(3, 4))
+        query = RerankQuery(films(8))
+        first = explained(whole, "a", query).explanations[0]
+        whole.mute("a", first.topics[0])
+        ranking = whole.rerank("a", query, LONG)
+        gone = {each.id for each in query.candidates if first.topics[0] in each.item.tags}
+        assert set(ranking.blocked_ids) == gone
+        assert not gone & {result.id for result in ranking.results}
+        told = whole.explain("a", ranking.ranking_id, (), LONG).explanations
+        assert [each.id for each in told if each.place is not None] == [each.id for each in ranking.results]
+        assert {each.id for each in told if each.place is None} == gone
+        assert all(each.score_place is not None and each.contributions for each in told)
+        whole._store.flush()
+        detail = whole._store.detail("a", ranking.ranking_id)
+        assert detail is not None
+        shown = Shown.decode(detail)
+        assert [shown.ids[at] for at in shown.order] == [result.id for result in ranking.results]
+        assert len(shown.ours) == len(query.candidates)
+
+        whole.unmute("a", first.topics[0])
+        whole.forget("a", Selector(event_id=first.reasons[0].event_id))
+        again = explained(whole, "a", query)
+        named = {reason.event_id for each in again.explanations for reason in each.reasons}
+        assert named == {"e3", "e4"} - {first.reasons[0].event_id}
 
 
 def answered(name: str, n: int = 1, text: str = "") -> Answered:

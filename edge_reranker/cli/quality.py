@@ -233,6 +233,10 @@ def _chosen(config: Config, data: Log, seed: int, ray: RayPool | None) -> tuple[
 @options.pack
 @click.option("--threads", "n_threads", type=int, help="Threads for the model.")
 @click.option("--full", is_flag=True, help="The whole protocol; needs torch and some minutes.")
+@click.option("--rounds", is_flag=True, help="Simulated feedback rounds: what learning gains; some minutes.")
+@click.option("--mine", is_flag=True, help="Your own choices, from the running service: does it help you?")
+@options.data_dir
+@options.namespace
 @options.as_json
 @click.option(
     "--html",
@@ -245,34 +249,48 @@ def evaluate(
     items: Path | None,
     interactions: Path | None,
     full: bool,
+    rounds: bool,
+    mine: bool,
+    namespace: str,
     as_json: bool,
     html_file: Path | None,
     **flags: Any,
 ) -> None:
     """Measure the pack on users it has never seen: NDCG@10 of a popularity server's top 100, reranked.
 
+    With --mine, your own choices are replayed instead, and nothing of them leaves the device. With --rounds,
+    feedback is simulated: nobody clicked.
+
     \b
     Example:
       edge-reranker data pull movielens-100k
       edge-reranker evaluate --html report.html
       edge-reranker evaluate --full
+      edge-reranker evaluate --rounds --html rounds.html
+      edge-reranker evaluate --mine --html mine.html
       edge-reranker evaluate --items items.jsonl --interactions log.parquet --pack my-pack
     """
     from edge_reranker.cli.hidden import kept_hidden_states
+    from edge_reranker.cli.mine import report as report_mine
     from edge_reranker.cli.packs import pack_folder
     from edge_reranker.cli.tiers import adapter_of
     from edge_reranker.evaluation import metrics, protocol, report, run, sections
 
-    config = options.load_config(flags)
-    metrics.require_library()
     if html_file is not None and not html_file.parent.is_dir():
         raise InvalidArgument("--html", f"{html_file.parent} is not a folder; make it first")
+    if mine:
+        if full or rounds or data_folder or items or interactions:
+            raise InvalidArgument("--mine", "is of your own choices: leave out --full, --rounds and the log")
+        report_mine(flags, namespace, as_json=as_json, html_file=html_file)
+        return
+    config = options.load_config(flags)
+    metrics.require_library()
     pack = load_pack(pack_folder(config))
     data = logs.chosen_log(config.cache_dir, data_folder, items, interactions)
     protocol.split(data)  # says that users are too few before the items are encoded
     hidden = kept_hidden_states(config, pack.manifest.encoder, data.items, adapter_of(pack, "encoder"))
-    if full:
-        page, text = _full(data, pack, hidden)
+    if full or rounds:
+        page, text = _tables(data, pack, hidden, full=full, rounds=rounds)
         plain: Mapping[str, Any] = page
     else:
         found = run.evaluate(data, pack, hidden)
@@ -282,12 +300,26 @@ def evaluate(
         html_file.write_text(report.html(page), encoding="utf-8")
 
 
-def _full(data: Log, pack: Pack, hidden: Any) -> tuple[Tables, str]:
-    from edge_reranker.evaluation import full, table
+def _tables(data: Log, pack: Pack, hidden: Any, *, full: bool, rounds: bool) -> tuple[Tables, str]:
+    from edge_reranker.evaluation import simulated, table
+
+    tables = _full(data, pack, hidden) if full else None
+    if rounds:
+        found = simulated.evaluate(data, pack, hidden, say=_say)
+        tables = found if tables is None else table.joined(tables, found)
+    if tables is None:
+        raise AssertionError("neither was asked for")
+    return tables, table.as_text(tables)
+
+
+def _full(data: Log, pack: Pack, hidden: Any) -> Tables:
+    from edge_reranker.evaluation import full
     from edge_reranker.training.head import require_torch
     from edge_reranker.training.retrain import Trainer
 
     require_torch()
-    trainer = Trainer(pack.manifest.taste)
-    tables = full.evaluate(data, pack, hidden, trainer, say=lambda line: click.echo(line, err=True))
-    return tables, table.as_text(tables)
+    return full.evaluate(data, pack, hidden, Trainer(pack.manifest.taste), say=_say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

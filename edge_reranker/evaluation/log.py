@@ -144,6 +144,13 @@ class Interactions(Sequence[Interaction]):
         )
 
 
+def times_met(pasts: Iterable[Interactions], items: Sequence[Item]) -> dict[str, int]:
+    """How often each of a log's ``items`` was met in stretches of it; what was not is left out."""
+    rows = [past.rows for past in pasts]
+    counts = np.bincount(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
+    return {items[row].id: int(counts[row]) for row in np.flatnonzero(counts).tolist()}
+
+
 class Builder:
     """Takes interactions one by one, in any order."""
 

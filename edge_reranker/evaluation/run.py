@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.evaluation import beyond, lists, metrics, protocol
-from edge_reranker.evaluation.log import Log
+from edge_reranker.evaluation.log import Log, times_met
 from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
@@ -84,29 +86,85 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A log's split and a popularity server's lists, which are the same for every pack of one taste.
+
+    Features that need no pack are made once, when they are first asked for; a pack adds its columns to them.
+    """
+
+    data: Log
+    split: protocol.Split
+    make: lists.Lister
+
+    @classmethod
+    def of(cls, data: Log, taste: Taste, *, split_seed: int = 0, n_candidates: int = 100) -> Plain:
+        """With the server that has learned from the head's users."""
+        split = protocol.split(data, seed=split_seed)
+        return cls(data, split, _plain_lister(data, split, taste, n_candidates))
+
+    @cached_property
+    def fusion(self) -> list[lists.Listed]:
+        """For the users who fit the prior."""
+        return [self.make.listed(cut) for cut in self.split.fusion]
+
+    @cached_property
+    def test(self) -> list[lists.Listed]:
+        """For the later users."""
+        return [self.make.listed(cut) for cut in self.split.test]
+
+    @cached_property
+    def other_history(self) -> list[lists.Listed]:
+        """For the later users, the device knowing another's history."""
+        strangers = another_users(self.split.test)
+        return [
+            self.make.listed(cut, known=other.history)
+            for cut, other in zip(self.split.test, strangers, strict=True)
+        ]
+
+    @cached_property
+    def no_history(self) -> list[lists.Listed]:
+        """For the later users, the device knowing nothing."""
+        return [self.make.listed(cut, known=()) for cut in self.split.test]
+
+    def knowing(
+        self, listed: Iterable[lists.Listed], pack: Pack, hidden: NDArray[np.floating]
+    ) -> list[lists.Listed]:
+        """``listed`` with what ``pack`` has learned; ``hidden`` as in ``evaluate``."""
+        learned = lists.Learned.of(pack, self.data.items, hidden)
+        return [self.make.knowing(each, learned) for each in listed]
+
+
 def evaluate(
-    data: Log, pack: Pack, hidden: NDArray[np.floating], *, split_seed: int = 0, n_candidates: int = 100
+    data: Log,
+    pack: Pack,
+    hidden: NDArray[np.floating],
+    *,
+    split_seed: int = 0,
+    n_candidates: int = 100,
+    plain: Plain | None = None,
 ) -> Report:
     """Rerank a popularity server's lists for every unseen later user.
 
     ``hidden`` are the items' mean-pooled hidden states [n_items, n_embd] from the pack's encoder, aligned
-    with ``data.items``. ``split_seed`` must be the one the pack was trained with.
+    with ``data.items``. ``split_seed`` must be the one the pack was trained with. ``plain`` is what can be
+    shared by packs of one taste that are measured with the same seed and number of candidates.
     """
-    split = protocol.split(data, seed=split_seed)
-    make = lister(data, split, pack, hidden, n_candidates)
-    listed = [make.listed(cut) for cut in split.test]
-    strangers = another_users(split.test)
-    other = [make.listed(cut, known=strangers[at].history) for at, cut in enumerate(split.test)]
-    empty = [make.listed(cut, known=()) for cut in split.test]
+    taste = Taste.of(pack.manifest.taste)
+    plain = plain or Plain.of(data, taste, split_seed=split_seed, n_candidates=n_candidates)
+    listed = plain.knowing(plain.test, pack, hidden)
     with_model = fusion.Weights.of(pack.manifest.fusion)
     without_model = fusion.Weights.of(pack.manifest.without_model)
+    empty = plain.knowing(plain.no_history, pack, hidden)
+    no_history_is_server_order = all(_is_server_order(each, with_model) for each in empty)
     places = {
         SERVER: lists.server_places(listed),
         OURS: lists.places(listed, with_model),
         WITHOUT_MODEL: lists.places(listed, without_model),
         NO_HISTORY: lists.places(empty, with_model),
-        OTHER_HISTORY: lists.places(other, with_model),
     }
+    del empty  # lists are large
+    places[OTHER_HISTORY] = lists.places(plain.knowing(plain.other_history, pack, hidden), with_model)
     users = lists.users(listed)
     orders = {name: metrics.quality(found, users) for name, found in places.items()}
     before = orders[SERVER].ndcg10.mean
@@ -124,8 +182,8 @@ def evaluate(
             if name != SERVER
         },
         against_without_model=metrics.compare(places[OURS], places[WITHOUT_MODEL], users),
-        beyond={name: beyond.measure(listed, make.items, weights) for name, weights in behind.items()},
-        no_history_is_server_order=all(_is_server_order(each, with_model) for each in empty),
+        beyond={name: beyond.measure(listed, plain.make.items, weights) for name, weights in behind.items()},
+        no_history_is_server_order=no_history_is_server_order,
     )
 
 
@@ -137,24 +195,25 @@ def lister(
     n_candidates: int = 100,
 ) -> lists.Lister:
     """Lists of a popularity server that knows the head's users, with what the pack has learned."""
+    plain = _plain_lister(data, split, Taste.of(pack.manifest.taste), n_candidates)
+    return replace(plain, learned=lists.Learned.of(pack, data.items, hidden))
+
+
+def _plain_lister(data: Log, split: protocol.Split, taste: Taste, n_candidates: int) -> lists.Lister:
     items = {item.id: item for item in data.items}
-    known = (each for of_user in split.head.values() for each in of_user)
-    return lists.Lister(
-        PopularityServer(known, items),
-        items,
-        Taste.of(pack.manifest.taste),
-        lists.Learned.of(pack, data.items, hidden),
-        n_candidates,
-    )
+    server = PopularityServer.of_counts(times_met(split.head.values(), data.items), items)
+    return lists.Lister(server, items, taste, n=n_candidates)
 
 
 def another_users(cuts: Sequence[protocol.Cut]) -> list[protocol.Cut]:
     """For every cut one of another user after as many events, the next in line; deterministic."""
     result = []
     for at, cut in enumerate(cuts):
-        rest = (*cuts[at + 1 :], *cuts[:at])
-        others = [c for c in rest if c.user_id != cut.user_id]
-        result.append(next((c for c in others if c.n_events == cut.n_events), others[0]))
+        rest = (cuts[(at + step) % len(cuts)] for step in range(1, len(cuts)))
+        others = (each for each in rest if each.user_id != cut.user_id)
+        first = next(others)
+        alike = (each for each in chain((first,), others) if each.n_events == cut.n_events)
+        result.append(next(alike, first))
     return result
 
 

@@ -33,7 +33,17 @@ class PopularityServer:
     """Proposes what was met most often, whoever asks; ties by item id."""
 
     def __init__(self, interactions: Iterable[Interaction], items: Mapping[str, Item]) -> None:
-        self.counts = Counter(each.item_id for each in interactions)
+        self._take(Counter(each.item_id for each in interactions), items)
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int], items: Mapping[str, Item]) -> PopularityServer:
+        """The same from how often each item was met: millions of interactions need not become records."""
+        server = cls((), {})
+        server._take(Counter(counts), items)
+        return server
+
+    def _take(self, counts: Counter[str], items: Mapping[str, Item]) -> None:
+        self.counts = counts
         self.order = sorted(self.counts, key=lambda item_id: (-self.counts[item_id], item_id))
         self._candidates = {item_id: Candidate(items[item_id]) for item_id in self.order}
 

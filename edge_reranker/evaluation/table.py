@@ -73,6 +73,14 @@ def row(
     return result
 
 
+def joined(*parts: Tables) -> Tables:
+    """Reports as one: their sections in turn, and all that they were made from."""
+    made: dict[str, str | float] = {}
+    for part in parts:
+        made |= part["made"]
+    return {"sections": [each for part in parts for each in part["sections"]], "made": made}
+
+
 def as_text(tables: Tables) -> str:
     """Every section as a table with a column's width of its own."""
     return "\n\n".join([_section(each) for each in tables["sections"]])

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.ranking.policy import Arranged
 from edge_reranker.ranking.profile import profile
 from edge_reranker.scoring import Tiers, Users
+from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Store
 from edge_reranker.types import Candidate, Ranking, RerankQuery
 
@@ -110,6 +112,34 @@ class Explaining:
         self._users = users
         self._clock = clock
         self.recent = Recent()
+
+    def keep(
+        self,
+        tiers: Tiers,
+        owner: Owner,
+        query: RerankQuery,
+        ranking: Ranking,
+        answer: Answer,
+        arranged: Arranged,
+    ) -> None:
+        """Logs an answer, and keeps what explains it; nothing if the owner's epoch is over."""
+        answered = Answered(query, ranking, answer.basis, _shown(query, answer, arranged))
+        log = partial(
+            self._store.put_ranking,
+            owner.namespace,
+            ranking,
+            surface=query.surface,
+            session_id=query.session_id,
+            created_at=self._clock(),
+            sources=self._store.sources(owner.namespace),
+            detail=b"" if answered.shown is None else answered.shown.encode(),
+        )
+
+        def keep() -> None:
+            log()
+            self.recent.put(owner.namespace, answered)
+
+        tiers.epochs.during(owner, keep)
 
     def explain(
         self, tiers: Tiers, namespace: str, ranking_id: str, ids: Sequence[str], deadline: Deadline
@@ -235,24 +265,24 @@ def left_out(basis: Basis, deadline: Deadline) -> Iterator[tuple[int, Scored]]:
         yield at, explain.scored(then.matrix, then.names, then.weights, as_served=unknown)
 
 
-def answered(query: RerankQuery, ranking: Ranking, answer: Answer, shown_as: Arranged) -> Answered:
-    """What is kept of an answer whose list is ``ranking``, as the policy arranged it."""
+def _shown(query: RerankQuery, answer: Answer, arranged: Arranged) -> Shown | None:
+    """By what an answer is to be explained later; nothing where the server's order stands."""
     basis = answer.basis
     if basis is None:
-        return Answered(query, ranking)
-    shown = Shown(
+        return None
+    found = basis.found
+    return Shown(
         ids=tuple(candidate.id for candidate in query.candidates),
-        names=basis.found.names,
-        weights=np.array([basis.found.weight_of(name) for name in basis.found.names]),
-        matrix=basis.found.matrix,
-        order=shown_as.order,
+        names=found.names,
+        weights=np.array([found.weight_of(name) for name in found.names]),
+        matrix=found.matrix,
+        order=arranged.order,
         ours=answer.order,
         with_model=basis.with_model,
         pack=basis.tiers.pack_id,
         by_server=answer.by_server,
-        exposure=shown_as.exposure,
+        exposure=arranged.exposure,
     )
-    return Answered(query, ranking, basis, shown)
 
 
 def _explanations(

@@ -6,13 +6,12 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from edge_reranker.deadline import Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
-from edge_reranker.pipeline import answers, explaining
+from edge_reranker.pipeline import answers
 from edge_reranker.pipeline.answers import Answer, Answers
-from edge_reranker.pipeline.explaining import Recent
+from edge_reranker.pipeline.explaining import Explaining
 from edge_reranker.ranking import policy
 from edge_reranker.scoring import Tiers
 from edge_reranker.scoring.epochs import Owner
@@ -42,10 +41,12 @@ class _Request:
 class Lists:
     """Makes the lists that requests are answered with, and logs the final ones. Thread-safe."""
 
-    def __init__(self, store: Store, made_by: Answers, recent: Recent, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, made_by: Answers, explaining: Explaining, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._answers = made_by
-        self._recent = recent
+        self._explaining = explaining
         self._clock = clock
         # Each per candidate.
         self._afterwards_paces = Paces()
@@ -77,7 +78,7 @@ class Lists:
         ranking, shown = last or self._list(request, answer)
         final = dataclasses.replace(ranking, final=True)
         watch.lap("sent")
-        self._log(request, final, answer, shown)
+        self._explaining.keep(tiers, owner, query, final, answer, shown)
         watch.lap("logged")
         log_pace.measured(n, watch.spent_ms("logged"))
         yield final
@@ -115,24 +116,3 @@ class Lists:
             told_ms += policy_ms
         self._afterwards_paces.of(request.app).measured(n, told_ms)
         return ranking, shown
-
-    def _log(self, request: _Request, final: Ranking, answer: Answer, shown: policy.Arranged) -> None:
-        """Keeps what there is to learn from an answer, and to explain it by."""
-        query = request.query
-        answered = explaining.answered(query, final, answer, shown)
-        log = partial(
-            self._store.put_ranking,
-            request.app,
-            final,
-            surface=query.surface,
-            session_id=query.session_id,
-            created_at=self._clock(),
-            sources=self._store.sources(request.app),
-            detail=b"" if answered.shown is None else answered.shown.encode(),
-        )
-
-        def keep() -> None:
-            log()
-            self._recent.put(request.app, answered)
-
-        request.tiers.epochs.during(request.owner, keep)

@@ -75,9 +75,7 @@ class Pipeline:
         self._writes = Shares(_MAX_WRITES)
         self._learning = Learning(store)
         self._explaining = Explaining(store, self._users, clock)
-        self._lists = Lists(
-            store, Answers(self._users, self._learning, clock), self._explaining.recent, clock
-        )
+        self._lists = Lists(store, Answers(self._users, self._learning, clock), self._explaining, clock)
         self._sweeper = Sweeper(store, self._swept)
 
     def rerank(self, namespace: str, query: RerankQuery, deadline: Deadline) -> Ranking:

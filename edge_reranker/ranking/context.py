@@ -44,6 +44,8 @@ _APP = "context."
 Local = Callable[[float], time.struct_time]
 """Seconds since 1970 as a local time: the device's time zone, unless a test says otherwise."""
 
+_Tested = tuple[int, tuple[tuple[str, str], ...], tuple[str, ...]]
+
 Values = Mapping[str, str]
 """A context: features by name, such as {"hour": "evening", "surface": "home"}."""
 
@@ -76,12 +78,14 @@ class Contexts:
 
     ``leaning`` has, for each value of the features that are used, what the tags lean to under it: the unit
     vector of its history's tags less that of all of them, times evidence. ``visits`` has the last visit of
-    every session: when it was last heard of (s since 1970), and its number of events.
+    every session: when it was last heard of (s since 1970), and its number of events. ``tested`` is what
+    ``found`` was found in, and in nothing else.
     """
 
     found: tuple[Informative, ...] = ()
     leaning: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
     visits: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    tested: tuple[_Tested, ...] = ()
 
     def of_request(self, query: RerankQuery, now_s: float, local: Local = time.localtime) -> Values:
         """The context of a request at ``now_s``, in seconds since 1970 UTC."""
@@ -149,10 +153,17 @@ def placed(events: Iterable[Event], local: Local = time.localtime) -> list[Place
     return result
 
 
-def contexts(context: Context, taste: Taste | None = None, local: Local = time.localtime) -> Contexts:
+def contexts(
+    context: Context,
+    taste: Taste | None = None,
+    local: Local = time.localtime,
+    before: Contexts | None = None,
+) -> Contexts:
     """What the newest ``MAX_EVENTS`` events that count say of each context, and which tells anything.
 
-    Deterministic: the same events give the same, bit for bit, whatever else was there in between.
+    Which does is found in whole days (``_settled``), so that it changes once a day, not with every event;
+    ``before`` is what was found last, and spares the work if it was found in the same. Deterministic: the
+    same events give the same, bit for bit, with it or without, whatever else was there in between.
     """
     weighed = counted(context.events, taste)
     if not weighed:
@@ -160,9 +171,11 @@ def contexts(context: Context, taste: Taste | None = None, local: Local = time.l
     everything = placed(context.events, local)
     of_event = {id(each.event): each for each in everything}
     known = [(of_event[id(event)], weight) for event, weight in weighed]
-    found = _topics([each for each, _ in known])
+    settled = _settled([each for each, _ in known], full=len(context.events) >= MAX_EVENTS)
+    tested = _as_tested(settled)
+    found = before.found if before is not None and before.tested == tested else _topics(settled)
     used = [each.name for each in found if each.used]
-    return Contexts(found, _leanings(known, used), _last_visits(everything) if used else {})
+    return Contexts(found, _leanings(known, used), _last_visits(everything) if used else {}, tested)
 
 
 def informative(
@@ -229,6 +242,26 @@ def counted(
         (event, weight * 0.5 ** ((newest_s - event.occurred_at) / SECONDS_A_DAY / taste.half_life_days))
         for event, weight in reversed(found)
     ]
+
+
+def _settled(known: Sequence[Placed], *, full: bool) -> list[Placed]:
+    """Those of the days (UTC) that have all their events: not of the newest, nor a ``full`` window's oldest.
+
+    All of them, where that leaves less than half.
+    """
+    days = [each.event.occurred_at // SECONDS_A_DAY for each in known]
+    left_out = {days[-1], days[0]} if full else {days[-1]}
+    result = [each for each, day in zip(known, days, strict=True) if day not in left_out]
+    return result if 2 * len(result) >= len(known) else list(known)
+
+
+def _as_tested(events: Sequence[Placed]) -> tuple[_Tested, ...]:
+    rank = {visit: at for at, visit in enumerate(dict.fromkeys(sorted(each.visit for each in events)))}
+    return tuple(
+        (rank[each.visit], tuple(each.values.items()), each.event.item.tags)
+        for each in events
+        if each.event.item is not None
+    )
 
 
 def _last_visits(everything: Sequence[Placed]) -> Mapping[str, tuple[float, int]]:

@@ -35,6 +35,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "history_text": ("history", "words it shares with what you chose before"),
         "query_text": ("search", "words it shares with what you search for"),
         "tags": ("history", "topics it shares with what you chose before"),
+        "context_tags": ("history", "topics it shares with what you chose at such a time or place"),
         "attributes": ("history", "details it shares with what you chose before, such as year or author"),
         "recency": ("freshness", "how new it is"),
         "neighbours": ("history", "the app calls it similar to what you chose before"),
@@ -47,6 +48,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "unseen": ("history", "nobody knew it of the people that the pack has learned from"),
         "item_to_item": ("history", "liked by others who liked what you chose last"),
         "scorer": ("history", "what the model makes of it, having read what you did"),
+        "expected": ("history", "what the model would probably say of it, had there been time to read it"),
     }
 )
 """Of every feature: what it is about, and what it is, in plain English."""

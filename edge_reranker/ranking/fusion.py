@@ -94,28 +94,29 @@ def fuse(matrix: Float64, names: Sequence[str], weights: Weights) -> Float64:
     ``names`` are the columns of ``matrix`` [n_candidates, n_columns], among them "server_rank", which is
     also the log server prior; columns without a weight count nothing.
     """
-    return np.asarray(_clipped(matrix, names) @ _slopes(names, weights), np.float64)
+    return np.asarray(_clipped(matrix, names) @ _slopes(names, weights.names, weights.mean), np.float64)
 
 
 def fuse_with(matrix: Float64, names: Sequence[str], weights: Weights, means: Float64) -> Float64:
     """``fuse`` with each of several ``means`` [m, k] in place of the weights' own: [m, n_candidates]."""
-    slopes = np.array([_slopes(names, Weights(weights.names, mean, weights.covariance)) for mean in means])
-    return np.asarray(slopes @ _clipped(matrix, names).T, np.float64)
+    return np.asarray(_slopes(names, weights.names, means) @ _clipped(matrix, names).T, np.float64)
 
 
 def contributions(matrix: Float64, names: Sequence[str], weights: Weights) -> Mapping[str, Float64]:
     """What each column added to the fused score, [n_candidates] each; they sum to ``fuse``."""
-    parts = _clipped(matrix, names) * _slopes(names, weights)
+    parts = _clipped(matrix, names) * _slopes(names, weights.names, weights.mean)
     return {name: parts[:, at] for at, name in enumerate(names)}
 
 
-def _slopes(names: Sequence[str], weights: Weights) -> Float64:
-    """What one unit of each column adds to the score."""
-    mean_of = dict(zip(weights.names, weights.mean, strict=True))
-    slopes = np.array([mean_of.get(name, 0.0) for name in names])
-    at = list(names).index("server_rank")
-    slopes[at] = max(MIN_TRUST, 1.0 + slopes[at])
-    return slopes
+def _slopes(names: Sequence[str], weighted: Sequence[str], means: Float64) -> Float64:
+    """What one unit of each column adds to the score, [..., n_columns]; ``means`` [..., k] are of ``weighted``."""
+    place_of = {name: at for at, name in enumerate(weighted)}
+    at = [place_of.get(name, len(weighted)) for name in names]
+    none = np.zeros((*means.shape[:-1], 1))
+    slopes = np.concatenate([means, none], axis=-1)[..., at]
+    rank = list(names).index("server_rank")
+    slopes[..., rank] = np.maximum(MIN_TRUST, 1.0 + slopes[..., rank])
+    return np.asarray(slopes, np.float64)
 
 
 def _clipped(matrix: Float64, names: Sequence[str]) -> Float64:

@@ -37,8 +37,8 @@ class Users:
         # Of the telling types only: a few lists' impressions must not push out what the user likes.
         context = self._store.context(namespace, _CONTEXT_EVENTS, types=telling(tiers.taste))
         lent = _lent(context, {source: tiers.epochs.owner(source) for source in context.sources})
-        # With every event anew, and never at a request that comes later: as of a store that always was so.
-        told = contexts(context, tiers.taste)
+        # The same with what was found before as without; after a forget there is none.
+        told = contexts(context, tiers.taste, before=None if user is None else user.contexts)
         user = User(owner, generation, context, profile(context, tiers.taste), lent, told)
         tiers.epochs.during(owner, lambda: self._remember(user))
         return user

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlite_utils import Database
 
 from edge_reranker.store import choices, clock, events, rankings
+from edge_reranker.store.choices import Inserted
 from edge_reranker.store.clock import Clock
 from edge_reranker.store.writer import Writer
 from edge_reranker.types import Event, Ranking, Recorded
@@ -19,7 +20,7 @@ class Recording:
     """Records events with what was chosen by them, and logs rankings. Thread-safe.
 
     ``allowed`` is asked in between writes, and raises when the namespace takes nothing any more; ``recorded``
-    hears after each commit of how many events a namespace has more.
+    hears after each commit of what is new in a namespace.
     """
 
     def __init__(
@@ -27,13 +28,14 @@ class Recording:
         writer: Writer,
         clock: Clock,
         allowed: Callable[[str], None],
-        recorded: Callable[[str, int], None],
+        recorded: Callable[[str, Inserted], None],
     ) -> None:
         self._writer = writer
         self._clock = clock
         self._allowed = allowed
         self._recorded = recorded
         self._logged: Counter[str] = Counter()
+        self._chosen: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def record(self, namespace: str, batch: Sequence[Event], bodies: Mapping[str, bytes]) -> Recorded:
@@ -49,19 +51,20 @@ class Recording:
         if not rows:
             return Recorded(0, 0)
         note = self._clock.due(now)
+        due = bool(bodies) and self._due(self._chosen, namespace, len(bodies), choices.PRUNE_EVERY)
 
-        def insert(db: Database) -> Recorded:
+        def insert(db: Database) -> Inserted:
             self._allowed(namespace)
             if note:
                 clock.put(db, now)
-            return choices.insert(db, namespace, rows, bodies)
+            return choices.insert(db, namespace, rows, bodies, due=due)
 
-        def after(result: Recorded) -> None:
+        def after(result: Inserted) -> None:
             if note:
                 self._clock.kept(now)
-            self._recorded(namespace, result.recorded)
+            self._recorded(namespace, result)
 
-        return self._writer.submit(insert, after)
+        return self._writer.submit(insert, after).recorded
 
     def log(
         self,
@@ -76,9 +79,7 @@ class Recording:
     ) -> None:
         """See ``Store.put_ranking``."""
         at = clock.dated(created_at, self._clock.now())
-        with self._lock:
-            prune = self._logged[namespace] % rankings.PRUNE_EVERY == 0
-            self._logged[namespace] += 1
+        prune = self._due(self._logged, namespace, 1, rankings.PRUNE_EVERY)
 
         def run(db: Database) -> None:
             rankings.put(
@@ -95,3 +96,10 @@ class Recording:
             )
 
         self._writer.post(run)
+
+    def _due(self, counts: Counter[str], namespace: str, n: int, every: int) -> bool:
+        """Whether the first of another ``every`` is among the next ``n``; the first of all is."""
+        with self._lock:
+            before = counts[namespace]
+            counts[namespace] += n
+        return -(-before // every) != -(-(before + n) // every)

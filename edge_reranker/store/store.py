@@ -34,6 +34,7 @@ from edge_reranker.store import (
 from edge_reranker.store.backups import KEPT, Backups
 from edge_reranker.store.care import Care
 from edge_reranker.store.check import problems
+from edge_reranker.store.choices import Inserted
 from edge_reranker.store.clock import Clock
 from edge_reranker.store.contexts import Contexts
 from edge_reranker.store.forgetting import Forgetting
@@ -111,12 +112,10 @@ class Store:
         )
         noted = store_clock.at_start(self._writer, self._read, device_s())
         self._clock = Clock(noted, device_s, passed_s)
-        rules = Rules(path, self._writer, self._read, self._clock, self._contexts.removed)
+        rules = Rules(path, self._writer, self._read, self._clock, self._swept)
         self.retention, self.retentions = rules.retention, rules.retentions
         self.set_retention, self.sweep = rules.set_retention, rules.sweep
-        self._recording = Recording(
-            self._writer, self._clock, self._spaces.require_open, self._contexts.changed
-        )
+        self._recording = Recording(self._writer, self._clock, self._spaces.require_open, self._recorded)
 
     @classmethod
     def open(
@@ -299,9 +298,12 @@ class Store:
 
     def revoke(self, source: str, reader: str) -> None:
         """End a grant, and forget what was derived by it, also from the log. Raises as ``forget``."""
-        self._forgetting.after(
-            lambda db: namespaces.revoke(db, source, reader), lambda _: self._spaces.revoked(source, reader)
-        )
+
+        def revoked(_: None) -> None:
+            self._learning.changed()
+            self._spaces.revoked(source, reader)
+
+        self._forgetting.after(lambda db: namespaces.revoke(db, source, reader), revoked)
 
     def now(self) -> float:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
@@ -408,7 +410,7 @@ class Store:
 
     def _all_changed(self) -> None:
         """Whatever anybody remembers of the store, it may hold something else now."""
-        self._learning.changed(None)
+        self._learning.changed()
         self._contexts.all_changed()
 
     @contextlib.contextmanager
@@ -420,7 +422,15 @@ class Store:
             # A batch that failed at the last moment may be there now.
             self._all_changed()
 
+    def _recorded(self, namespace: str, new: Inserted) -> None:
+        self._learning.chosen(namespace, new)
+        self._contexts.changed(namespace, new.recorded.recorded)
+
+    def _swept(self, namespace: str, latest: dict[int, float]) -> bool:
+        self._learning.changed()
+        return self._contexts.removed(namespace, latest)
+
     def _remade(self, namespace: str | None, n_events: int) -> None:
         """Events of a namespace, or of all, have come or gone, and muted topics, too."""
-        self._learning.changed(namespace)
+        self._learning.changed()
         self._contexts.changed(namespace, n_events)

@@ -2,8 +2,10 @@
 
 The content part of an item's vector (``ranking.towers``) is not trained: it is the states' main directions.
 
-Full-catalogue softmax over each user's liked items, given the rest of their history: Yi et al.,
-"Sampling-bias-corrected neural modeling for large corpus item recommendations", 2019, without the sampling.
+Softmax over each user's liked items, given the rest of their history, among all items of the catalogue up to
+``MAX_ITEMS``; of a larger one, among those that a step's batch has and others that are drawn for it, each of
+which stands for its share of those that are not: Yi et al., "Sampling-bias-corrected neural modeling for
+large corpus item recommendations", 2019, with the others drawn uniformly.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from numpy.typing import NDArray
 from edge_reranker.errors import FailedPrecondition, Missing
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
+MAX_ITEMS = 5_000
+N_DRAWN = 2_048
 CLIP = 6.0
 _MASKED = -1e4
 _CONSTANT = 1e-3  # of the usual deviation
@@ -84,9 +89,10 @@ def train_head(
     """
     torch = require_torch()
     found = usable(histories)
-    shift, scale, whiten, centre = _whitening(np.asarray(hidden, np.float64), recipe)
+    shift, scale, whiten, centre, directions = _whitening(np.asarray(hidden, np.float64), recipe)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     inputs = torch.tensor((standard - centre) @ whiten, dtype=torch.float32)
+    del standard
     n_threads = torch.get_num_threads()
     # More threads change the order of sums, and with it the last bits: a pack must be reproducible.
     torch.set_num_threads(1)
@@ -96,7 +102,7 @@ def train_head(
             project, turn = _fit(torch, inputs, found, recipe, np.random.default_rng(seed))
     finally:
         torch.set_num_threads(n_threads)
-    folded = np.concatenate([whiten @ project, main_directions(standard - centre, recipe.n_content)], axis=1)
+    folded = np.concatenate([whiten @ project, directions[: recipe.n_content].T], axis=1)
     return HeadArrays(
         shift=shift.astype(np.float32),
         scale=scale.astype(np.float32),
@@ -108,8 +114,9 @@ def train_head(
 
 def _whitening(
     hidden: NDArray[np.float64], recipe: Recipe
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Shift and scale [n_embd], a whitening map [n_embd, n_components] for what they give, its centre.
+) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+    """Shift and scale [n_embd], a whitening map [n_embd, n_components] for what they give, its centre, and
+    the main directions [k, n_embd], which are the content part's as well.
 
     Components are divided by their deviation to the power ``whitening``: 0 is plain PCA, 1 white.
     """
@@ -119,25 +126,26 @@ def _whitening(
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     standard = np.clip((hidden - shift) * scale, -CLIP, CLIP)
     centre = standard.mean(axis=0)
-    directions, singular = _principal(standard - centre, recipe.n_components)
+    directions, singular = principal(standard - centre, max(recipe.n_components, recipe.n_content))
+    whitened, singular = directions[: recipe.n_components], singular[: recipe.n_components]
     deviations = singular / np.sqrt(len(hidden))
-    whiten = directions.T / deviations**recipe.whitening
+    whiten = whitened.T / deviations**recipe.whitening
     lengths = np.linalg.norm((standard - centre) @ whiten, axis=1)
-    return shift, scale, whiten / np.sqrt((lengths**2).mean()), centre
+    return shift, scale, whiten / np.sqrt((lengths**2).mean()), centre, directions
 
 
-def main_directions(centred: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """The ``n`` directions [n_embd, n] in which ``centred`` [n_items, n_embd] varies most: plain PCA.
+def principal(centred: Float64, n: int) -> tuple[Float64, Float64]:
+    """In which directions [k, n_embd] ``centred`` [n_items, n_embd] varies most, and its singular values [k].
 
-    To divide by the deviations costs the content part accuracy with every encoder that sees meaning
-    (docs/decisions/0015).
+    Largest first, k being ``n`` or what there is: plain PCA. To divide by the deviations costs the content
+    part accuracy with every encoder that sees meaning (docs/decisions/0015). Those of a large catalogue come
+    from its covariance, which takes a small share of the time.
     """
-    return _principal(centred, n)[0].T
-
-
-def _principal(centred: NDArray[np.float64], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions [k, n_embd] and singular values [k], largest first, k being ``n`` or what there is."""
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    if len(centred) > MAX_ITEMS:
+        squares, vectors = np.linalg.eigh(centred.T @ centred)
+        singular, directions = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors.T[::-1]
+    else:
+        _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     k = min(n, int((singular > singular[0] * 1e-6).sum()))
     # The sign of a singular vector is the library's whim; fix it.
     signs = np.sign(directions[np.arange(k), np.abs(directions[:k]).argmax(axis=1)])
@@ -165,9 +173,14 @@ def _fit(
     )
     for _ in range(recipe.n_steps):
         known, wanted = batch(histories, n_items, recipe, rng)
-        vectors = functional.normalize(project(functional.dropout(inputs, recipe.dropout)), dim=1)
+        some, more = inputs, offset
+        if n_items > MAX_ITEMS:
+            rows, stand_for = drawn(known, wanted, rng)
+            known, wanted = known[:, rows], wanted[:, rows]
+            some, more = inputs[rows], offset[rows] + torch.tensor(stand_for)  # type: ignore[index]
+        vectors = functional.normalize(project(functional.dropout(some, recipe.dropout)), dim=1)
         users = functional.normalize(torch.tensor(known) @ vectors @ turn, dim=1)
-        logits = users @ vectors.T * log_temperature.exp() + offset
+        logits = users @ vectors.T * log_temperature.exp() + more
         logits = logits.masked_fill(torch.tensor(known > 0), _MASKED)
         loss = -(torch.tensor(wanted) * torch.log_softmax(logits, dim=1)).sum() / len(known)
         optimiser.zero_grad()
@@ -178,6 +191,22 @@ def _fit(
         project.weight.detach().numpy().T.astype(np.float64),
         turn.detach().numpy().astype(np.float64),
     )
+
+
+def drawn(known: Float32, wanted: Float32, rng: np.random.Generator) -> tuple[NDArray[np.intp], Float32]:
+    """Rows of the items of one step, and what is added to their logits, both [n_some].
+
+    All that the batch knows or wants, and ``N_DRAWN`` of the others. The log of how many each of these stands
+    for makes the softmax's denominator that of all items, in expectation.
+    """
+    own = known.any(axis=0) | wanted.any(axis=0)
+    others = np.flatnonzero(~own)
+    n = min(N_DRAWN, len(others))
+    rows = np.concatenate([np.flatnonzero(own), rng.choice(others, n, replace=False, shuffle=False)])
+    stand_for = np.zeros(len(rows), np.float32)
+    if n:
+        stand_for[-n:] = np.log(len(others) / n)
+    return rows, stand_for
 
 
 def usable(histories: Sequence[History]) -> list[History]:

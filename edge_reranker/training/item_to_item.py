@@ -17,8 +17,9 @@ from edge_reranker.training.head import History
 
 # The inverse of so many items takes 200 MB and some ten seconds; what fewer people know is left out.
 MAX_ITEMS = 5_000
-# Of so many users at a time their rows are in memory: 40 MB at the most, however many there are.
-_USERS_AT_ONCE = 1_000
+# Of so many users whole rows are multiplied: 40 MB at the most. Of more, each one's own pairs are added up:
+# most of a row is nothing, and that is multiplied too.
+_MOST_ROWS = 1_000
 _LARGEST = 127
 
 
@@ -61,14 +62,24 @@ def _gram(
     place = np.full(n_items, -1)
     place[kept] = np.arange(len(kept))
     gram = np.zeros((len(kept), len(kept)))
-    for first in range(0, len(histories), _USERS_AT_ONCE):
-        some = histories[first : first + _USERS_AT_ONCE]
-        users = np.zeros((len(some), len(kept)))
-        for row, history in zip(users, some, strict=True):
-            at = place[history.rows]
-            row[at[at >= 0]] = np.where(history.liked, 1.0, others)[at >= 0]
-        gram += users.T @ users
+    found = (_placed(history, place, others) for history in histories)
+    if len(histories) > _MOST_ROWS:
+        for at, weights in found:
+            gram[np.ix_(at, at)] += np.outer(weights, weights)
+        return gram
+    users = np.zeros((len(histories), len(kept)))
+    for row, (at, weights) in zip(users, found, strict=True):
+        row[at] = weights
+    gram += users.T @ users
     return gram
+
+
+def _placed(
+    history: History, place: NDArray[np.int64], others: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Places of the items that are kept, none of them twice, and what they count."""
+    at = place[history.rows]
+    return at[at >= 0], np.where(history.liked, 1.0, others)[at >= 0]
 
 
 def _best_known(histories: Sequence[History], hashes: Sequence[str]) -> NDArray[np.intp]:

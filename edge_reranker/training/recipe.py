@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reranker.errors import FailedPrecondition
-from edge_reranker.evaluation import lists, protocol, run
+from edge_reranker.evaluation import lists, run
 from edge_reranker.evaluation.log import LIKED, Interactions, Log
 from edge_reranker.evaluation.retrained import COLD_SHARE
 from edge_reranker.evaluation.servers import PopularityServer
@@ -42,6 +42,8 @@ PROBES = tuple(
 MINILM = Encoder(model="minilm", n_blocks=None, n_embd=384, normalise=True)
 ENCODERS = {encoder.model: encoder for encoder in (MINILM, SMOLLM2)}
 NAMES = {MINILM.model: NAME, SMOLLM2.model: "movielens-smollm2"}
+_N_TYPES = max(EventType) + 1
+_LIKED = np.isin(np.arange(_N_TYPES), list(LIKED))
 TASTE = TasteSettings(
     event_weights={
         "VIEW": 0.3,
@@ -56,6 +58,20 @@ TASTE = TasteSettings(
     max_events=50,
     fresh_half_life_days=7.0,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What every training on a log begins with, whatever the seed: the lists, and who teaches the towers."""
+
+    plain: run.Plain
+    histories: list[History]
+
+    @classmethod
+    def of(cls, data: Log, taste: TasteSettings) -> Given:
+        """Raises ``FailedPrecondition`` for too few users."""
+        plain = run.Plain.of(data, Taste.of(taste))
+        return cls(plain, [history(past, taste) for past in plain.split.head.values()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,7 @@ def train(
     being done. Deterministic on one machine. Raises ``Missing`` without torch.
     """
     recipe = recipe or Recipe()
+    given = Given.of(data, taste)
     n_done, n_all = 0, 3 + len(more_seeds)
 
     def made(
@@ -114,8 +131,9 @@ def train(
             taste=taste,
             name=name,
             folder=None if encoder.adapter is None else out_dir,
+            given=given,
         )
-        return pack, run.evaluate(data, pack, states)
+        return pack, run.evaluate(data, pack, states, plain=given.plain)
 
     pack, report = made(hidden, seed, items)
     if probes is not None:
@@ -123,7 +141,7 @@ def train(
     others = {other: made(hidden, other, items)[1] for other in more_seeds}
     random_states = np.random.default_rng(seed).normal(size=hidden.shape).astype(np.float32)
     parts = card.Parts(made(hidden, seed, None)[1], made(random_states, seed, None)[1])
-    split = protocol.split(data)
+    split = given.plain.split
     learners = card.Learners(len(split.head), len({cut.user_id for cut in split.fusion}), choice)
     text = card.render(
         pack, recipe, {seed: report, **others}, parts, command=command, about=about, learners=learners
@@ -152,10 +170,11 @@ def make_pack(
     taste: TasteSettings = TASTE,
     name: str = NAME,
     folder: Path | None = None,
+    given: Given | None = None,
 ) -> Pack:
     """Head from 70 % of the earlier users, prior from the others; the later users are not looked at.
 
-    ``folder`` has the encoder's adapter, if there is one.
+    ``folder`` has the encoder's adapter, if there is one; ``given`` can be shared by trainings of one taste.
     """
     draft, listed, histories = drafted(
         data,
@@ -167,6 +186,7 @@ def make_pack(
         taste=taste,
         name=name,
         folder=folder,
+        given=given,
     )
     unseen = unaware(data, hidden, listed, histories, seed=seed, recipe=recipe, items=items, taste=taste)
     manifest = Manifest(
@@ -191,19 +211,18 @@ def drafted(
     taste: TasteSettings = TASTE,
     name: str = NAME,
     folder: Path | None = None,
+    given: Given | None = None,
 ) -> tuple[Pack, list[lists.Listed], list[History]]:
     """A pack that believes what one does before any choice, its lists for the users who fit the prior, and
     the histories that it learned from.
     """
-    split = protocol.split(data)
-    histories = [history(past, taste) for past in split.head.values()]
-    head, of_items = learn(data.items, hidden, histories, recipe, items, seed=seed)
+    given = given or Given.of(data, taste)
+    head, of_items = learn(data.items, hidden, given.histories, recipe, items, seed=seed)
     neutral = prior.as_prior(prior.before())
     draft = packs.make(
         Manifest(name, VERSION, encoder, taste, neutral, neutral), head, folder=folder, item_to_item=of_items
     )
-    make = run.lister(data, split, draft, hidden)
-    return draft, [make.listed(cut) for cut in split.fusion], histories
+    return draft, given.plain.knowing(given.plain.fusion, draft, hidden), given.histories
 
 
 def unaware(
@@ -267,15 +286,23 @@ def history(past: Interactions, taste: TasteSettings) -> History:
     known of a user can't be what they like next. Age is measured from the newest interaction; only its
     ratio within a history matters.
     """
-    liked = np.isin(past.types, list(LIKED))
+    liked = _LIKED[past.types]
     once = _once(past.rows, liked)
     age_days = (past.at_s[-1] - past.at_s[once]) / SECONDS_A_DAY
-    of_type = np.array([taste.event_weights.get(EventType(type_).name, 0.0) for type_ in past.types[once]])
+    of_type = _weight_of(taste)[past.types[once]]
     return History(
         rows=past.rows[once].astype(np.int64),
         weights=(of_type * 0.5 ** (age_days / taste.half_life_days)).astype(np.float32),
         liked=liked[once],
     )
+
+
+def _weight_of(taste: TasteSettings) -> NDArray[np.float64]:
+    """By event type."""
+    weights = np.zeros(_N_TYPES)
+    for type_ in EventType:
+        weights[type_] = taste.event_weights.get(type_.name, 0.0)
+    return weights
 
 
 def _once(rows: NDArray[np.int32], liked: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -242,11 +242,16 @@ def test_bad_options_are_named_in_one_line(
     ],
 )
 def test_without_an_optional_package_its_extra_is_named_in_one_line(
-    backend: Backend, run: Run, tmp_path: Path, package: str, arguments: tuple[str, ...], message: str
+    backend: Backend,
+    run_process: Run,
+    tmp_path: Path,
+    package: str,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
     (tmp_path / "hidden" / package).mkdir(parents=True)
     (tmp_path / "hidden" / package / "__init__.py").write_text("raise ImportError('not installed')")
-    found = run(
+    found = run_process(
         *("encode", str(backend.folder / "items.jsonl"), *backend.flags, *arguments),
         PYTHONPATH=str(tmp_path / "hidden"),
     )
@@ -255,11 +260,11 @@ def test_without_an_optional_package_its_extra_is_named_in_one_line(
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_lines_need_no_optional_package(backend: Backend, run: Run, tmp_path: Path) -> None:
+def test_lines_need_no_optional_package(backend: Backend, run_process: Run, tmp_path: Path) -> None:
     for package in ("pyarrow", "ray", "pandas"):
         (tmp_path / "hidden" / package).mkdir(parents=True)
         (tmp_path / "hidden" / package / "__init__.py").write_text("raise ImportError('not installed')")
-    found = run(*backend.command("vectors.jsonl"), PYTHONPATH=str(tmp_path / "hidden"))
+    found = run_process(*backend.command("vectors.jsonl"), PYTHONPATH=str(tmp_path / "hidden"))
     assert found.returncode == 0, found.stderr
 
 

@@ -20,8 +20,8 @@ def log(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("short_training")
 def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ...], tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="`make torch` installs it; CI does")
     folder = tmp_path / "pack"
     trained = run("train", *log, "--out", str(folder), "--name", "shop", "--encoder", "auto")
     assert trained.returncode == 0, trained.stderr
@@ -47,8 +47,8 @@ def test_a_made_up_shop_is_trained_on_and_evaluated(run: Run, log: tuple[str, ..
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("short_training")
 def test_the_whole_protocol_runs_on_a_log_of_ones_own(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="`make torch` installs it; CI does")
     synthetic.write(synthetic.make("shop", n_users=25, n_items=40, n_each=20), tmp_path)
     files = ("--items", tmp_path / "items.jsonl", "--interactions", tmp_path / "interactions.jsonl")
     page = tmp_path / "report.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="`make torch` installs it; CI does")
@@ -29,25 +30,46 @@ from tests.service import Run
 SETTINGS = Settings(n_lists=2)
 TOWERS = Recipe(n_steps=20)
 
+Below = tuple[np.ndarray, Pack]
+
 
 @pytest.fixture(scope="module")
 def log() -> Log:
     return synthetic.make("shop", n_users=28, n_items=40, n_each=14)
 
 
-@pytest.fixture
-def config(tmp_path: Path, cache_dir: Path) -> Config:
-    """A cache of this test's own that has everybody's models."""
-    cache = tmp_path / "cache"
+def with_models(cache: Path, *models: Path) -> Config:
     (cache / "models").mkdir(parents=True)
-    for name in ("minilm", cli.MODEL):
-        (cache / "models" / name).symlink_to(cache_dir / "models" / name)
+    for model in models:
+        (cache / "models" / model.name).symlink_to(model)
     return Config(cache, cache / "socket", cache, "minilm")
 
 
-def crossed(config: Config, log: Log, out: Path) -> tuple[Pack, str]:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> tuple[Path, ...]:
+    """Everybody's models, and the one that the first training cuts for itself."""
+    shared = [cache_dir / "models" / name for name in ("minilm", cli.MODEL)]
+    config = with_models(tmp_path_factory.mktemp("models"), *shared)
+    name, _ = cli.scorer_file(config, cli.N_BLOCKS["cut"])
+    return (*shared, config.cache_dir / "models" / name)
+
+
+@pytest.fixture
+def config(tmp_path: Path, models: tuple[Path, ...]) -> Config:
+    """A cache of this test's own that has the models."""
+    return with_models(tmp_path / "cache", *models)
+
+
+@pytest.fixture(scope="module")
+def below(tmp_path_factory: pytest.TempPathFactory, log: Log, models: tuple[Path, ...]) -> Below:
+    """What a training of tier 2 begins with."""
+    config = with_models(tmp_path_factory.mktemp("below"), *models)
     hidden = hidden_states(config, recipe.MINILM, log.items)
-    pack = recipe.make_pack(log, hidden, seed=0, recipe=TOWERS)
+    return hidden, recipe.make_pack(log, hidden, seed=0, recipe=TOWERS)
+
+
+def crossed(config: Config, log: Log, below: Below, out: Path) -> tuple[Pack, str]:
+    hidden, pack = below
     packs.save(pack, out, f"# A pack, {pack.id}\n")
     until = Until(n_steps=2)
     return cli.crossed(
@@ -62,10 +84,10 @@ def crossed(config: Config, log: Log, out: Path) -> tuple[Pack, str]:
 
 @pytest.mark.model
 def test_a_pack_with_a_trained_tier_2_names_model_adapter_and_weight(
-    config: Config, log: Log, tmp_path: Path
+    config: Config, log: Log, below: Below, tmp_path: Path
 ) -> None:
     out = tmp_path / "pack"
-    pack, text = crossed(config, log, out)
+    pack, text = crossed(config, log, below, out)
     assert packs.load(out).id == pack.id
     scorer = pack.manifest.scorer
     assert scorer.model == "smollm2-135m-first-10"
@@ -83,7 +105,7 @@ def test_a_pack_with_a_trained_tier_2_names_model_adapter_and_weight(
 
 @pytest.mark.model
 def test_a_scorer_that_serves_other_scores_than_training_had_is_not_written(
-    config: Config, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, log: Log, below: Below, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = gguf_tensors.write_lora
     monkeypatch.setattr(  # stands for a mistake in the export
@@ -95,7 +117,7 @@ def test_a_scorer_that_serves_other_scores_than_training_had_is_not_written(
     )
     out = tmp_path / "pack"
     with pytest.raises(EngineError, match=r"other scores in llama.cpp than in training \(by [0-9.]+"):
-        crossed(config, log, out)
+        crossed(config, log, below, out)
     assert not (out / cli.ADAPTER_FILE).exists()
     assert packs.load(out).manifest.scorer.weight == 0
 

@@ -100,6 +100,7 @@ def test_a_file_that_serves_other_vectors_than_training_had_is_not_written(
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("short_training")
 def test_a_fine_tuned_pack_is_trained_and_evaluated(
     run: Run, config: Config, log: Log, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from edge_reranker.evaluation import beyond, lists, metrics, movielens, protocol
 from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
-from edge_reranker.ranking import fusion
+from edge_reranker.ranking import fusion, profile
 from edge_reranker.types import EventType
 from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
@@ -126,6 +126,21 @@ def test_who_has_seen_all_that_the_server_knows_has_an_empty_list_and_a_missed_t
     assert lists.places([listed], fusion.Weights.of(pack.manifest.fusion)).tolist() == [0]
     assert lists.choices([listed]) == []
     assert beyond.measure([listed], make.items) == beyond.Beyond(None, None, None)
+
+
+def test_lists_that_packs_share_are_the_lists_of_each(
+    data_and_hidden: World, pack: Pack, report: run.Report
+) -> None:
+    data, hidden = data_and_hidden
+    plain = run.Plain.of(data, profile.Taste.of(pack.manifest.taste))
+    make = run.lister(data, plain.split, pack, hidden)
+    for lists_, cuts in ((plain.fusion, plain.split.fusion), (plain.test, plain.split.test)):
+        for found, cut in zip(plain.knowing(lists_, pack, hidden), cuts, strict=True):
+            own = make.listed(cut)
+            assert found.ids == own.ids
+            assert found.targets == own.targets
+            np.testing.assert_array_equal(found.matrix, own.matrix)
+    assert run.evaluate(data, pack, hidden, plain=plain) == report
 
 
 def test_strangers_are_other_users_after_as_many_events(data_and_hidden: World) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_reranker.evaluation import metrics, servers, tuning
-from edge_reranker.evaluation.log import Interaction, event_type
+from edge_reranker.evaluation.log import Interaction, Log, event_type, times_met
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.evaluation.servers import ItemServer, Past, Reading
 from edge_reranker.types import Item
@@ -49,6 +49,17 @@ def test_an_item_that_was_met_again_is_one_item_that_was_liked() -> None:
     past = Past.of([again], ITEMS)
     assert past.weighted(0.25).tolist() == [[1, 0.25]]
     assert past.read([again], Reading(last=4, low=0.25)).tolist() == [[1, 0.25]]
+
+
+def test_counts_of_a_log_make_the_server_that_its_records_make() -> None:
+    log = Log.of(ITEMS.values(), [each for user in USERS for each in user])
+    pasts = [past for name, past in log.of_users() if name != "w"]
+    counted = servers.PopularityServer.of_counts(times_met(pasts, log.items), ITEMS)
+    read = servers.PopularityServer((each for past in pasts for each in past), ITEMS)
+    assert counted.counts == read.counts
+    assert counted.order == read.order == ["a", "b", "c"]
+    assert counted.candidates((), ["b"]) == read.candidates((), ["b"])
+    assert times_met((), log.items) == {}
 
 
 def test_knn_is_shrunken_cosine(past: Past) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import power_loss, trace
 from tests.faults.disk import SECTOR, Disk, Luck
-from tests.faults.power_loss import Promised, examine, record
+from tests.faults.power_loss import Promised, Recording, examine, record
 from tests.faults.trace import Call
 
 pytestmark = pytest.mark.skipif(not trace.usable(), reason=trace.INSTALL)
@@ -22,9 +22,15 @@ _N_STATES = 420
 _SEED = 20_261_125
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_forgotten_comes_back(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """A run of the store as it is."""
+    return record(tmp_path_factory.mktemp("recorded"), "run")
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_forgotten_comes_back(recorded: Recording) -> None:
     """From the store's making on, through checkpoints, shared commits, forgets and a second opening."""
-    found = examine(record(tmp_path, "run"), _N_STATES, _SEED)
+    found = examine(recorded, _N_STATES, _SEED)
     assert found.states == _N_STATES
     assert found.bad == []
 
@@ -150,8 +156,7 @@ def test_promises_that_are_broken_are_named() -> None:
     ]
 
 
-def test_a_state_is_named_so_that_it_can_be_made_again(tmp_path: Path) -> None:
-    recording = record(tmp_path, "run")
-    first, second = (list(power_loss.states(recording, 20, _SEED)) for _ in range(2))
+def test_a_state_is_named_so_that_it_can_be_made_again(recorded: Recording) -> None:
+    first, second = (list(power_loss.states(recorded, 20, _SEED)) for _ in range(2))
     assert [(name, held) for name, held, _ in first] == [(name, held) for name, held, _ in second]
     assert dataclasses.asdict(first[-1][2])["recorded"]

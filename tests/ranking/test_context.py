@@ -226,6 +226,29 @@ def test_after_a_forget_the_contexts_are_those_of_who_never_saw_it() -> None:
     assert contexts(Context(tuple(left))) == contexts(Context(tuple(events)))
 
 
+def test_what_was_found_before_changes_nothing() -> None:
+    """Event after event, with what was found before and without; mostly, it was found in the same."""
+    events = [*history(140, 4, 0.9), *evenings(45)]
+    events.sort(key=lambda each: each.occurred_at)
+    told, n_same = Contexts(), 0
+    for n in range(150, 230):
+        window = Context(tuple(events[max(0, n - context.MAX_EVENTS) : n]))
+        after = contexts(window, local=time.gmtime, before=told)
+        assert after == contexts(window, local=time.gmtime)
+        n_same += after.found is told.found
+        told = after
+    assert told.found
+    assert n_same > 20
+
+
+def test_days_that_may_lack_events_are_not_tested() -> None:
+    """Nor today; but somebody who did it all in two days is tested by what there is."""
+    found = [event(f"{day}", MONDAY_S + day * DAY_S + HOUR_S, "t") for day in range(10)]
+    assert [each.event.event_id for each in context._settled(placed(found), full=False)] == list("012345678")
+    assert [each.event.event_id for each in context._settled(placed(found), full=True)] == list("12345678")
+    assert len(context._settled(placed(found[:2]), full=True)) == 2
+
+
 def test_what_was_taken_back_says_nothing_of_its_context() -> None:
     events = evenings()
     hidden = [replace(each, event_id=f"h{at}", type=EventType.HIDE, occurred_at=MONDAY_S + 90 * DAY_S)

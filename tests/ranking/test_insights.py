@@ -46,7 +46,8 @@ def test_of_nothing_nothing_is_said() -> None:
     for events in ([], shown):
         found = insights(events, MONDAY_S)
         assert (found.n_telling, found.bits, found.n_topics) == (0, 0.0, 0.0)
-        assert found.topics == found.stands_out == ()
+        assert not found.topics
+        assert not found.stands_out
         assert not any(each.tells for each in found.contexts)
         assert not found.drift.is_drifting
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.learning.feedback import Choice, choice_of
 from edge_reranker.ranking.learning.learned import Learned, replay
 from edge_reranker.ranking.learning.shown import Shown, examination
 from edge_reranker.types import EventType
-from tests.ranking.made_up import PACK, PRIOR, a_list, clicked
+from tests.ranking.made_up import NAMES, PACK, PRIOR, a_list, clicked
 
 TRUTH = np.array([-0.2, 0.0, 1.5, 0.5, 1.0, 0.5])
 START = Learned.start(PRIOR, PRIOR, PACK)
@@ -80,14 +82,43 @@ def _chance(shown: Shown, item: str, learned: Learned) -> float:
     return float((chances / chances.sum())[shown.order.tolist().index(shown.ids.index(item))])
 
 
-def test_what_was_shown_survives_encoding() -> None:
-    shown = a_list(np.random.default_rng(1), exposure=np.linspace(1, 0.1, 20), by_server=True)
-    again = Shown.decode(shown.encode())
-    assert again.encode() == shown.encode()
-    assert (again.matrix == shown.matrix).all()
-    assert (again.ids, again.names, again.pack, again.by_server) == (
-        shown.ids,
-        shown.names,
-        shown.pack,
-        shown.by_server,
-    )
+def test_a_look_a_stay_and_a_like_of_one_item_of_one_list_count_as_the_most_of_them() -> None:
+    shown = a_list(np.random.default_rng(6))
+    of = {type_: choice_of(shown, "i5", type_) for type_ in (EventType.VIEW, EventType.CLICK, EventType.LIKE)}
+    made = [choice for choice in of.values() if choice is not None]
+    together, liked = replay(START, made), replay(START, made[-1:])
+    modes = [each.of_model.in_one_batch().mean for each in (together, liked)]
+    assert modes[0] == pytest.approx(modes[1])
+    again = replay(together, made * 3)
+    assert (again.with_model.mean == together.with_model.mean).all()
+    assert (together.n_choices, again.n_choices) == (3, 12)
+
+
+def test_the_weights_that_made_the_order_are_those_that_learn() -> None:
+    shown = a_list(np.random.default_rng(7), with_model=False)
+    choice = choice_of(shown, "i2", EventType.LIKE)
+    assert choice is not None
+    after = START.after(choice)
+    assert (after.with_model.mean == START.with_model.mean).all()
+    assert (after.without_model.mean != START.without_model.mean).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(EventType)), max_size=30), st.floats(0, 3e38))
+def test_whatever_is_fed_back_the_weights_stay_finite_and_their_covariance_positive(
+    events: list[tuple[int, EventType]], scale: float
+) -> None:
+    rng = np.random.default_rng(8)
+    made = []
+    for row, type_ in events:
+        matrix = np.array(rng.choice([-scale, 0.0, scale, 1.0], size=(5, len(NAMES))), np.float32)
+        shown = a_list(rng, n=5)
+        shown = Shown(
+            shown.ids, NAMES, shown.weights, matrix.astype(float), shown.order, shown.ours, True, PACK
+        )
+        choice = choice_of(shown, f"i{row}", type_, dwell_s=10.0)
+        made += [] if choice is None else [choice]
+    learned = replay(START, made)
+    assert np.isfinite(learned.with_model.mean).all()
+    assert (np.linalg.eigvalsh(learned.with_model.covariance) > 0).all()
+    assert 0 <= learned.gate.capital < np.inf

@@ -186,7 +186,7 @@ def test_calibration_gives_the_first_places_the_users_mix() -> None:
     taste = {"war": 0.5, "jazz": 0.5}
     scores = list(np.linspace(1.0, 0.0, 40))
     counts = [
-        sum(at >= 20 for at in shown(given(tags, scores, taste=taste, calibration=strength))[:20])
+        sum(at >= 20 for at in shown(given(tags, scores, taste=taste, calibration=strength, top_n=20))[:20])
         for strength in (0.0, 1.0)
     ]
     assert counts == [0, 10]
@@ -205,7 +205,7 @@ def test_vectors_keep_candidates_apart_that_have_no_tags(method: DiversityMethod
     vectors = np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.0, 0.0]])
     case = given([()] * 4, [0.0, -0.1, -0.2, -3.0], diversity=0.5, diversity_method=method)
     assert shown(case) == [0, 1, 2, 3]
-    assert shown(dataclasses.replace(case, vectors=lambda: vectors))[:2] == [0, 2]
+    assert shown(dataclasses.replace(case, vectors=lambda rows: vectors[rows]))[:2] == [0, 2]
 
 
 def test_dpp_takes_what_raises_the_determinant_most() -> None:

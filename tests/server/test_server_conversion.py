@@ -343,8 +343,8 @@ def test_top_n_keeps_the_first_results(top_n: int, ids: str) -> None:
 
 
 def test_receipts_and_models_are_told_whole() -> None:
-    receipt = respond.forgotten(Forgotten(1, 2, 3, 4, 5, 6, "7"))
-    assert [getattr(receipt, each.name) for each in receipt.DESCRIPTOR.fields] == [1, 2, 3, 4, 5, 6, "7"]
+    receipt = respond.forgotten(Forgotten(1, 2, 3, 4, 5, choices=8, backups=6, remaining_digest="7"))
+    assert [getattr(receipt, each.name) for each in receipt.DESCRIPTOR.fields] == [1, 2, 3, 4, 5, 6, "7", 8]
     answer = respond.recorded(Recorded(5, 6))
     assert (answer.recorded, answer.duplicates) == (5, 6)
     model = respond.model(Model("n", "s", 7, "scorer", ModelState.LOADING, "MIT", 12.5))

@@ -14,6 +14,7 @@ from edge_reranker.types import (
     EventType,
     Forgotten,
     Item,
+    LoggedChoice,
     Ranking,
     Recorded,
     Result,
@@ -126,19 +127,70 @@ def test_a_batch_that_is_refused_leaves_no_choice(store: Store) -> None:
 def test_at_most_the_newest_5000_choices_of_a_namespace_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (choices.MOST, choices.LEAST) == (5_000, 4_500)
-    monkeypatch.setattr(choices, "MOST", 10)
-    monkeypatch.setattr(choices, "LEAST", 8)
+    assert (choices.MOST, choices.LEAST, choices.PRUNE_EVERY) == (5_000, 4_500, 32)
+    for name, value in (("MOST", 20), ("LEAST", 15), ("PRUNE_EVERY", 4)):
+        monkeypatch.setattr(choices, name, value)
     log(store, "r")
     log(store, "r", namespace="another")
     choose(store, "another", "r", namespace="another")
-    for n in range(10):
+    most = 0
+    for n in range(60):
         choose(store, str(n), "r")
-    assert chosen(store) == [str(n) for n in range(10)]
-    choose(store, "10", "r")
-    assert chosen(store) == [str(n) for n in range(3, 11)]
+        kept = chosen(store)
+        assert kept == [str(each) for each in range(n + 1 - len(kept), n + 1)], "the newest"
+        assert min(n + 1, 15) <= len(kept) <= 20
+        most = max(most, len(kept))
+    assert most > 20 - 4, "not before they must"
     assert chosen(store, "another") == ["another"]
-    assert store.counts("app")["events"] == 11
+    assert store.counts("app")["events"] == 60
+
+
+def test_the_state_of_choices_is_known_whatever_changes_them(
+    two: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept in memory, so every way in which a choice comes or goes has to say so."""
+
+    def agrees() -> tuple[int, int, int]:
+        seqs = [seq for seq, _ in two.choices("shop")]
+        state = two.choices_state("shop")
+        assert state == (len(seqs), min(seqs, default=0), max(seqs, default=0))
+        return state
+
+    assert agrees() == (0, 0, 0)
+    log(two, "own", "more", namespace="shop")
+    two.record("news", [like("x")])
+    log(two, "lent", namespace="shop", sources=("news",))
+    for n in range(6):
+        choose(two, f"own{n}", "own", namespace="shop", at=float(n))
+        choose(two, f"lent{n}", "lent", namespace="shop", at=-1.0)
+        two.record("shop", [like("without"), like(f"own{n}", "own")], {f"own{n}": b"known"})
+        assert agrees()[0] == 2 * n + 2
+    taken = two.importing("shop")
+    for line, record in enumerate((like("i", at=9.0), LoggedChoice("i", b"x")), start=2):
+        taken.add(line, record)
+    taken.finish()
+    taken.close()
+    assert agrees()[0] == 13
+    two.forget("shop", Selector(event_id="own0"))
+    assert agrees()[0] == 12
+    two.set_retention("shop", Retention(max_events=10))
+    assert sum(step.forgotten.choices for step in two.sweep("shop"))
+    before = agrees()[0]
+    two.forget("news", Selector(event_id="x"))
+    assert 0 < agrees()[0] < before
+    log(two, "again", namespace="shop", sources=("news",))
+    choose(two, "again", "again", namespace="shop")
+    before = agrees()[0]
+    two.revoke("news", "shop")
+    assert agrees()[0] == before - 1
+    monkeypatch.setattr(choices, "LEAST", 1)
+    monkeypatch.setattr(choices, "MOST", 1)
+    for n in range(33):
+        choose(two, f"pruned{n}", "own", namespace="shop")
+        agrees()
+    assert agrees()[0] < 33
+    two.forget("shop", Selector(all_namespaces=True))
+    assert agrees() == (0, 0, 0)
 
 
 def test_foreign_keys_are_on_so_no_choice_is_without_its_event(store: Store) -> None:
@@ -342,6 +394,9 @@ def test_after_the_first_look_nothing_is_read(store: Store, monkeypatch: pytest.
     def no_more(query: object) -> None:
         raise AssertionError("the database was asked")
 
+    log(store, "r")
+    assert store.choices_state("app") == (0, 0, 0)
     monkeypatch.setattr(store._learning, "_read", no_more)
-    store.record("app", [like("a")])
+    store.record("app", [like("a", "r")], {"a": b"A"})
     assert store.muted("app") == ("crime",)
+    assert store.choices_state("app") == (1, 1, 1)

@@ -147,8 +147,8 @@ def test_an_export_during_which_choices_or_topics_were_forgotten_is_void(
 
 
 def test_the_oldest_choices_may_go_during_an_export(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "MOST", 4)
-    monkeypatch.setattr(choices, "LEAST", 2)
+    for name, value in (("MOST", 5), ("LEAST", 2), ("PRUNE_EVERY", 1)):
+        monkeypatch.setattr(choices, name, value)
     log(store, "r")
     for n in range(4):
         choose(store, str(n), "r")

@@ -23,7 +23,7 @@ def histories(n_users: int, n_items: int) -> list[History]:
 
 
 def test_many_users_give_the_weights_of_all_at_once() -> None:
-    users, n_items = histories(2_300, 40), 40  # three parts, the last one smaller
+    users, n_items = histories(2_300, 40), 40  # so many are added up one by one
     found = item_to_item.learn(users, [f"{row + 1:016x}{0:016x}" for row in range(n_items)], SETTINGS)
     dense = np.zeros((len(users), n_items))
     for row, each in zip(dense, users, strict=True):

@@ -25,7 +25,7 @@ from edge_reranker.models.pack import Encoder
 from edge_reranker.prompt import item_pieces
 from edge_reranker.training import recipe
 from edge_reranker.training.encoders import Network, merged
-from edge_reranker.training.head import main_directions
+from edge_reranker.training.head import principal
 from edge_reranker.types import Item, Pooling
 from tests.gguf_files import llama_weights, write_llama
 from tests.models.test_convert import folder  # noqa: F401  (a fixture)
@@ -180,7 +180,7 @@ def tau(a: Float32, b: Float32, known: list[int]) -> float:
     """Kendall's tau of the order of all by their content part's cosine to the known ones."""
     shift, deviation = a.mean(axis=0), a.std(axis=0)
     scale = np.where(deviation > 1e-3 * np.median(deviation), 1 / np.maximum(deviation, 1e-9), 0)
-    directions = main_directions(((a - shift) * scale).astype(np.float64), 64)
+    directions = principal(((a - shift) * scale).astype(np.float64), 64)[0].T
     orders = []
     for states in (a, b):
         vectors = ((states - shift) * scale) @ directions

@@ -70,6 +70,50 @@ def test_either_part_alone_finds_the_planted_preference(planted: World) -> None:
     assert towers.against_server[run.WITHOUT_MODEL].ndcg10.low <= 0
 
 
+def test_towers_of_a_large_catalogue_find_it_among_a_share_of_the_items(
+    planted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, hidden = planted
+    monkeypatch.setattr(head, "MAX_ITEMS", 40)
+    monkeypatch.setattr(head, "N_DRAWN", 4)
+    few = replace(SMALL, batch_size=4)  # or a batch has all 80 items itself
+    pack = recipe.make_pack(data, hidden, seed=0, recipe=few, items=None, encoder=ENCODER, name="planted")
+    again = recipe.make_pack(data, hidden, seed=0, recipe=few, items=None, encoder=ENCODER, name="planted")
+    assert again.id == pack.id
+    assert run.evaluate(data, pack, hidden).against_without_model.ndcg10.low > 0
+
+
+def test_items_that_are_drawn_stand_for_all_that_the_batch_does_not_have() -> None:
+    rng = np.random.default_rng(0)
+    known, wanted = np.zeros((2, 3, 9_000), np.float32)
+    known[0, 5], wanted[2, [7, 5]] = 0.3, 1.0
+    rows, stand_for = head.drawn(known, wanted, rng)
+    assert len(set(rows.tolist())) == len(rows) == 2 + head.N_DRAWN
+    assert {5, 7} <= set(rows.tolist())
+    assert (stand_for[np.isin(rows, [5, 7])] == 0).all()
+    assert np.exp(stand_for[~np.isin(rows, [5, 7])]).sum() == pytest.approx(9_000 - 2, rel=1e-4)
+    # In the mean over draws, the denominator is that of all items.
+    logits = rng.normal(size=9_000)
+    sums = []
+    for _ in range(50):
+        rows, stand_for = head.drawn(known, wanted, rng)
+        sums.append(np.exp(logits[rows] + stand_for).sum())
+    assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), rel=0.02)
+
+
+def test_directions_of_a_large_catalogue_are_those_of_a_small_one(
+    planted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, hidden = planted
+    centred = np.concatenate([hidden - hidden.mean(axis=0), np.zeros((len(hidden), 2))], axis=1)
+    directions, singular = head.principal(centred, 100)
+    monkeypatch.setattr(head, "MAX_ITEMS", 40)
+    others, values = head.principal(centred, 100)
+    assert directions.shape == others.shape == (N_EMBD, N_EMBD + 2), "what never changes has no direction"
+    np.testing.assert_allclose(values, singular, rtol=1e-6)
+    np.testing.assert_allclose(others, directions, atol=1e-5)
+
+
 def test_another_users_history_gains_nothing(trained: tuple[recipe.Trained, Path]) -> None:
     made, _ = trained
     assert made.report.against_server[run.OTHER_HISTORY].ndcg10.low <= 0

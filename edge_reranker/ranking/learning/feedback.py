@@ -38,6 +38,9 @@ DWELL_S = 30.0
 # Rows of a list that a choice keeps: all of its head, and a sample of what comes after.
 HEAD, TAIL = 24, 8
 
+# No event is worth more; what an import says is not believed beyond it.
+_MOST_COUNTED = 4.0
+
 _FORMAT = 1
 _MAX_BYTES = 256 * 1024
 
@@ -86,7 +89,7 @@ class Choice:
             raise ValueError("choice: names, rows and places do not fit each other")
         if not 0 <= self.chosen < m:
             raise ValueError(f"choice: row {self.chosen} is not one of {m}")
-        if not (0 < self.count <= 100 and 0 < self.exposure < math.inf):
+        if not (0 < self.count <= _MOST_COUNTED and 0 < self.exposure < math.inf):
             raise ValueError("choice: count or exposure is out of range")
         if not (0 <= self.most_gain < math.inf and 0 <= self.most_loss < math.inf):
             raise ValueError("choice: most_gain or most_loss is out of range")

@@ -15,16 +15,18 @@ by betting", 2023), however long it runs. Then the server's order is served, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from edge_reranker.ranking.learning.feedback import Choice
 from edge_reranker.ranking.learning.shown import examination
 
 ALPHA = 0.05
-_BETS = (0.05, 0.15, 0.45)
-_MOST = 4.0
+# The share of the capital that every choice is bet with, and what it can win at most, in units of the stake:
+# a click far down says much about the one who clicked and little about the curve of looks.
+BET, MOST = 0.7, 6.0
+# So often a new part of the capital starts, of the share that does not bet from the first choice. What was
+# lost in good times then does not put off the day when they are over.
+EVERY, LATER = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +34,38 @@ class Gate:
     """The state of the test: immutable; ``after`` gives the next.
 
     ``server_wins``: the server's order is to be served. ``n_falls`` counts how often that came about,
-    ``capital`` is what a capital of 1 has become in the test that runs.
+    ``n_choices`` the choices of the test that runs, and ``stake`` is what has become of the capital that bet.
     """
 
     server_wins: bool = False
     n_falls: int = 0
     n_choices: int = 0
-    stakes: tuple[float, ...] = field(default=(0.0,) * len(_BETS))
+    stake: float = 1.0 - LATER
 
     @property
     def capital(self) -> float:
-        """What the bets against the order that is served have made of 1."""
-        return float(np.mean(self.stakes)) + 1.0 / (self.n_choices + 1)
+        """What has become of 1 by betting against the order that is served."""
+        return self.stake + LATER / (self.n_choices // EVERY + 1)
 
     @property
     def needed(self) -> float:
-        """The capital at which the order changes: 20, and twice as much after every fall."""
-        return 2.0**self.n_falls / ALPHA if not self.server_wins else 1.0 / ALPHA
+        """The capital at which the other order is served: 20; for ours, twice as much after every fall."""
+        return (1.0 if self.server_wins else 2.0**self.n_falls) / ALPHA
 
     def after(self, choice: Choice) -> Gate:
         """The test after one more choice; one against an item says nothing."""
         if choice.against:
             return self
         gain = float(examination(choice.our_place) - examination(choice.server_place)) / choice.exposure
-        payoff = gain / max(1.0, choice.most_loss) if self.server_wins else -gain / max(1.0, choice.most_gain)
-        payoff = min(max(payoff, -1.0), _MOST)
+        # Divided by the largest loss there could have been, a loss is the stake at most. A win may be cut:
+        # that is in favour of the order that is served.
+        won = gain / max(1.0, choice.most_loss) if self.server_wins else -gain / max(1.0, choice.most_gain)
+        stake = self.stake * (1.0 + BET * min(max(won, -1.0), MOST))
         n = self.n_choices + 1
-        fresh = 1.0 / (n * (n + 1))
-        stakes = tuple((s + fresh) * (1.0 + bet * payoff) for s, bet in zip(self.stakes, _BETS, strict=True))
-        moved = replace(self, n_choices=n, stakes=stakes)
+        part = n // EVERY
+        if part and n % EVERY == 0:
+            stake += LATER / (part * (part + 1))
+        moved = Gate(self.server_wins, self.n_falls, n, stake)
         if moved.capital < moved.needed:
             return moved
-        return Gate(server_wins=not self.server_wins, n_falls=self.n_falls + (not self.server_wins))
+        return Gate(not self.server_wins, self.n_falls + (not self.server_wins))

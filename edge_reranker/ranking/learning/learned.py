@@ -24,7 +24,7 @@ class _Counted:
     count: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Learned:
     """The weights after this user's choices, and whether to trust them; make one with ``start``."""
 

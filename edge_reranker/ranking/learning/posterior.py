@@ -1,11 +1,11 @@
 """The Bayesian step: from the pack's belief about the weights to what this user's choices leave of it.
 
-P(choice = i | list) = softmax_i(log server prior_i + w . phi_i + e * log examination_i), w ~ N(pack mean,
-pack covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
-clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look and the
-looks fall with the place served. How fast they fall differs from app to app, so its exponent e is one more
+P(choice = i | list) = softmax_i(log server prior_i + w . phi_i - e log place_i), w ~ N(pack mean, pack
+covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
+clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look, and
+looks fall with the place served. How fast they fall differs from app to app, so the exponent e is one more
 weight, e ~ N(1, ``SPREAD``^2), learned with the others and left out of the answer. An item that is pushed
-away is a worst choice, the softmax of -(log server prior + w . phi) + e * log examination: best-worst choice,
+away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i: best-worst choice,
 Marley and Louviere, "Some probabilistic models of best, worst, and best-worst choices", 2005. Both are
 concave in (w, e).
 
@@ -24,17 +24,16 @@ from numpy.typing import NDArray
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.feedback import Choice
-from edge_reranker.ranking.learning.shown import examination
 
 Float64 = NDArray[np.float64]
 
-_EXAMINATION = "log examination"
-# Deviation of the exponent of the examination curve.
-SPREAD = 0.5
+# The column beside the pack's: how much less a place is looked at.
+_EXAMINATION = "-log place"
+# Deviation of its weight, the exponent of the examination curve; the mean is 1.
+SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
 MOST_KEPT = 2_000
-_FIRST_BATCH = 8
 # The chance of a row that is only there to fill up.
 _NEVER = -1e9
 
@@ -49,20 +48,21 @@ class Evidence:
     count: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
     """A belief about the weights and what it rests on; make one with ``start``.
 
     Every choice is one step: the mode of (Laplace's Gaussian so far) x (the new choice's likelihood). Steps
     drift from the mode over all choices at once, because a Gaussian stands for the older ones. So whenever a
-    quarter more choices have come (and 8 at least), all are taken again from the pack's prior. The times
-    depend on the number of choices only, so the same choices give the same bits, in steps or at once.
+    quarter more choices have come, all are taken again, from the pack's prior; at first that is every time.
+    The times depend on the number of choices only, so the same choices give the same bits, one by one or
+    all at once.
     """
 
     prior: Weights
     now: Weights
     kept: tuple[Evidence, ...] = ()
-    due: int = _FIRST_BATCH
+    due: int = 1
 
     @classmethod
     def start(cls, prior: Weights) -> Posterior:
@@ -82,18 +82,19 @@ class Posterior:
 
     def after(self, choices: Sequence[tuple[Choice, float]]) -> Posterior:
         """The belief after these choices, oldest first, each with what it counts."""
-        kept, due, now, new = list(self.kept), self.due, self.now, list[Evidence]()
+        kept, due, now = list(self.kept), self.due, self.now
+        batch: list[Evidence] = []
+        since: list[Evidence] = []
         for choice, count in choices:
-            kept.append(_evidence(choice, count, self.prior.names))
-            new.append(kept[-1])
+            since.append(_evidence(choice, count, self.prior.names))
+            kept.append(since[-1])
             if len(kept) >= due:
                 kept = kept[-MOST_KEPT:]
-                due = len(kept) + max(_FIRST_BATCH, len(kept) // 4)
-                new, batch = [], tuple(kept)
-                now = Weights((), np.zeros(0), np.zeros((0, 0)))
-        if not now.names:
+                due = len(kept) + max(1, len(kept) // 4)
+                batch, since = list(kept), []
+        if batch:  # whatever steps came before it left nothing behind
             now = fusion.fit(_stacked(batch), self.prior)
-        for one in new:
+        for one in since:
             now = fusion.fit(_stacked([one]), now)
         return Posterior(self.prior, now, tuple(kept), due)
 
@@ -103,16 +104,16 @@ class Posterior:
 
 
 def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
-    column_of = {name: at for at, name in enumerate(choice.names)}
-    matrix = np.zeros((len(choice.served), len(names)))
-    for at, name in enumerate(names):
-        if name in column_of:
-            column = choice.matrix[:, column_of[name]]
-            matrix[:, at] = column if name == "server_rank" else np.clip(column, -fusion.CLIP, fusion.CLIP)
-    offset = choice.matrix[:, column_of["server_rank"]]
+    """The choice over the columns ``names``: 0 for what it lacks, without what only it has."""
+    at_of = {name: at for at, name in enumerate(names)}
+    known = [at for at, name in enumerate(choice.names) if name in at_of]
+    columns = np.clip(choice.matrix, -fusion.CLIP, fusion.CLIP)
+    offset = columns[:, choice.names.index("server_rank")]
+    matrix = np.zeros((len(offset), len(names)))
+    matrix[:, [at_of[choice.names[at]] for at in known]] = columns[:, known]
     if choice.against:
         matrix, offset = -matrix, -offset
-    matrix[:, -1] = np.log(examination(choice.served))
+    matrix[:, -1] = -np.log(choice.served)
     return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
 
 
@@ -127,3 +128,13 @@ def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
         offset[at, : len(one.offset)] = one.offset
         counts[at, one.chosen] = one.count
     return [fusion.Choices(matrix, counts, offset)]
+
+
+def log_chance(choice: Choice, belief: Weights) -> float:
+    """The log of the chance of the choice by a belief's mean; ``belief`` [k + 1] is a ``Posterior.now``."""
+    evidence = _evidence(choice, 1.0, belief.names)
+    logits = evidence.offset + evidence.matrix @ belief.mean
+    logits = logits - logits.max()
+    # Whoever is one of many alike has a share of their chance only.
+    own = logits[evidence.chosen] - np.log(choice.stands_for[evidence.chosen])
+    return float(own - np.log(np.exp(logits).sum()))

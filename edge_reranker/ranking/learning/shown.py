@@ -20,11 +20,11 @@ _MAX_BYTES = 4 * 1024 * 1024
 
 
 def examination(places: NDArray[np.number] | float) -> Float64:
-    """The chance that somebody looks at a place, from 1, in units of the first one's: 1 / place; same shape.
+    """How likely places, from 1, are looked at, in units of the first one: 1 / place; same shape.
 
     The position-based model of clicks: Craswell et al., "An experimental comparison of click position-bias
-    models", 2008; Joachims, Swaminathan and Schnabel, "Unbiased learning-to-rank with biased feedback",
-    2017, whose simulations have this curve.
+    models", 2008; the curve of Joachims, Swaminathan and Schnabel, "Unbiased learning-to-rank with biased
+    feedback", 2017. docs/decisions/0027 has what it costs where looks fall less.
     """
     return np.asarray(1.0 / np.asarray(places, np.float64), np.float64)
 
@@ -56,7 +56,7 @@ class Shown:
         set_ = object.__setattr__
         with np.errstate(over="ignore"):
             single = np.asarray(self.matrix, np.float32)
-        set_(self, "matrix", single.astype(np.float64))
+        set_(self, "matrix", single.astype(np.float64) + 0.0)  # without -0, which encoding would lose
         set_(self, "weights", np.asarray(self.weights, np.float64))
         set_(self, "order", np.asarray(self.order, np.intp))
         set_(self, "ours", np.asarray(self.ours, np.intp))

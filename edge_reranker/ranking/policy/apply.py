@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 # So far down variety and the mix of tags are seen to; as far as ``top_n`` where that is given, at the most.
-USUAL_PLACES = 20
+USUAL_PLACES = 10
 _MOST_PLACES = 50
 # Best by score: who is below has no chance of coming that far up, but costs time.
 _POOL = 200
@@ -42,7 +42,7 @@ class Given:
 
     ``order`` [n] are the candidates' indices by ``scores`` [n], best first, equal ones as the server has
     them. ``muted`` are topics, casefolded; ``taste`` is the user's share of each tag, casefolded
-    (``tag_shares``); ``vectors`` makes the candidates' [n, n_dims], with zeros for those without; ``now_s``
+    (``tag_shares``); ``vectors`` gives those of some candidates [m, n_dims], zeros for one without; ``now_s``
     is in seconds since 1970 UTC. Without ``drawn`` nothing is explored. ``examination`` [n] is how likely
     each place is looked at; None is ``exploration.examination``.
     """
@@ -54,7 +54,7 @@ class Given:
     ranking_id: str = ""
     muted: Collection[str] = ()
     taste: Mapping[str, float] = field(default_factory=dict)
-    vectors: Callable[[], NDArray[np.floating]] | None = None
+    vectors: Callable[[Sequence[int]], NDArray[np.floating]] | None = None
     drawn: Drawn | None = None
     examination: Float64 | None = None
 
@@ -81,7 +81,7 @@ def apply(given: Given, *, soft: bool = True) -> Arranged:
     """The list as the policy of ``given.query`` wants it; without ``soft``, only what must hold.
 
     Results and blocked are all candidates. With every strength 0, no cap, no pin and nothing blocked it is
-    ``order``. Diversity and calibration see to the first ``top_n`` places (20 without; 50 at most) and take
+    ``order``. Diversity and calibration see to the first ``top_n`` places (10 without; 50 at most) and take
     them from the 200 best by score; below, all others follow by score. Exploration moves what results.
     """
     policy = given.query.policy
@@ -103,18 +103,14 @@ def _moved(given: Given, rules: Constraints) -> Indices:
     """An order [n] whose first places weigh relevance up against variety and the user's mix of tags."""
     policy, candidates = given.query.policy, given.query.candidates
     depth = min(n_places(given.query), rules.n_shown)
-    pinned = list(rules.pinned.values())
     seeds = [index for place, index in sorted(rules.pinned.items()) if place < depth]
-    free = given.order[rules.shown[given.order]]
-    if pinned:
-        free = free[~np.isin(free, pinned)]
-    free = free[:_POOL]
+    free = given.order[rules.free[given.order]][:_POOL]
     pool = np.concatenate([np.array(seeds, np.intp), free])
-    relevant = greedy.relevance(given.scores)
+    relevant = greedy.relevance(given.scores, given.order)
     novelty = None
     if policy.diversity:
         method = Dpp if policy.diversity_method is DiversityMethod.DPP else Mmr
-        vectors = None if given.vectors is None else given.vectors()[pool]
+        vectors = None if given.vectors is None else given.vectors(pool.tolist())
         novelty = partial(method, similarity(candidates, pool.tolist(), vectors))
     mix = Mix(given.taste, candidates, pool.tolist()) if policy.calibration and given.taste else None
     taken = greedy.lists(
@@ -126,6 +122,9 @@ def _moved(given: Given, rules: Constraints) -> Indices:
         policy.diversity,
         mix,
     )
+    if novelty is None:
+        # The mix does not depend on who comes first among them. (The pool's places are by score.)
+        taken.sort(axis=1)
     orders = [_with_first(given.order, pool[row]) for row in taken]
     if mix is None:
         return orders[0]
@@ -149,9 +148,7 @@ def _chosen(
     cannot have the smaller KL, or it would be the better one by b, too.
     """
     firsts = np.array([rules.arrange(order)[:depth] for order in orders])
-    shares, tagged = mix.rows(firsts.ravel().tolist())
-    sums = shares.reshape(len(orders), depth, -1).sum(axis=1)
-    divergence = mix.divergence(sums, tagged.reshape(len(orders), depth).sum(axis=1))
+    divergence = mix.of(firsts)
     value = (1.0 - strength) * relevant[firsts].mean(axis=1) - strength * divergence / MAX_DIVERGENCE
     # At strength 0 it is the first; so what is farther from the user's mix than that is no choice at any.
     value[divergence > divergence[0]] = -np.inf

@@ -44,8 +44,8 @@ class Constraints:
         self.shown[self.blocked] = False
         self.n_shown = self.n - len(self.blocked)
         self.pinned = self._placed(candidates, place_of)
-        self._is_pinned = np.zeros(self.n, np.bool_)
-        self._is_pinned[list(self.pinned.values())] = True
+        self.free = self.shown.copy()
+        self.free[list(self.pinned.values())] = False
         self._free_places = np.ones(self.n_shown, np.bool_)
         self._free_places[list(self.pinned)] = False
         self._caps = _Caps(candidates, policy.caps, self.pinned, now_s) if policy.caps else None
@@ -62,7 +62,7 @@ class Constraints:
         can be kept they are, and everybody else keeps the order; else, as few are broken as the next in line
         allow.
         """
-        free = order[self.shown[order] & ~self._is_pinned[order]]
+        free = order[self.free[order]]
         if self._caps is not None:
             free = self._caps.keep(free, self.n_shown)
         if not self.pinned:
@@ -129,63 +129,72 @@ class _Caps:
                     self.windows.append(cap.window)
                 kinds_of[index].append(known)
         self.kinds_of = list(map(tuple, kinds_of))
-        self._ends = {cap.window for cap in caps}
         self.window = max((cap.window for cap in caps), default=0)
+        self._ending: dict[int, list[int]] = {}
+        for number, window in enumerate(self.windows):
+            self._ending.setdefault(window, []).append(number)
         self.pinned = pinned
         # Whether they can be kept does not depend on the order, so it is found out once.
         self._hopeless = False
 
     def keep(self, free: Indices, n_shown: int) -> Indices:
         """``free``, best first, so that with the pins among them no cap is broken, where that is possible."""
-        places = [place for place in range(min(self.window, n_shown)) if place not in self.pinned]
-        if not places:
-            return free
+        n_places = min(self.window, n_shown)
         queue = free.tolist()
-        head, waiting, n_taken = self._first(queue, places, stop=not self._hopeless)
-        if len(head) < len(places):
-            found = self._searched(queue, places)
+        head, waiting, n_taken = self._first(queue, n_places, stop=not self._hopeless)
+        if n_taken < 0:
+            found = self._searched(queue, n_places)
             if found is not None:
                 taken = set(found)
                 return np.array([*found, *(index for index in queue if index not in taken)], np.intp)
             self._hopeless = True
-            head, waiting, n_taken = self._first(queue, places, stop=False)
-        return np.array([*head, *waiting, *queue[n_taken:]], np.intp)
+            head, waiting, n_taken = self._first(queue, n_places, stop=False)
+        return np.concatenate([np.array(head + waiting, np.intp), free[n_taken:]])
 
     def _first(
-        self, queue: Sequence[int], places: Sequence[int], *, stop: bool
+        self, queue: Sequence[int], n_places: int, *, stop: bool
     ) -> tuple[list[int], list[int], int]:
         """For each place the first that breaks nothing; those passed over; how much of the queue was used.
 
-        Where there is none: ends early, or with ``stop`` false takes the one that breaks fewest.
+        Where there is none: -1 is how much, or with ``stop`` false the one is taken that breaks fewest.
         """
         counts = self._of_pins()
+        full = {kind for kind, count in enumerate(counts) if count >= self.most[kind]}
+        kinds_of, most = self.kinds_of, self.most
         head: list[int] = []
         waiting: list[int] = []
-        at, before = 0, 0
-        for place in places:
+        fits_again = False
+        at = 0
+        for place in range(n_places):
+            if place in self._ending:
+                full.difference_update(self._ending[place])
+                fits_again = bool(waiting)
+            if place in self.pinned:
+                continue
             chosen = -1
-            # Counts only grow, so who was passed over can come in only where a window has ended since.
-            if waiting and any(before < end <= place for end in self._ends):
-                chosen = next((index for index in waiting if self._fits(index, place, counts)), -1)
+            if fits_again:  # else counts have only grown since they were passed over
+                fits_again = False
+                chosen = next((index for index in waiting if full.isdisjoint(kinds_of[index])), -1)
                 if chosen >= 0:
                     waiting.remove(chosen)
-            before = place
+                    fits_again = True
             while chosen < 0 and at < len(queue):
                 index = queue[at]
                 at += 1
-                if self._fits(index, place, counts):
+                if full.isdisjoint(kinds_of[index]):
                     chosen = index
                 else:
                     waiting.append(index)
             if chosen < 0:
                 if stop:
-                    return head, waiting, at
-                broken = [self._n_broken(index, place, counts) for index in waiting]
+                    return head, waiting, -1
+                broken = [len(full.intersection(kinds_of[index])) for index in waiting]
                 chosen = waiting.pop(broken.index(min(broken)))
             head.append(chosen)
-            for kind in self.kinds_of[chosen]:
-                if place < self.windows[kind]:
-                    counts[kind] += 1
+            for kind in kinds_of[chosen]:
+                counts[kind] += 1
+                if counts[kind] >= most[kind] and place < self.windows[kind]:
+                    full.add(kind)
         return head, waiting, at
 
     def _of_pins(self) -> list[int]:
@@ -201,17 +210,14 @@ class _Caps:
                 return False
         return True
 
-    def _n_broken(self, index: int, place: int, counts: Sequence[int]) -> int:
-        kinds = self.kinds_of[index]
-        return sum(place < self.windows[kind] and counts[kind] >= self.most[kind] for kind in kinds)
-
-    def _searched(self, queue: Sequence[int], places: Sequence[int]) -> list[int] | None:
+    def _searched(self, queue: Sequence[int], n_places: int) -> list[int] | None:
         """The first list, by the places of the queue, that breaks no cap; None when there is none.
 
         Depth first over kinds of candidates: those that count for the same caps differ only in their place in
         the queue, so the next of them is tried for all. A dead end is remembered by how many of each were
         used, and how many count.
         """
+        places = [place for place in range(n_places) if place not in self.pinned]
         alike: dict[tuple[int, ...], list[int]] = {}
         for place, index in enumerate(queue):
             alike.setdefault(self.kinds_of[index], []).append(place)

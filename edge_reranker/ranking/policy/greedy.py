@@ -13,16 +13,19 @@ from edge_reranker.ranking.policy.diversity import Novelty
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+_REACH = 50
+
 LADDER = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """The strengths of calibration that lists are made for; which of them is taken, the request's decides."""
 
 
-def relevance(scores: Float64) -> Float64:
-    """Each candidate's chance to be chosen against the best one's, 0 to 1: exp(s_i - max s); [n].
+def relevance(scores: Float64, order: Indices) -> Float64:
+    """Scores [n] so that the best has 1 and the one at place 50 of ``order`` (or the last) 0; all 0 if equal.
 
-    So strengths mean the same in every list, whatever the scale of its scores.
+    So a strength means the same whatever the scale of the scores, and however many candidates nobody will see.
     """
-    return np.asarray(np.exp(scores - scores.max(initial=-np.inf)), np.float64)
+    best, least = scores[order[0]], scores[order[min(len(order), _REACH) - 1]]
+    return np.asarray((scores - least) / (best - least) if best > least else np.zeros(len(scores)), np.float64)
 
 
 def lists(
@@ -36,7 +39,7 @@ def lists(
 ) -> Indices:
     """For each strength of ``ladder`` the places of the pool that a greedy list takes, [n_lists, n_places].
 
-    ``relevant`` [n_pool] is 0 to 1, best first. The first ``seeds`` of the pool have their places already:
+    ``relevant`` [n_pool] is ``relevance``, best first. The first ``seeds`` of the pool have their places already:
     they count, and are not taken. Each step takes the candidate with the largest
 
         (1 - c) ((1 - diversity) relevance + diversity novelty) - c n_places KL / max KL
@@ -59,7 +62,7 @@ def lists(
         else:
             value = base if kept_apart is None else base + of_novelty * kept_apart.values
             if mix is not None:
-                value = value - of_mix * mix.after(sums, n_tagged)
+                value = value + of_mix * mix.gains(sums, n_tagged)
             chosen = value.argmax(axis=1)
             taken[:, step - seeds] = chosen
         base[rows, chosen] = -np.inf

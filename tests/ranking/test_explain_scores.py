@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from edge_reranker.ranking import explain
 from edge_reranker.ranking.features import FEATURES
 from edge_reranker.ranking.fusion import Weights, fuse
+from edge_reranker.ranking.partly import EXPECTED
 from edge_reranker.ranking.profile import Taste, profile
 from edge_reranker.types import Context, Event, EventType, Item
 
@@ -152,7 +153,7 @@ def test_a_day_ends_where_the_device_is() -> None:
 
 
 def test_every_feature_has_words_of_its_own() -> None:
-    assert set(explain.DESCRIPTIONS) == set(FEATURES)
+    assert set(explain.DESCRIPTIONS) == {*FEATURES, EXPECTED}
     texts = [explain.feature(name).description for name in FEATURES]
     assert len(set(texts)) == len(texts)
     assert explain.feature("price", ("price",)).description == 'the app\'s own number "price"'
