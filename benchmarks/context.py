@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_reranker.evaluation.servers import PopularityServer
 from edge_reranker.models import load_pack
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import context, features, fusion
+from edge_reranker.ranking.insights import insights
 from edge_reranker.ranking.profile import Taste, profile
 from edge_reranker.types import Candidate, Context, Event, EventType, Item, RerankQuery
 
@@ -33,6 +35,7 @@ _TAGS = tuple(f"t{at}" for at in range(_N_TAGS))
 _N_SHUFFLES = 3
 _N_SIMULATED = 100
 _N_LEARNERS = 60
+_N_MOVED, _N_SAME = 40, 400
 _N_ROUNDS = 50
 _N_CANDIDATES = 50
 
@@ -55,6 +58,7 @@ def main() -> bool:
     }
     figures |= {f"found_{planted}_of_{n}_by_{by}": share for (planted, n, by), share in found.items()}
     learned = {planted: _learned(planted) for planted in (0.0, 0.5, 0.9)}
+    figures |= _drifting() | _cost()
     for planted, values in learned.items():
         figures |= {f"learning_{planted}_{name}": value for name, value in values.items()}
     mistakes = float(np.mean([share for (planted, _, _), share in found.items() if not planted]))
@@ -249,6 +253,56 @@ def _found(n: int, planted: float, per_visit: int) -> float:
         hits += bool(used) if planted == 0 else "hour" in used
     _say(f"planted {planted}, {n} events, {per_visit} a visit: found {hits / _N_SIMULATED:.3f}")
     return hits / _N_SIMULATED
+
+
+def _drifting() -> dict[str, float]:
+    """Shares of simulated users who are told of a drift: of those whose topics changed a week ago, of others.
+
+    Ten weeks of two likes a day, each a visit.
+    """
+    told: dict[str, list[bool]] = {"moved": [], "same": []}
+    for seed in range(_N_MOVED + _N_SAME):
+        rng = np.random.default_rng((seed, 99))
+        usual, new = rng.dirichlet(np.ones(8)), rng.dirichlet(np.ones(8))
+        moved = seed < _N_MOVED
+        events = []
+        for at in range(140):
+            chances = new if moved and at >= 126 else usual
+            item = Item(f"i{at}", tags=(_TAGS[int(rng.choice(8, p=chances))],))
+            at_s = _START_S + (at // 2 * 24 + at % 2 * 5) * _HOUR_S
+            events.append(Event(f"e{at}", EventType.LIKE, at_s, item))
+        found = insights(events, _START_S + 70 * 24 * _HOUR_S)
+        told["moved" if moved else "same"].append(found.drift.is_drifting)
+    result = {f"drift_told_of_{name}": float(np.mean(each)) for name, each in told.items()}
+    _say(f"drift: {result}")
+    return result
+
+
+def _cost() -> dict[str, float]:
+    """Milliseconds of the thread, median of 15: contexts anew, and with what was found before."""
+    result: dict[str, float] = {}
+    for planted in (0.0, 0.9):
+        for n in (50, 200):
+            rng = np.random.default_rng(3)
+            known = Context(tuple(_history(rng, _tastes(rng, planted), n, 1)))
+            told = context.contexts(known)
+            result[f"anew_{planted}_of_{n}_ms"] = _thread_ms(partial(context.contexts, known))
+            result[f"known_{planted}_of_{n}_ms"] = _thread_ms(partial(context.contexts, known, before=told))
+    candidates = tuple(Candidate(_item(rng, f"c{at}", np.ones(_N_TAGS))) for at in range(100))
+    query = RerankQuery(candidates)
+    now_s = known.events[-1].occurred_at
+    result["column_of_100_ms"] = _thread_ms(lambda: told.column(candidates, query, now_s))
+    _say(f"cost: {result}")
+    return result
+
+
+def _thread_ms(call: Callable[[], object]) -> float:
+    spent = []
+    for _ in range(15):
+        start = time.thread_time()
+        call()
+        spent.append((time.thread_time() - start) * 1000.0)
+    return float(np.median(spent))
 
 
 def _learned(planted: float) -> dict[str, float]:

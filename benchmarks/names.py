@@ -34,9 +34,11 @@ NAMES = (
     "retention",
     "isolation",
     "store_size",
+    "choices",
+    "policy",
 )
 # Minutes each: only when named.
-LONG = ("modes", "scale", "context", "effort")
+LONG = ("modes", "scale", "context", "effort", "policy_quality")
 
 
 def purpose(name: str) -> str:

@@ -391,6 +391,70 @@ def test_without_a_usable_pack_the_servers_order_stands_and_says_why(tmp_path: P
     assert ids(blocked) == [id_ for id_ in served(9) if id_ not in blocked.blocked_ids]
 
 
+def test_what_is_not_shown_is_logged_with_the_rest(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        whole.record("a", liked(5))
+        query = RerankQuery(films(9), policy=Policy(blocked_tags=("Crime",), pins=(Pin("f4", 0),)))
+        answer = whole.rerank("a", query, LONG)
+    assert answer.blocked_ids == ("f0", "f8")
+    assert ids(answer)[0] == "f4"
+    with Store.open(tmp_path, key_source="file") as store:
+        logged = store.ranking("a", answer.ranking_id)
+    assert logged is not None
+    assert (logged.results, logged.blocked_ids) == (answer.results, answer.blocked_ids)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_diversity_is_seen_to_for_a_newcomer_too(tmp_path: Path, known: bool) -> None:
+    candidates = tuple(Candidate(film(number)) for number in (0, 4, 8, 12, 1, 2, 3))
+    with pipeline(tmp_path) as whole:
+        if known:
+            whole.record("a", liked(16))
+        plain = whole.rerank("a", RerankQuery(candidates), LONG)
+        varied = whole.rerank("a", RerankQuery(candidates, policy=Policy(diversity=0.9)), LONG)
+    assert len({film(int(id_[1:])).tags for id_ in ids(plain)[:4]}) == 1
+    assert len({film(int(id_[1:])).tags for id_ in ids(varied)[:4]}) == 4
+    assert varied.degraded_reason == plain.degraded_reason
+
+
+def test_vectors_of_tier_1_keep_apart_what_has_no_tags(tmp_path: Path) -> None:
+    """Two texts that are the same have the same vector, and nothing else tells that they are alike."""
+    twin = Item("twin", "Film 29", tags=())
+    candidates = (Candidate(twin), *(Candidate(Item(f"n{at}", f"Film {at}")) for at in (29, 31, 7, 8)))
+    with pipeline(tmp_path, encoder=FakeEngine(), pack=small_pack(n_learned=1)) as whole:
+        whole.record("a", [dataclasses.replace(liked(29)[0], item=twin)])
+        plain = whole.rerank("a", RerankQuery(candidates), LONG)
+        varied = whole.rerank("a", RerankQuery(candidates, policy=Policy(diversity=0.9)), LONG)
+    assert set(ids(plain)[:2]) == {"twin", "n29"}
+    assert set(ids(varied)[:2]) != {"twin", "n29"}
+
+
+def test_a_policy_that_there_is_no_time_for_is_left_out_with_a_reason_but_blocks_hold(tmp_path: Path) -> None:
+    policy = Policy(diversity=1.0, blocked_tags=("crime",), caps=(Cap(0, 2, tag="Comedy"),))
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        whole._policy_paces.of("a").measured(1, 1e6)
+        query = RerankQuery(films(9), policy=policy)
+        *_, answer = whole.rerank_stream("a", query, Deadline.after_ms(5_000.0))
+        plain = whole.rerank("a", RerankQuery(films(9)), LONG)
+    assert answer.degraded_reason == DegradedReason.DEADLINE
+    assert answer.coverage == 1.0
+    assert answer.blocked_ids == ("f0", "f4", "f8")
+    assert plain.degraded_reason == DegradedReason.UNSPECIFIED
+    first = [film(int(id_[1:])).tags for id_ in ids(answer)[:2]]
+    assert ("Comedy",) not in first
+
+
+def test_exploration_tries_out_other_orders_and_none_leaves_the_order(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        policy = Policy(exploration=1.0)
+        plain = {tuple(ids(whole.rerank("a", RerankQuery(films(9)), LONG))) for _ in range(3)}
+        tried = {tuple(ids(whole.rerank("a", RerankQuery(films(9), policy=policy), LONG))) for _ in range(9)}
+    assert len(plain) == 1
+    assert len(tried) > 1
+
+
 def test_a_store_that_cannot_be_read_means_the_servers_order(tmp_path: Path) -> None:
     with pipeline(tmp_path, encoder=FakeEngine()) as whole:
         whole.record("a", liked(5))
@@ -415,3 +479,11 @@ def test_the_same_request_gives_the_same_order(tmp_path: Path) -> None:
         whole.record("a", liked(5, 9, 14))
         orders = {tuple(ids(whole.rerank("a", RerankQuery(films(50)), LONG))) for _ in range(5)}
     assert len(orders) == 1
+
+
+def test_a_ranking_has_a_name_that_can_be_typed_as_it_is(tmp_path: Path) -> None:
+    """A name that begins with a dash would be taken for an option."""
+    with pipeline(tmp_path) as whole:
+        names = {whole.rerank("a", RerankQuery(films(1)), LONG).ranking_id for _ in range(300)}
+    assert len(names) == 300
+    assert all(name.isalnum() for name in names)

@@ -15,6 +15,7 @@ from edge_reranker.cli.tiers import make_tiers
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
 from edge_reranker.errors import FailedPrecondition, ModelInvalid, Overloaded, Stopping
+from edge_reranker.explained import ReasonsMissing
 from edge_reranker.models.pack import AdapterFile, Pack
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.scoring import Serving, Tiers
@@ -103,6 +104,19 @@ def test_a_stream_whose_reader_left_keeps_no_model(shop: Shop) -> None:
         answers.close()
         pipeline.load_model("second", LONG)
         assert shop.engines[0].closed
+
+
+def test_after_a_swap_a_list_is_explained_by_what_is_stored_of_it(shop: Shop) -> None:
+    with shop.open() as pipeline:
+        pipeline.record("a", liked(1, 2))
+        ranking_id = pipeline.rerank("a", query(5), LONG).ranking_id
+        before = pipeline.explain("a", ranking_id, (), LONG)
+        assert before.missing is ReasonsMissing.UNSPECIFIED
+        pipeline.load_model("second", LONG)
+        after = pipeline.explain("a", ranking_id, (), LONG)
+        assert after.missing is ReasonsMissing.NOT_KEPT
+        scores = [[(each.id, each.score) for each in found.explanations] for found in (before, after)]
+        assert scores[0] == scores[1]
 
 
 def test_the_loaded_model_is_told_and_is_ready(shop: Shop) -> None:

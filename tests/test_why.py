@@ -142,6 +142,26 @@ def _compare_long(whole: Pipeline) -> None:
     assert whole.profile("all").n_events == 50
 
 
+def test_so_it_is_where_another_namespaces_events_count_too(tmp_path: Path) -> None:
+    own, lent = liked(3, 9, at_s=_NOW_S - 90_000), liked(5, 10, at_s=_NOW_S - 50_000)
+    query = RerankQuery(films(12))
+    with service(tmp_path, small_pack(n_learned=4), FakeEngine()) as whole:
+        found: dict[str, Explained] = {}
+        for left in (None, *own, *lent):
+            reader, source = (f"{kind}-{left.event_id if left else 'all'}" for kind in ("reader", "source"))
+            for name, events in ((reader, own), (source, lent)):
+                whole.create_namespace(name)
+                whole.record(name, [each for each in events if each is not left])
+            whole.grant(source, reader)
+            found[left.event_id if left else ""] = explained(whole, reader, query)
+    named = {
+        (reason.namespace, reason.event_id) for each in found[""].explanations for reason in each.reasons
+    }
+    assert named == {("reader-all", "e3"), ("reader-all", "e9"), ("source-all", "e5"), ("source-all", "e10")}
+    for event in (*own, *lent):
+        assert _same(found[""], found[event.event_id], event, 4) > 0
+
+
 def test_a_dislike_is_told_of_by_what_it_took_back(tmp_path: Path) -> None:
     with pipeline(tmp_path) as whole:
         whole.record("a", [*liked(1, 2), Event("no", EventType.DISLIKE, 2e9, film(1))])
@@ -314,6 +334,22 @@ def answered(name: str, n: int = 1, text: str = "") -> Answered:
 
 def kept(recent: Recent, namespace: str, names: list[str]) -> list[str]:
     return [name for name in names if recent.get(namespace, name) is not None]
+
+
+def test_what_is_kept_counts_the_history_and_is_dropped_with_it(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as whole:
+        for n, text in enumerate(("", "x" * 4_000)):
+            whole.record(
+                "a", [Event(f"e{n}-{at}", EventType.LIKE, 1e9, Item(f"i{at}", text=text)) for at in range(50)]
+            )
+            whole.rerank("a", RerankQuery(films(2)), LONG)
+        recent = whole._explaining.recent
+        (first, one), (second, two) = recent._kept["a"].values()
+        assert second - first > 50 * 4_000 > first
+        assert one.size_bytes == two.size_bytes
+        assert recent._sizes["a"] == first + second
+        whole.forget("a", Selector(event_id="e0-0"))
+        assert (recent._kept, recent._sizes, recent._users) == ({}, {}, {})
 
 
 def test_the_newest_requests_are_kept_in_number_and_in_bytes() -> None:

@@ -27,6 +27,7 @@ _MISSING = {
     rerank_service_pb2.REASONS_MISSING_DEADLINE: "not all events were looked at in time",
 }
 _MOST_EVENTS = 3
+_LEAST_CHANGE = 0.005
 
 
 @click.command()
@@ -43,7 +44,7 @@ def explain(ranking_id: str, ids: tuple[str, ...], namespace: str, as_json: bool
     \b
     Example:
       edge-reranker explain "$(edge-reranker rank --json request.json | jq -r .rankingId)"
-      edge-reranker explain UxvWQ0y1hcSmUqQe --id 42 --json
+      edge-reranker explain 9f86d081884c7d659a2feaa0 --id 42 --json
     """
     with options.connect(flags, owner=True) as client:
         answer = client.why.explain_message(ranking_id, ids, namespace=namespace)
@@ -79,6 +80,8 @@ def _explanation(each: rerank_service_pb2.Explanation, group_of: Mapping[str, st
         yield f"      score {each.score:.2f}: {told}"
     for reason in each.reasons:
         moved = abs(reason.place_change)
+        if abs(reason.score_change) < _LEAST_CHANGE and not moved:
+            continue  # it would say 0.00
         way = "up" if reason.place_change > 0 else "down"
         places = f", {moved} place{'s' if moved > 1 else ''} {way}" if moved else ""
         event = plain(reason.event_id)
@@ -112,9 +115,11 @@ def profile(namespace: str, as_json: bool, **flags: Any) -> None:
 
 
 def _events(belief: context_service_pb2.Belief) -> str:
+    # One of each item: somebody who comes back to it has many.
+    of_item = {each.title: each for each in reversed(belief.events)}
     told = [
         f"{'not ' if each.weight < 0 else ''}{plain(each.title)} ({plain(each.event_id)})"
-        for each in belief.events[:_MOST_EVENTS]
+        for each in list(of_item.values())[::-1][:_MOST_EVENTS]
     ]
     more = len(belief.events) - len(told)
     return ", ".join(told) + (f", and {more} more" if more else "")

@@ -102,7 +102,11 @@ def divergence(history: Iterable[Item], listed: Sequence[Item], alpha: float = A
     NaN when the history has no tags; a list without any is as far as can be. Steck, "Calibrated
     recommendations", RecSys 2018.
     """
-    p, q = tag_shares(history), tag_shares(listed)
+    return shares_divergence(tag_shares(history), tag_shares(listed), alpha)
+
+
+def shares_divergence(p: Mapping[str, float], q: Mapping[str, float], alpha: float = ALPHA) -> float:
+    """``divergence`` of shares of tags."""
     if not p:
         return math.nan
     total = sum(

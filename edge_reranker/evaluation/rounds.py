@@ -1,9 +1,10 @@
 """Simulated feedback, round after round: does what the device learns from clicks help the likes it never saw?
 
-A person is one user of the log with the first few events known, and the new items liked afterwards parted by
-chance in two halves. One half is what the person clicks on when it is seen (``clicks``); the other half is
-held out: no list of a round has it, so nothing is learned of it, and every list that measures lacks the
-first. So a gain cannot come from showing again what was clicked. Both halves take both parts, in two folds.
+A person is a user at a cut of ``protocol``: the events until then are known, and the targets, the new items
+liked next, are held out: no list of a round has them, so nothing is learned of them. What the person clicks
+on when it is seen (``clicks``) are the likes that come after them, and every list that measures lacks those.
+So a gain cannot come from showing again what was clicked. The clicks come before the targets, though the log
+has them later: nobody's taste is known to turn with the days.
 
 What is served, learned and gated is what the service does: ``lists``, ``fusion`` and ``ranking.learning``.
 The clicks are simulated. Whatever comes from here is labelled so.
@@ -11,7 +12,7 @@ The clicks are simulated. Whatever comes from here is labelled so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,9 +31,8 @@ from edge_reranker.types import EventType
 
 N_ROUNDS = 50
 CHECKPOINTS = (0, 5, 10, 20, 35, 50)
-# Of the log's first cut: the less is known of somebody, the more there is to learn.
-N_KNOWN = 10
-FOLDS = (0, 1)
+# Of a made-up person's list, with replacement: enough for chance to say little.
+N_DRAWN = 100
 # Between two rounds; events age by it, and nothing else depends on it.
 _ROUND_S = 3600.0
 
@@ -45,20 +45,24 @@ SERVED = "served"
 """Orders of a list that measures. The last is what the service gives: both, or the server's by the gate."""
 
 
+Appeal = Callable[[Listed], NDArray[np.float64]]
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who clicks. ``cut`` has the history, which no list shows, and as targets the likes held out.
+    """Who clicks. ``cut`` has the history, which no list shows, and the targets, which are held out.
 
     ``known`` is the history that the device goes by, the same but for people who test. ``liked`` is what a
     click falls on; it and the targets have nothing in common. ``ratings`` is what the log says of items that
-    are not held out.
+    are not held out. ``appeal`` replaces all of that for made-up people: every candidate's chance of a click
+    once it is examined, [n]; the likes that measure are then ``N_DRAWN`` a list, drawn by it.
     """
 
     cut: Cut
     known: Sequence[Interaction]
     liked: frozenset[str]
     ratings: Mapping[str, EventType] = field(default_factory=dict)
-    fold: int = 0
+    appeal: Appeal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +109,19 @@ class Trace:
     marks: tuple[Mark, ...]
 
 
-def people(
-    of_user: Mapping[str, Sequence[Interaction]], *, n_known: int = N_KNOWN, seed: int = 0
-) -> list[Person]:
-    """Every user with at least two new likes after ``n_known`` events, once a fold.
+def people(cuts: Sequence[Cut], of_user: Mapping[str, Sequence[Interaction]]) -> list[Person]:
+    """Everybody at every cut; ``of_user`` has all their interactions, also those after it.
 
-    The likes count as in ``protocol``: strictly later than the last known event, items not met before.
+    Who likes nothing after the targets clicks by chance only.
     """
     found = []
-    for user, interactions in of_user.items():
-        history = tuple(interactions[:n_known])
-        if len(history) < n_known:
-            continue
-        met = {each.item_id for each in history}
-        liked = list(
-            dict.fromkeys(
-                each.item_id
-                for each in interactions[n_known:]
-                if each.liked and each.at_s > history[-1].at_s and each.item_id not in met
-            )
-        )
-        if len(liked) < 2:
-            continue
-        first = set(np.random.default_rng([seed, *user.encode()]).permutation(liked)[: len(liked) // 2])
-        for fold in FOLDS:
-            held = tuple(each for each in liked if (each in first) == bool(fold))
-            ratings = {each.item_id: each.type for each in interactions[n_known:] if each.item_id not in held}
-            rest = frozenset(liked) - set(held)
-            found.append(Person(Cut(user, n_known, history, held), history, rest, ratings, fold))
+    for cut in cuts:
+        later = [each for each in of_user[cut.user_id][cut.n_events :] if each.item_id not in cut.targets]
+        met = {each.item_id for each in cut.history}
+        liked = {each.item_id for each in later if each.liked and each.at_s > cut.now_s} - met
+        ratings = {each.item_id: each.type for each in later}
+        history = tuple(cut.history)
+        found.append(Person(replace(cut, history=history), history, frozenset(liked), ratings))
     return found
 
 
@@ -170,6 +159,7 @@ def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) ->
     learned, clicked = start, list[Interaction]()
     held = set(person.cut.targets)
     served: Shown | None = None
+    attractive = np.zeros(0)
     for at in range(setting.n_rounds + 1):
         if at in setting.checkpoints:
             yield _mark(at, person, lister, (start, learned), clicked, setting)
@@ -180,7 +170,8 @@ def _rounds(person: Person, lister: Lister, start: Learned, setting: Setting) ->
             if not listed.ids:
                 continue  # everything that the server has was met
             served = shown(listed, learned, gated=setting.gated)
-        new = _clicks(at, person, served, setting)
+            attractive = _attractive(person, listed, setting)
+        new = _clicks(at, person, served, attractive[served.order], setting)
         for choice, event in new:
             learned = learned if choice is None else learned.after(choice)
             clicked.append(event)
@@ -198,14 +189,19 @@ def _listed(
     return lister.among(cut, lister.server.candidates(cut.history, out, lister.n), known=known)
 
 
+def _attractive(person: Person, listed: Listed, setting: Setting) -> NDArray[np.float64]:
+    if person.appeal is not None:
+        return person.appeal(listed)
+    return setting.attraction.of(listed.ids, person.liked)
+
+
 def _clicks(
-    at: int, person: Person, served: Shown, setting: Setting
+    at: int, person: Person, served: Shown, attractive: NDArray[np.float64], setting: Setting
 ) -> list[tuple[Choice | None, Interaction]]:
     """One reading of the list, as feedback and as events."""
     ids = [served.ids[row] for row in served.order]
-    attractive = setting.attraction.of(ids, person.liked)
     user = person.cut.user_id
-    rng = np.random.default_rng([setting.seed, *user.encode(), person.fold, at])
+    rng = np.random.default_rng([setting.seed, *user.encode(), person.cut.n_events, at])
     at_s = person.cut.now_s + (at + 1) * _ROUND_S
     found = []
     for place in setting.clicks.clicks(attractive, rng):
@@ -214,6 +210,16 @@ def _clicks(
             choice = choice_of(served, ids[place], type_, position=place)
             found.append((choice, Interaction(user, ids[place], type_, at_s)))
     return found
+
+
+def _drawn(at: int, person: Person, listed: Listed, setting: Setting) -> Person:
+    """The same person with likes to measure by, of this very list."""
+    if not listed.ids or person.appeal is None:
+        return person
+    appeal = person.appeal(listed)
+    rng = np.random.default_rng([setting.seed, *person.cut.user_id.encode(), person.cut.n_events, at, 1])
+    rows = rng.choice(len(appeal), size=N_DRAWN, p=appeal / appeal.sum())
+    return replace(person, cut=replace(person.cut, targets=tuple(listed.ids[row] for row in rows)))
 
 
 def _mark(
@@ -226,6 +232,8 @@ def _mark(
 ) -> Mark:
     """``learned`` is of the start, and of now."""
     start, now = (each.with_model for each in learned)
+    if person.appeal is not None:
+        person = _drawn(at, person, _listed(person, lister, set(), clicked, False), setting)
     as_it_was = _listed(person, lister, set(person.liked), clicked, False)
     grown = (
         _listed(person, lister, set(person.liked), clicked, True) if setting.grows and clicked else as_it_was

@@ -22,19 +22,23 @@ from edge_reranker.ranking.learning.learned import Learned
 LABEL = "Simulation"
 POOLS = (20, 50, 100, 300)
 N_SIMULATED = 200
+# People who contradict the model click all the time, and so take long.
+N_AGAINST = 100
 _SEED = 20231
 
+CLICKS = "clicks"
 ARMS: Mapping[str, Setting] = {
     "clicks, history as it was": Setting(grows=False),
-    "clicks": Setting(),
+    CLICKS: Setting(),
     "clicks and ratings": Setting(rates=True),
     "clicks, cascade": Setting(clicks=Cascade()),
 }
 
 _PEOPLE = (
-    "Nobody clicked here: clicks are simulated, for users who start after all that was learned. Each is "
-    f"known by {rounds.N_KNOWN} events; of the likes after them one half is clicked on when it is seen, the "
-    "other is held out of every list and measures. Popularity server; what was met or clicked is left out."
+    "Nobody clicked here: clicks are simulated, for users who start after all that was learned. The cases "
+    "are those of the whole protocol: the next five likes after a cut. They are held out of all lists of the "
+    "rounds; what is clicked on when it is seen are the likes after them, and no list that measures has "
+    "those. Popularity server; what was met or clicked is left out."
 )
 
 
@@ -64,15 +68,15 @@ def evaluate(
 ) -> Tables:
     """All sections. ``hidden`` as in ``run.evaluate``. Raises ``FailedPrecondition`` for too small a log."""
     split = protocol.split(data)
-    later = {cut.user_id for cut in split.test}
-    who = rounds.people({user: past for user, past in data.of_users() if user in later})
+    who = rounds.people(split.test, dict(data.of_users()))
     lister = run.lister(data, split, pack, hidden)
     return {
         "sections": sections(World(who, lister, started(pack), say), pools, n_rounds),
         "made": {
             "pack": pack.id,
             "what this is": "a simulation: nobody clicked",
-            "people, once for each half of their likes": len({each.cut.user_id for each in who}),
+            "users, at up to three cuts each": len({each.cut.user_id for each in who}),
+            "cases": sum(len(each.cut.targets) for each in who),
             "rounds": n_rounds,
             "click model": f"{PositionBased()}, {Setting().attraction}",
             "intervals": "95 %, bootstrap over users",
@@ -99,7 +103,9 @@ def sections(world: World, pools: Sequence[int], n_rounds: int) -> list[Section]
     return [
         curves(found),
         ends(found),
-        behind_pools(world, [(n, replace(of(Setting(n=n)), checkpoints=(n_rounds,))) for n in pools]),
+        behind_pools(
+            world, found[CLICKS], [replace(of(Setting(n=n)), checkpoints=(n_rounds,)) for n in pools]
+        ),
         against_the_model(world, of(Setting())),
     ]
 
@@ -157,11 +163,12 @@ def ends(found: Mapping[str, Sequence[Trace]]) -> Section:
     }
 
 
-def behind_pools(world: World, settings: Sequence[tuple[int, Setting]]) -> Section:
-    """What is served against the server's order, for lists of several lengths."""
+def behind_pools(world: World, usual: Sequence[Trace], settings: Sequence[Setting]) -> Section:
+    """What is served against the server's order, for lists of several lengths; ``usual`` are of the usual."""
     rows: list[Row] = []
-    for n, setting in settings:
-        traces = world.traces(f"lists of {n}", setting)
+    for setting in settings:
+        n = setting.n
+        traces = usual if n == Setting().n else world.traces(f"lists of {n}", setting)
         marks = _by_round(traces)[-1]
         row: Row = {"pool": n, "NDCG@10 server": _ndcg(marks, rounds.SERVER)}
         row |= {"served": _ndcg(marks, rounds.SERVED), **_against_server(traces, marks, rounds.SERVED)}
@@ -176,12 +183,10 @@ def behind_pools(world: World, settings: Sequence[tuple[int, Setting]]) -> Secti
 
 def against_the_model(world: World, setting: Setting) -> Section:
     """People whose feedback has nothing to do with the columns, or contradicts them; gate on and off."""
-    one_fold = [person for person in world.who if person.fold == 0]
-    weights = world.start.with_model
-    lister = replace(world.lister, n=setting.n)
-    groups = {
-        taste: adversaries.made_up(one_fold, lister, weights, taste) for taste in adversaries.TASTES
-    } | {adversaries.STRANGER: adversaries.strangers(one_fold)}
+    some = [person for person in world.who if person.cut.n_events == min(protocol.CUTS)][:N_AGAINST]
+    start = world.start.with_model
+    groups = {taste: adversaries.made_up(some, start, taste) for taste in adversaries.TASTES}
+    groups[adversaries.STRANGER] = adversaries.strangers(some)
     rows: list[Row] = []
     for name, who in groups.items():
         for gated in (True, False):
@@ -194,10 +199,11 @@ def against_the_model(world: World, setting: Setting) -> Section:
                 change = _compared(traces, marks, rounds.SERVED, rounds.SERVER)
                 rows.append({**row, "against server": asdict(change.ndcg10), "by the gate": _gated(marks)})
     note = (
-        f"The same users with made-up likes, {adversaries.N_LIKED} each, half of them held out: "
-        f"{adversaries.NO_TASTE} (all orders are alike), {adversaries.SERVERS_TASTE} (no order is better), "
-        f"{adversaries.CONTRARY}; and with their own likes, when the device goes by another user's history. "
-        "By the gate: share of users who get the server's order by then."
+        f"The first {N_AGAINST} users, but what they like is made up: {adversaries.NO_TASTE} (a chance of "
+        f"its own for every item, so orders are alike), {adversaries.SERVERS_TASTE} (1 / place, so no order "
+        f"is better), {adversaries.CONTRARY} (1 / place from the end of the order at the start); and with "
+        "their own likes, when the device goes by another user's history. By the gate: share of users who "
+        "get the server's order by then."
     )
     return {
         "title": f"{LABEL}: feedback that contradicts the model",
@@ -246,7 +252,11 @@ def _ndcg(marks: Sequence[Mark], order: str) -> float:
 
 
 def _compared(traces: Sequence[Trace], marks: Sequence[Mark], after: str, before: str) -> metrics.Comparison:
-    users = [trace.person.cut.user_id for trace in traces for _ in trace.person.cut.targets]
+    users = [
+        trace.person.cut.user_id
+        for trace, mark in zip(traces, marks, strict=True)
+        for _ in mark.places[rounds.SERVER]
+    ]
     return metrics.compare(_places(marks, after), _places(marks, before), users)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,8 @@ class Answer:
 
     ``basis`` is what its scores were made of; None: the order is the server's, not by scores. ``by_server``
     says that the server's is to be served all the same: it is what suits this user better. ``settled`` says
-    that the model left some unread because they would hardly change the first places.
+    that the model left some unread because they would hardly change the first places. ``vectors`` are
+    TierScores'.
     """
 
     order: npt.NDArray[np.intp]
@@ -41,6 +42,7 @@ class Answer:
     basis: Basis | None = None
     by_server: bool = False
     settled: bool = False
+    vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
 
     @property
     def weighed(self) -> bool:
@@ -141,6 +143,7 @@ def _fused(
         basis=basis,
         by_server=before.by_server,
         settled=settled,
+        vectors=result.vectors or before.vectors,
     )
 
 
@@ -167,6 +170,7 @@ def arranged(
         taste={} if basis is None else basis.user.profile.tag_shares,
         drawn=None if found is None else policy.Drawn(found.matrix, found.names, found.weights),
         examination=examination(np.arange(1, n + 1)),
+        vectors=answer.vectors,
     )
     return policy.apply(given, soft=soft)
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -26,14 +26,14 @@ from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.shown import Shown
 from edge_reranker.ranking.policy import Arranged
 from edge_reranker.ranking.profile import profile
-from edge_reranker.scoring import Tiers, Users
+from edge_reranker.scoring import Tiers, User, Users
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.store import Store
-from edge_reranker.types import Candidate, Ranking, RerankQuery
+from edge_reranker.types import Candidate, Item, Ranking, RerankQuery
 
 MAX_REASONS = 5
-# Of each namespace, and of all together. 100 candidates with a title and tags take 80 KB.
-_MAX_RANKINGS = 32
+# Of each namespace, and of all together. 100 films and a history of 200 take 400 KB.
+_MAX_RANKINGS = 16
 _MAX_BYTES = 16 * 1024 * 1024
 _ECHO_CHARACTERS = 64
 
@@ -47,11 +47,13 @@ class Answered:
     basis: Basis | None = None
     shown: Shown | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes in memory."""
+    size_bytes: int = field(init=False, compare=False)
+    """About what it takes in memory, without the user, who is the same until the next event."""
+
+    def __post_init__(self) -> None:
         matrix = 0 if self.basis is None else 4 * self.basis.columns.nbytes
-        return 4_096 + matrix + sum(map(_size_bytes, self.query.candidates))
+        size = 4_096 + matrix + sum(map(_candidate_bytes, self.query.candidates))
+        object.__setattr__(self, "size_bytes", size)
 
 
 class Recent:
@@ -66,10 +68,13 @@ class Recent:
         self._lock = threading.Lock()
         self._kept: dict[str, OrderedDict[str, tuple[int, Answered]]] = {}
         self._sizes: dict[str, int] = {}
+        self._users: dict[str, tuple[User, int]] = {}  # the newest of each namespace, and their size
 
     def put(self, namespace: str, answered: Answered) -> None:
         """Keeps one as the newest; one that is larger than the room is not kept."""
         size = answered.size_bytes
+        if answered.basis is not None:
+            size += self._user_bytes(namespace, answered.basis.user)
         if size > self._max_bytes:
             return
         with self._lock:
@@ -91,9 +96,20 @@ class Recent:
     def forget(self, namespace: str | None = None) -> None:
         """Drops what is kept of a namespace, or of all."""
         with self._lock:
-            for each in list(self._kept) if namespace is None else [namespace]:
-                self._kept.pop(each, None)
-                self._sizes.pop(each, None)
+            for kept in (self._kept, self._sizes, self._users):
+                if namespace is None:
+                    kept.clear()
+                else:
+                    kept.pop(namespace, None)
+
+    def _user_bytes(self, namespace: str, user: User) -> int:
+        """What the user's events take; reckoned once, until there are others."""
+        known = self._users.get(namespace)
+        if known is None or known[0] is not user:
+            events = user.context.events
+            items = [event.item for event in events if event.item is not None]
+            known = self._users[namespace] = (user, 1_024 * len(events) + sum(map(_item_bytes, items)))
+        return known[1]
 
     def _drop_oldest(self, namespace: str) -> None:
         _, (size, _) = self._kept[namespace].popitem(last=False)
@@ -159,7 +175,7 @@ class Explaining:
         missing = ReasonsMissing.UNSPECIFIED if ranking.pack else ReasonsMissing.NOT_SCORED
         reasons: Mapping[str, tuple[Reason, ...]] = {}
         basis = None if answered is None else answered.basis
-        if basis is not None and basis.tiers is tiers:
+        if basis is not None and shown is not None and basis.tiers is tiers:
             reasons, done = self._reasons(basis, wanted, deadline)
             missing = missing if done else ReasonsMissing.DEADLINE
         elif ranking.pack:
@@ -271,6 +287,8 @@ def _shown(query: RerankQuery, answer: Answer, arranged: Arranged) -> Shown | No
     if basis is None:
         return None
     found = basis.found
+    if len(set(found.names)) < len(found.names):
+        return None  # a pack that has the app's numbers under the name of a feature: nothing tells them apart
     return Shown(
         ids=tuple(candidate.id for candidate in query.candidates),
         names=found.names,
@@ -355,9 +373,11 @@ def _decoded(detail: bytes | None) -> Shown | None:
         return None  # of another version
 
 
-def _size_bytes(candidate: Candidate) -> int:
-    item = candidate.item
-    parts = len(item.tags) + 3 * (len(item.attributes) + len(candidate.features) + len(candidate.neighbours))
-    return (
-        1_024 + sys.getsizeof(item.title) + sys.getsizeof(item.text) + 96 * parts + 40 * len(candidate.vector)
-    )
+def _candidate_bytes(candidate: Candidate) -> int:
+    parts = 3 * (len(candidate.features) + len(candidate.neighbours))
+    return 512 + _item_bytes(candidate.item) + 96 * parts + 40 * len(candidate.vector)
+
+
+def _item_bytes(item: Item) -> int:
+    parts = len(item.tags) + 3 * len(item.attributes)
+    return 512 + sys.getsizeof(item.title) + sys.getsizeof(item.text) + 96 * parts

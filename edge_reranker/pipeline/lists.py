@@ -57,14 +57,16 @@ class Lists:
         self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool
     ) -> Iterator[Ranking]:
         """With ``every``, one after each step; the final one in any case, once it is logged."""
-        owner, ranking_id = tiers.epochs.owner(namespace), secrets.token_urlsafe(12)
+        owner, ranking_id = tiers.epochs.owner(namespace), secrets.token_hex(12)
         request = _Request(tiers, owner, ranking_id, query, deadline, Watch())
         n = len(query.candidates)
         log_pace = self._log_paces.of(namespace)
         afterwards_ms = _AFTERWARDS_MS + log_pace.predict_ms(n)
         afterwards_ms += self._afterwards_paces.of(namespace).predict_ms(n)
         if policy.has_soft(query.policy):
-            afterwards_ms += self._policy_paces.of(namespace).predict_ms(n)
+            # A quarter of the time at the most: who comes first matters more than what the list is like.
+            most_ms = max(0.0, deadline.remaining_ms() / 4)
+            afterwards_ms += min(most_ms, self._policy_paces.of(namespace).predict_ms(n))
         in_time, watch = deadline.less_ms(afterwards_ms), request.watch
         last: tuple[Ranking, policy.Arranged] | None = None
         answer: Answer | None = None

@@ -113,6 +113,19 @@ class Affinity:
             "item_to_item": (much * together, seen),
         }
 
+    def content(
+        self, candidates: Sequence[str], vectors: Mapping[str, NDArray[np.floating]]
+    ) -> NDArray[np.float32]:
+        """The content parts of the candidates' vectors, ``centred`` as all, [n, n_content]; zeros: none."""
+        reached = np.array([name in vectors for name in candidates], np.bool_)
+        at = self.towers.n_learned
+        result = np.zeros((len(candidates), self.towers.n_dims - at), np.float32)
+        rows = self._rows([vectors[name] for name in candidates if name in vectors])
+        result[reached] = self.towers.trusted(rows)[:, at:]
+        if self.centred == "list" and len(rows):
+            result[reached] -= result[reached].mean(axis=0)
+        return result
+
     def _seen(self, candidates: Sequence[str]) -> NDArray[np.bool_]:
         if self.items is not None:
             return self.items.has(candidates)

@@ -45,7 +45,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "content": ("history", "reads like what you chose before"),
         "content_recent": ("history", "reads like what you chose last"),
         "query_content": ("search", "reads like what you search for"),
-        "unseen": ("history", "nobody knew it of the people that the pack has learned from"),
+        "unseen": ("history", "new to everybody from whom the pack has learned"),
         "item_to_item": ("history", "liked by others who liked what you chose last"),
         "scorer": ("history", "what the model makes of it, having read what you did"),
         "expected": ("history", "what the model would probably say of it, had there been time to read it"),

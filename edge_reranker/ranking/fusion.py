@@ -109,7 +109,7 @@ def contributions(matrix: Float64, names: Sequence[str], weights: Weights) -> Ma
 
 
 def _slopes(names: Sequence[str], weighted: Sequence[str], means: Float64) -> Float64:
-    """What one unit of each column adds to the score, [..., n_columns]; ``means`` [..., k] are of ``weighted``."""
+    """What one unit of each column adds to the score, [..., n_columns]; ``means`` are [..., k]."""
     place_of = {name: at for at, name in enumerate(weighted)}
     at = [place_of.get(name, len(weighted)) for name in names]
     none = np.zeros((*means.shape[:-1], 1))

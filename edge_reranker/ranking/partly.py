@@ -22,6 +22,7 @@ from edge_reranker.ranking.fusion import Float64, Weights, fuse
 EXPECTED = "expected"
 _OF_THE_ENCODER = [FEATURES.index(name) for name in sorted(OF_THE_ENCODER)]
 _NOBODY = np.zeros(0)
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Weighed:
         matrix, names = self.matrix, self.names
         if EXPECTED not in names:
             matrix, names = np.column_stack([matrix, np.zeros(len(matrix))]), (*names, EXPECTED)
-        matrix = matrix.astype(np.float32).astype(np.float64)
+        # Within its range, too, which no feature of use leaves: fusion clips long before.
+        matrix = np.clip(matrix, -_LARGEST, _LARGEST).astype(np.float32).astype(np.float64)
         return replace(self, matrix=matrix, names=names, scores=fuse(matrix, names, self.weights))
 
     def weight_of(self, name: str) -> float:

@@ -198,8 +198,12 @@ class VectorScorer:
         )
         columns_ms = (time.perf_counter() - start) * 1000.0
         self._columns_paces.of(user.namespace).measured(len(keyed), columns_ms)
+
+        def vectors(indices: Sequence[int]) -> npt.NDArray[np.floating]:
+            return self._affinity.content([names[index] for index in indices], found)
+
         again = self._again(user, history.vectors, names, dict(found), asked)
-        return TierScores(scores, reached, reason, due, due & ~reached, more, again)
+        return TierScores(scores, reached, reason, due, due & ~reached, more, vectors, again)
 
     def _columns(
         self,

@@ -65,6 +65,7 @@ class TierScores:
     ``more`` are further columns of the tier by name: scores, and where they mean anything (None: everywhere).
     ``again`` gives all the tier's columns as they would be with another profile, from the vectors that were
     at hand here, and those that it makes of what is new in the profile; None: that cannot be told.
+    ``vectors`` gives the contents of some candidates, by their indices: [m, n_dims], zeros for one unknown.
     """
 
     scores: Scores
@@ -73,6 +74,7 @@ class TierScores:
     due: Mask | None = None
     left: Mask | None = None
     more: Columns = field(default_factory=dict)
+    vectors: Callable[[Sequence[int]], npt.NDArray[np.floating]] | None = None
     again: Callable[[Profile, Deadline], Columns] | None = field(default=None, compare=False)
 
     @property

@@ -98,6 +98,20 @@ def text(value: str, most: int) -> str:
     return (value if value.isprintable() else _CONTROL.sub("", value))[:most]
 
 
+def tag(path: str, value: str) -> str:
+    """As items' tags are kept: without control characters, cut at the cap; not empty."""
+    kept = text(value, limits.MAX_TAG)
+    if not kept:
+        raise InvalidArgument(path, "is empty; give a tag")
+    return kept
+
+
+def tags(path: str, values: Sequence[str], most: int) -> tuple[str, ...]:
+    """At most ``most`` of them; empty ones are left out."""
+    few(path, len(values), most)
+    return tuple(each for each in texts(values, limits.MAX_TAG) if each)
+
+
 def few(path: str, n: int, most: int) -> None:
     """Not more than ``most``."""
     if n > most:

@@ -15,18 +15,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.server import checks, limits
+from edge_reranker.server import checks, convert_policy, limits
 from edge_reranker.types import (
     NOTHING,
     Candidate,
-    Cap,
-    DiversityMethod,
     Effort,
     Event,
     EventType,
     Item,
     Neighbour,
-    Pin,
     Policy,
     RerankQuery,
     Selector,
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
 
 _EVENT_TYPES = {int(kind): kind for kind in EventType if kind is not EventType.UNSPECIFIED}
 _EFFORTS = {int(effort): effort for effort in Effort if effort is not Effort.UNSPECIFIED}
-_DIVERSITY_METHODS = {int(method): method for method in DiversityMethod}
 _NO_POLICY = Policy()
 
 
@@ -73,7 +69,7 @@ def rerank_query(message: rerank_service_pb2.RerankRequest) -> RerankQuery:
         surface=checks.name("surface", message.surface),
         session_id=checks.name("session_id", message.session_id),
         top_n=message.top_n,
-        policy=_policy(message.policy, [candidate.id for candidate in candidates])
+        policy=convert_policy.policy(message.policy, [candidate.id for candidate in candidates])
         if message.HasField("policy")
         else _NO_POLICY,
         context=checks.context("context", message.context),
@@ -122,7 +118,7 @@ def forget_selector(message: context_service_pb2.ForgetRequest) -> tuple[str, Se
         case "type":
             selector = Selector(type=_event_type(message.type))
         case "tag":
-            selector = Selector(tag=_tag(message.tag))
+            selector = Selector(tag=checks.tag("tag", message.tag))
         case "time_range":
             selector = Selector(span=_span(message.time_range))
         case "all":
@@ -143,14 +139,6 @@ def _event_type(number: int) -> EventType:
     if kind is None:
         raise InvalidArgument("type", f"{int(number)} is not a type that this version knows; see EventType")
     return kind
-
-
-def _tag(tag: str) -> str:
-    """As events' tags are kept: without control characters, cut at the cap."""
-    kept = checks.text(tag, limits.MAX_TAG)
-    if not kept:
-        raise InvalidArgument("tag", "is empty; give a tag")
-    return kept
 
 
 def _span(message: context_service_pb2.TimeRange) -> Span:
@@ -272,12 +260,7 @@ def _vector(message: types_pb2.Candidate | None) -> tuple[float, ...]:
 def _all_tags(path: str, tags: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
     if max(map(len, tags)) <= limits.MAX_TAGS and checks.usual([*chain.from_iterable(tags)], limits.MAX_TAG):
         return tags
-    return checks.each(path, tags, partial(_tags, "tags", most=limits.MAX_TAGS))
-
-
-def _tags(path: str, tags: Sequence[str], most: int) -> tuple[str, ...]:
-    checks.few(path, len(tags), most)
-    return tuple(tag for tag in checks.texts(tags, limits.MAX_TAG) if tag)
+    return checks.each(path, tags, partial(checks.tags, "tags", most=limits.MAX_TAGS))
 
 
 def _attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
@@ -331,81 +314,3 @@ def moment(path: str, message: Timestamp, now_s: float) -> float:
         problem = f"{checks.shown(at_s)} is outside {earliest} to one day after now ({now})"
         raise InvalidArgument(path, problem)
     return at_s
-
-
-def _policy(message: rerank_service_pb2.Policy, ids: Sequence[str]) -> Policy:
-    method = _DIVERSITY_METHODS.get(message.diversity_method)
-    if method is None:
-        number = int(message.diversity_method)
-        problem = f"{number} is not a method that this version knows; see DiversityMethod"
-        raise InvalidArgument("policy.diversity_method", problem)
-    checks.few("policy.caps", len(message.caps), limits.MAX_CAPS)
-    return Policy(
-        blocked_tags=_tags("policy.blocked_tags", message.blocked_tags, limits.MAX_BLOCKED_TAGS),
-        pins=_pins(message.pins, ids),
-        diversity=checks.share("policy.diversity", message.diversity),
-        diversity_method=method,
-        calibration=checks.share("policy.calibration", message.calibration),
-        exploration=checks.share("policy.exploration", message.exploration),
-        caps=tuple(checks.each("policy.caps[{}]", message.caps, _cap)),
-    )
-
-
-def _cap(message: rerank_service_pb2.Cap) -> Cap:
-    if not message.HasField("most"):
-        raise InvalidArgument("most", f"is not set; 0 to {limits.MAX_CANDIDATES:,} are allowed")
-    if message.most > limits.MAX_CANDIDATES:
-        problem = f"{message.most:,} is too many; 0 to {limits.MAX_CANDIDATES:,} are allowed"
-        raise InvalidArgument("most", problem)
-    window = message.window or limits.DEFAULT_CAP_WINDOW
-    if window > limits.MAX_CAP_WINDOW:
-        raise InvalidArgument(
-            "window", f"{window:,} is too many; at most {limits.MAX_CAP_WINDOW} are allowed"
-        )
-    match message.WhichOneof("kind"):
-        case "attribute":
-            name = checks.name("attribute", message.attribute)
-            if not name:
-                raise InvalidArgument("attribute", "is empty; give the name of an attribute")
-            return Cap(message.most, window, attribute=name)
-        case "tag":
-            return Cap(message.most, window, tag=_tag(message.tag))
-        case "each_tag":
-            if not message.each_tag:
-                raise InvalidArgument(
-                    "each_tag", "false counts nobody; set it to true, or choose another kind"
-                )
-            return Cap(message.most, window, each_tag=True)
-        case "max_age_days":
-            days = checks.finite("max_age_days", message.max_age_days)
-            if not 0 < days <= limits.MAX_AGE_DAYS:
-                problem = f"{days:g} is outside what is allowed, above 0 and at most {limits.MAX_AGE_DAYS:,}"
-                raise InvalidArgument("max_age_days", problem)
-            return Cap(message.most, window, max_age_days=days)
-        case _:
-            names = "attribute, tag, each_tag or max_age_days"
-            raise InvalidArgument("kind", f"nothing is counted; set {names}")
-
-
-def _pins(messages: Iterable[rerank_service_pb2.Pin], ids: Sequence[str]) -> tuple[Pin, ...]:
-    known = set(ids)
-    pins: list[Pin] = []
-    pinned: set[str] = set()
-    taken: set[int] = set()
-    for index, message in enumerate(messages):
-        path = f"policy.pins[{index}]"
-        if message.id not in known:
-            raise InvalidArgument(f"{path}.id", f'"{checks.echo(message.id)}" is not the id of a candidate')
-        if message.position >= len(ids):
-            problem = f"{message.position} is past the end; less than {len(ids)} is allowed"
-            raise InvalidArgument(f"{path}.position", problem)
-        if message.id in pinned:
-            raise InvalidArgument(
-                f"{path}.id", f'"{checks.echo(message.id)}" is pinned twice; once is allowed'
-            )
-        if message.position in taken:
-            raise InvalidArgument(f"{path}.position", f"{message.position} is taken by another pin")
-        pinned.add(message.id)
-        taken.add(message.position)
-        pins.append(Pin(message.id, message.position))
-    return tuple(pins)

@@ -14,7 +14,7 @@ from edge_reranker.store.writer import Writer
 
 
 class Learning:
-    """Its methods are the store's, but for the last two. Thread-safe.
+    """Reads what was shown and chosen, mutes and unmutes. Thread-safe.
 
     Which topics are muted, and how many choices there are, is in memory as the database has it.
     """
@@ -29,21 +29,15 @@ class Learning:
         self._lock = threading.Lock()
 
     def detail(self, namespace: str, ranking_id: str) -> bytes | None:
-        """What was logged with a ranking as its ``detail``; None when it had none, or has not any more."""
+        """See ``Store.detail``."""
         return self._read(lambda db: rankings.detail(db, namespace, ranking_id))
 
     def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
-        """The choices of events numbered above ``after_seq``, each with its event's number, as they arrived.
-
-        At most the newest 5,000 are kept. The number of a newest event that has gone is given again.
-        """
+        """See ``Store.choices``."""
         return self._read(lambda db: choices.after(db, namespace, after_seq))
 
-    def choices_state(self, namespace: str) -> tuple[int, int, int]:
-        """How many choices there are, and the numbers of the first and the last; zeros when there is none.
-
-        No I/O, but for the first call after choices have gone.
-        """
+    def state(self, namespace: str) -> tuple[int, int, int]:
+        """See ``Store.choices_state``."""
         known = self._states.get(namespace)
         if known is not None:
             return known
@@ -55,10 +49,7 @@ class Learning:
         return found
 
     def mute(self, namespace: str, topic: str) -> None:
-        """Mute a topic, in whatever case; on return it is durable. Idempotent.
-
-        Raises InvalidArgument for what is no topic, NotFound for a namespace that is being deleted.
-        """
+        """See ``Store.mute``."""
         folded = muted.folded(topic)
 
         def run(db: Database) -> None:
@@ -68,12 +59,12 @@ class Learning:
         self._writer.submit(run, lambda _: self.changed())
 
     def unmute(self, namespace: str, topic: str) -> None:
-        """Take that back; on return it is durable. Idempotent. Raises InvalidArgument."""
+        """See ``Store.unmute``."""
         folded = muted.folded(topic)
         self._writer.submit(lambda db: muted.remove(db, namespace, folded), lambda _: self.changed())
 
     def muted(self, namespace: str) -> tuple[str, ...]:
-        """The muted topics, casefolded, in order. No I/O after the first call."""
+        """See ``Store.muted``."""
         known = self._muted.get(namespace)
         if known is not None:
             return known

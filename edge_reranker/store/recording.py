@@ -13,7 +13,7 @@ from edge_reranker.store import choices, clock, events, rankings
 from edge_reranker.store.choices import Inserted
 from edge_reranker.store.clock import Clock
 from edge_reranker.store.writer import Writer
-from edge_reranker.types import Event, Ranking, Recorded
+from edge_reranker.types import Event, LoggedRanking, Recorded
 
 
 class Recording:
@@ -66,29 +66,19 @@ class Recording:
 
         return self._writer.submit(insert, after).recorded
 
-    def log(
-        self,
-        namespace: str,
-        ranking: Ranking,
-        *,
-        surface: str,
-        session_id: str,
-        created_at: float,
-        sources: Sequence[str],
-        detail: bytes,
-    ) -> None:
+    def log(self, namespace: str, logged: LoggedRanking, sources: Sequence[str], detail: bytes) -> None:
         """See ``Store.put_ranking``."""
-        at = clock.dated(created_at, self._clock.now())
+        at = clock.dated(logged.created_at, self._clock.now())
         prune = self._due(self._logged, namespace, 1, rankings.PRUNE_EVERY)
 
         def run(db: Database) -> None:
             rankings.put(
                 db,
                 namespace,
-                ranking.ranking_id,
-                rankings.encode(ranking),
-                surface=surface,
-                session_id=session_id,
+                logged.ranking.ranking_id,
+                rankings.encode(logged.ranking),
+                surface=logged.surface,
+                session_id=logged.session_id,
                 created_at=at,
                 sources=sources,
                 detail=detail,

@@ -14,7 +14,7 @@ from edge_reranker.types import Retention
 
 
 class Rules:
-    """Its methods are the store's. Thread-safe. ``removed`` is as a ``Sweep`` wants it."""
+    """Keeps the rules of all namespaces. Thread-safe. ``removed`` is as a ``Sweep`` wants it."""
 
     def __init__(
         self,
@@ -30,24 +30,20 @@ class Rules:
         self._clock = clock
         self._removed = removed
 
-    def retention(self, namespace: str) -> Retention:
-        """How long the namespace's events are kept; everything, until a rule is set."""
+    def get(self, namespace: str) -> Retention:
+        """See ``Store.retention``."""
         return self._read(lambda db: retention.get(db, namespace))
 
-    def retentions(self) -> dict[str, Retention]:
-        """The rule of each namespace that has one."""
+    def all(self) -> dict[str, Retention]:
+        """See ``Store.retentions``."""
         return self._read(retention.rules)
 
-    def set_retention(self, namespace: str, rule: Retention) -> None:
-        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
+    def put(self, namespace: str, rule: Retention) -> None:
+        """See ``Store.set_retention``."""
         self._writer.submit(lambda db: retention.put(db, namespace, rule))
 
     def sweep(self, namespace: str) -> Iterator[Swept]:
-        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
-
-        At the end exactly those events are gone that were over the rule when it began, with what only they
-        needed. It may stop after any step, and be begun again. Raises StoreError.
-        """
+        """See ``Store.sweep``."""
         sweep = Sweep(namespace, self._writer, self._read, self._clock, self._removed)
         with faults.translated(self._path):
             yield from sweep.run()

@@ -46,6 +46,7 @@ from edge_reranker.store.recording import Recording
 from edge_reranker.store.rules import Rules
 from edge_reranker.store.spaces import Spaces
 from edge_reranker.store.start import Started, start
+from edge_reranker.store.sweep import Swept
 from edge_reranker.store.writer import Writer, checkpoint
 from edge_reranker.types import (
     NOTHING,
@@ -54,11 +55,13 @@ from edge_reranker.types import (
     EventType,
     Forgotten,
     Grant,
+    LoggedRanking,
     Namespace,
     PrefixState,
     Ranking,
     Record,
     Recorded,
+    Retention,
     Selector,
 )
 
@@ -71,7 +74,6 @@ _READERS_S = 1.0
 class Store:
     """What the user did, kept encrypted in ``store.db``. Thread-safe; made by ``open``.
 
-    The methods of ``Learning`` and of ``Rules`` are its own, too.
     ``path`` is the database, ``key_location`` is "keyring" or "file". Methods raise StoreFull when the disk
     is, StoreCorrupt when the file is damaged, StoreError for anything else that the database cannot do.
     """
@@ -100,10 +102,6 @@ class Store:
         )
         self._spaces = Spaces(self._writer, self._contexts.renew, started.grants)
         self._learning = Learning(self._writer, self._read, self._spaces)
-        self.detail = self._learning.detail
-        self.choices, self.choices_state = self._learning.choices, self._learning.choices_state
-        self.mute, self.unmute = self._learning.mute, self._learning.unmute
-        self.muted = self._learning.muted
         self._close_lock = threading.Lock()
         self.backups = Backups(path.parent, key, kept=kept)
         self._care = Care(path, started, self.backups, self._writer, self._readers, self._was_exchanged)
@@ -112,9 +110,7 @@ class Store:
         )
         noted = store_clock.at_start(self._writer, self._read, device_s())
         self._clock = Clock(noted, device_s, passed_s)
-        rules = Rules(path, self._writer, self._read, self._clock, self._swept)
-        self.retention, self.retentions = rules.retention, rules.retentions
-        self.set_retention, self.sweep = rules.set_retention, rules.sweep
+        self._rules = Rules(path, self._writer, self._read, self._clock, self._swept)
         self._recording = Recording(self._writer, self._clock, self._spaces.require_open, self._recorded)
 
     @classmethod
@@ -213,9 +209,10 @@ class Store:
 
         That is: snapshots that no other event has; vectors of texts that only those had, and all of an item
         without any snapshot left; what a model made of the user's events; rankings that list the events'
-        items, and those logged since the oldest of the events was stored. Of an item that is selected by its
-        id, vectors and rankings go even without an event. What only a list of candidates brought stays: it is
-        public, and no event made it.
+        items, and those logged since the oldest of the events was stored; choices of the events, and those
+        from lists that were ranked since. Of an item that is selected by its id, vectors and rankings go even
+        without an event. With everything, muted topics go, too. What only a list of candidates brought stays:
+        it is public, and no event made it.
 
         One transaction, but on a full disk it goes in parts, of the events that were there at its beginning.
         What a crash cuts off is finished at the next ``open``. ``dry_run`` writes nothing, and returns what
@@ -309,6 +306,26 @@ class Store:
         """The time (s since 1970) that ages are counted to: the device's, as far as it can be believed."""
         return self._clock.now().store_s
 
+    def retention(self, namespace: str) -> Retention:
+        """How long the namespace's events are kept; everything, until a rule is set."""
+        return self._rules.get(namespace)
+
+    def retentions(self) -> dict[str, Retention]:
+        """The rule of each namespace that has one."""
+        return self._rules.all()
+
+    def set_retention(self, namespace: str, rule: Retention) -> None:
+        """Change that; on return it is durable. ``sweep`` removes what the rule does not keep."""
+        self._rules.put(namespace, rule)
+
+    def sweep(self, namespace: str) -> Iterator[Swept]:
+        """Remove what the namespace's rule does not keep, a few milliseconds of the writer's time a step.
+
+        At the end exactly those events are gone that were over the rule when it began, with what only they
+        needed. It may stop after any step, and be begun again. Raises StoreError.
+        """
+        return self._rules.sweep(namespace)
+
     def vectors(self, namespace: str, space: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The vectors that are known in a space, by content hash."""
         if not hashes:
@@ -337,19 +354,42 @@ class Store:
         ``sources`` are the other namespaces by whose events it went: it goes with those. ``detail`` is what
         was shown, and by which numbers; it is kept of the newest 200 rankings.
         """
-        self._recording.log(
-            namespace,
-            ranking,
-            surface=surface,
-            session_id=session_id,
-            created_at=created_at,
-            sources=sources,
-            detail=detail,
-        )
+        logged = LoggedRanking(ranking, surface, session_id, created_at)
+        self._recording.log(namespace, logged, sources, detail)
 
     def ranking(self, namespace: str, ranking_id: str) -> Ranking | None:
         """A logged ranking; None when it was never logged, not yet, or was forgotten."""
         return self._read(lambda db: rankings.get(db, namespace, ranking_id))
+
+    def detail(self, namespace: str, ranking_id: str) -> bytes | None:
+        """What was logged with a ranking as its ``detail``; None when it had none, or has not any more."""
+        return self._learning.detail(namespace, ranking_id)
+
+    def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+        """The choices of events numbered above ``after_seq``, each with its event's number, as they arrived.
+
+        At most the newest 5,000 are kept. The number of a newest event that has gone is given again.
+        """
+        return self._learning.choices(namespace, after_seq)
+
+    def choices_state(self, namespace: str) -> tuple[int, int, int]:
+        """How many choices there are, and the numbers of the first and the last; zeros when there is none.
+
+        No I/O, but for the first call after choices have gone.
+        """
+        return self._learning.state(namespace)
+
+    def mute(self, namespace: str, topic: str) -> None:
+        """Mute a topic, in whatever case; on return it is durable. Idempotent. Raises InvalidArgument."""
+        self._learning.mute(namespace, topic)
+
+    def unmute(self, namespace: str, topic: str) -> None:
+        """Take that back; on return it is durable. Idempotent. Raises InvalidArgument."""
+        self._learning.unmute(namespace, topic)
+
+    def muted(self, namespace: str) -> tuple[str, ...]:
+        """The muted topics, casefolded, in order. No I/O after the first call."""
+        return self._learning.muted(namespace)
 
     def prefix_state(self) -> PrefixState | None:
         """The model state that was kept last, unless its user's events were forgotten since."""

@@ -53,8 +53,9 @@ def choose(
     encoder_of = {encoder.model: encoder for encoder, _ in hidden_of}
     places: dict[str, metrics.Places] = {}
     users: list[str] = []
+    given = recipe.Given.of(data, recipe.TASTE)
     for encoder, hidden in hidden_of:
-        _, listed, _ = recipe.drafted(data, hidden, seed=seed, recipe=settings, encoder=encoder)
+        _, listed, _ = recipe.drafted(data, hidden, seed=seed, recipe=settings, encoder=encoder, given=given)
         by_half = halves(listed)
         places[encoder.model] = np.concatenate(
             [lists.places(by_half[at], prior.pooled(by_half[1 - at])) for at in (0, 1)]

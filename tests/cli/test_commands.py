@@ -41,6 +41,23 @@ def test_events_go_in_and_a_better_order_comes_out(run: Run, service: subprocess
     assert answer["degradedReason"] == "DEGRADED_REASON_NO_MODEL"
 
 
+def test_a_policy_says_what_is_shown_and_what_is_not(run: Run, service: subprocess.Popen[str]) -> None:
+    policy = {
+        "blockedTags": ["romance"],
+        "diversity": 0.5,
+        "diversityMethod": "DPP",
+        "calibration": 0.5,
+        "exploration": 0.1,
+        "caps": [{"tag": "Crime", "most": 1, "window": 5}],
+    }
+    request = json.dumps(json.loads(REQUEST) | {"policy": policy})
+    answer = json.loads(run("rank", "--json", "-", stdin=request).stdout)
+    assert ([each["id"] for each in answer["results"]], answer["blockedIds"]) == (["b"], ["a"])
+    first, second = run("rank", "-", stdin=request).stdout.splitlines()
+    assert first.endswith("Heat")
+    assert second == "not shown: Love Story"
+
+
 def test_recording_again_changes_nothing(run: Run, service: subprocess.Popen[str]) -> None:
     run("record", "-", stdin=LIKES)
     assert run("record", "-", stdin=LIKES).stdout == "0 recorded, 3 known already\n"

@@ -79,7 +79,7 @@ def test_ray_makes_the_hidden_states_that_a_training_reads(
         env=around,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert found.returncode == 0, found.stderr

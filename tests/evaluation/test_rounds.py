@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import adversaries, lists, metrics, rounds, run, simulated
+from edge_reranker.evaluation import adversaries, lists, metrics, protocol, rounds, run, simulated
 from edge_reranker.evaluation.clicks import Attraction, PositionBased
 from edge_reranker.evaluation.lists import Lister
 from edge_reranker.evaluation.rounds import Mark, Person, Setting
@@ -27,13 +27,14 @@ def planted() -> World:
 
 @pytest.fixture(scope="module")
 def who(planted: World) -> list[Person]:
-    return rounds.people(dict(list(planted[0].of_users())[-12:]))
+    """Everybody at the first cut."""
+    data = planted[0]
+    cuts = [cut for cut in protocol.split(data).test if cut.n_events == min(protocol.CUTS)]
+    return rounds.people(cuts, dict(data.of_users()))
 
 
 @pytest.fixture(scope="module")
 def lister(planted: World) -> Lister:
-    from edge_reranker.evaluation import protocol
-
     data, hidden = planted
     return run.lister(data, protocol.split(data), plain_pack(), hidden)
 
@@ -42,15 +43,17 @@ def started(pack: Pack | None = None) -> Learned:
     return simulated.started(pack or plain_pack())
 
 
-def test_both_halves_of_the_likes_are_clicked_once_and_held_out_once(who: list[Person]) -> None:
-    by_user: dict[str, list[Person]] = {}
+def test_the_cases_are_those_of_the_protocol_and_the_rest_is_clicked_on(
+    planted: World, who: list[Person]
+) -> None:
+    of_user = dict(planted[0].of_users())
     for person in who:
-        assert not person.liked & set(person.cut.targets)
-        assert not person.ratings.keys() & set(person.cut.targets)
-        by_user.setdefault(person.cut.user_id, []).append(person)
-    for first, second in by_user.values():
-        assert first.liked == set(second.cut.targets)
-        assert second.liked == set(first.cut.targets)
+        cut = person.cut
+        assert not person.liked & set(cut.targets)
+        assert not person.ratings.keys() & set(cut.targets)
+        met = {each.item_id for each in cut.history}
+        later = {each.item_id for each in of_user[cut.user_id][cut.n_events :] if each.liked} - met
+        assert person.liked | set(cut.targets) == later
 
 
 class Watching:
@@ -132,18 +135,31 @@ def test_ratings_are_those_of_the_log(who: list[Person], lister: Lister) -> None
 
 
 def test_whose_likes_are_made_up_likes_as_told(who: list[Person], lister: Lister) -> None:
-    """Likes that follow the server's places lie nearer to its top than likes of chance do."""
-    own = replace(lister, n=30)
+    """Likes by the server's places are on its top, contrary ones at the end of ours, and others anywhere."""
     weights = started().with_model
+    listed = lister.listed(who[0].cut)
+    ours = fusion.order(fusion.fuse(listed.matrix, lists.NAMES, weights))
+    likes = {}
+    for taste in adversaries.TASTES:
+        person = adversaries.made_up(who, weights, taste)[0]
+        assert person.appeal is not None
+        likes[taste] = person.appeal(listed)
+        assert ((likes[taste] > 0) & (likes[taste] < 1)).all()
+    assert likes[adversaries.SERVERS_TASTE].argmax() == 0
+    assert likes[adversaries.CONTRARY].argmax() == ours[-1]
+    place = np.arange(len(ours))
+    assert abs(np.corrcoef(likes[adversaries.NO_TASTE], place)[0, 1]) < 0.5
 
-    def mean_place(taste: str) -> float:
-        found = adversaries.made_up(who, own, weights, taste)
-        pool = [each.id for each in own.server.candidates((), (), 100)]
-        return float(np.mean([pool.index(liked) for person in found for liked in sorted(person.liked)]))
 
-    assert mean_place(adversaries.SERVERS_TASTE) < mean_place(adversaries.NO_TASTE)
-    for person in adversaries.made_up(who, own, weights, adversaries.CONTRARY):
-        assert not person.liked & set(person.cut.targets)
+def test_made_up_people_are_measured_by_what_they_like(who: list[Person], lister: Lister) -> None:
+    """To whom the server's order says it all, no other is better."""
+    made_up = adversaries.made_up(who[:6], started().with_model, adversaries.SERVERS_TASTE)
+    for trace in rounds.run(made_up, lister, started(), SETTING):
+        for mark in trace.marks:
+            gains = {name: metrics.ndcg(places).mean() for name, places in mark.places.items()}
+            assert len(mark.places[rounds.SERVER]) == rounds.N_DRAWN
+            assert gains[rounds.SERVER] > gains[rounds.NOTHING]
+        assert trace.marks[-1].n_clicks > 0
 
 
 def test_worse_by_chance_is_nobody_when_the_servers_order_is_served(

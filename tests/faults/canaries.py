@@ -52,6 +52,7 @@ class Marker:
             surface=name("surface"),
             session_id=name("session"),
             ranking_id=name("ranking"),
+            context={name("context"): self.text(number, "told")},
         )
 
     def events(self, n: int, first: int = 0) -> list[Event]:

@@ -98,6 +98,16 @@ def rank(story: Story, client: EdgeReranker, n: int = 20, first: int = 0, budget
     )
 
 
+def ask_why(story: Story, client: EdgeReranker) -> None:
+    """The owner is told of titles, events and topics, and mutes one; the log must not be."""
+    ranking = client.rerank(story.marker.candidates(20), query=story.marker.text(1, "asked"), budget_ms=2_000)
+    told = client.explain(ranking.ranking_id, timeout_s=60)
+    assert any(story.marker.word in reason.text for each in told.explanations for reason in each.reasons)
+    topic = client.profile().beliefs[0].topic
+    assert story.marker.word in topic
+    assert client.mute(topic) == (topic,)
+
+
 def ask_for_what_cannot_be(story: Story, client: EdgeReranker) -> None:
     """Bad input of every kind: the answers may name it, the log must not."""
     (twice,) = story.marker.candidates(1)
@@ -111,6 +121,10 @@ def ask_for_what_cannot_be(story: Story, client: EdgeReranker) -> None:
         list(client.events(page_size=1_000_000))
     with pytest.raises(EdgeRerankerError):
         client.load_model(story.marker.word, timeout_s=20)
+    with pytest.raises(EdgeRerankerError):
+        client.explain(story.marker.word)
+    with pytest.raises(EdgeRerankerError):
+        client.mute("", namespace=story.marker.word)
 
 
 def take_along(story: Story) -> None:
@@ -155,6 +169,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Story:
         record(told, service.client, BY_MODEL)
         service.client.warmup(timeout_s=200)
         rank(told, service.client, budget_ms=2_000)
+        ask_why(told, service.client)
         told.look("serving with a model")
         for signal_ in (signal.SIGKILL, signal.SIGABRT):
             kill_a_worker_at_work(told, service, signal_)

@@ -22,7 +22,11 @@ Rng = np.random.Generator
 
 
 def a_list(
-    rng: Rng, weights: Weights = PRIOR, n: int = 20, names: Sequence[str] = NAMES, **more: Any
+    rng: Rng,
+    weights: Weights = PRIOR,
+    n: int = 20,
+    names: Sequence[str] = NAMES,
+    **more: Any,
 ) -> Shown:
     """A list of made-up candidates, served by these weights unless ``order`` says how."""
     matrix = rng.normal(size=(n, len(names)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,6 +94,19 @@ def test_a_look_a_stay_and_a_like_of_one_item_of_one_list_count_as_the_most_of_t
     again = replay(together, made * 3)
     assert (again.with_model.mean == together.with_model.mean).all()
     assert (together.n_choices, again.n_choices) == (3, 12)
+
+
+def test_what_was_passed_over_again_and_again_is_no_news_again_and_again() -> None:
+    """Ten lists of the same items teach less than ten lists of new ones."""
+    rng = np.random.default_rng(9)
+    lists = [a_list(rng) for _ in range(10)]
+    of_new = [replace(each, ids=tuple(f"{at}-{i}" for i in each.ids)) for at, each in enumerate(lists)]
+    shifted = []
+    for each in (lists, of_new):
+        made = [choice_of(shown, shown.ids[shown.order[12]], EventType.CLICK) for shown in each]
+        learned = replay(START, [choice for choice in made if choice])
+        shifted.append(np.trace(learned.with_model.covariance))
+    assert shifted[0] > shifted[1]
 
 
 def test_the_weights_that_made_the_order_are_those_that_learn() -> None:

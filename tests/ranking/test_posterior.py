@@ -15,18 +15,20 @@ from edge_reranker.types import EventType
 from tests.ranking.made_up import NAMES, PRIOR, a_list, clicked
 
 Rng = np.random.Generator
+# What is believed before any choice, without the exponent of the examination curve.
+BELIEVED = Posterior.start(PRIOR).weights
 
 
 def choices(
     rng: Rng, truth: NDArray[np.float64], n_choices: int, exponent: float = 1.0, **of_list: object
-) -> list[tuple[Choice, float]]:
+) -> list[tuple[Choice, float, NDArray[np.float64]]]:
     """Clicks of a user with these weights on lists that the prior's weights put in order."""
     found = []
     for _ in range(n_choices):
         shown = a_list(rng, **of_list)  # type: ignore[arg-type]
         choice = choice_of(shown, clicked(rng, shown, truth, exponent), EventType.CLICK)
         assert choice is not None
-        found.append((choice, 1.0))
+        found.append((choice, 1.0, np.ones(len(choice.items))))
     return found
 
 
@@ -36,7 +38,7 @@ def test_90_percent_intervals_have_the_truth_in_them_90_percent_of_the_time(expo
     rng = np.random.default_rng(11)
     inside, away, found = [], [], []
     for _ in range(60):
-        truth = rng.multivariate_normal(PRIOR.mean, PRIOR.covariance)
+        truth = rng.multivariate_normal(BELIEVED.mean, BELIEVED.covariance)
         after = Posterior.start(PRIOR).after(choices(rng, truth, 24, exponent, n=n)).weights
         deviations = np.sqrt(np.diag(after.covariance))
         inside.append(np.abs(after.mean - truth) <= 1.645 * deviations)
@@ -114,7 +116,7 @@ def test_columns_that_the_pack_has_no_weight_for_change_nothing() -> None:
     cut = a_list(more, names=NAMES)
     choice = choice_of(shown, "i3", EventType.LIKE)
     assert choice is not None
-    found = Posterior.start(fewer).after([(choice, 1.0)]).weights
+    found = Posterior.start(fewer).after([(choice, 1.0, np.ones(20))]).weights
     without = choice_of(
         type(shown)(
             cut.ids, NAMES[:4], cut.weights[:4], cut.matrix[:, :4], cut.order, cut.ours, True, cut.pack
@@ -124,7 +126,7 @@ def test_columns_that_the_pack_has_no_weight_for_change_nothing() -> None:
     )
     assert without is not None
     assert found.names == NAMES[:4]
-    assert (found.mean == Posterior.start(fewer).after([(without, 1.0)]).weights.mean).all()
+    assert (found.mean == Posterior.start(fewer).after([(without, 1.0, np.ones(20))]).weights.mean).all()
 
 
 def test_columns_that_the_list_lacks_keep_their_prior() -> None:
@@ -132,9 +134,9 @@ def test_columns_that_the_list_lacks_keep_their_prior() -> None:
     shown = a_list(rng, names=NAMES[:3])
     choice = choice_of(shown, "i3", EventType.LIKE)
     assert choice is not None
-    found = Posterior.start(PRIOR).after([(choice, 1.0)]).weights
+    found = Posterior.start(PRIOR).after([(choice, 1.0, np.ones(20))]).weights
     assert found.mean[3:] == pytest.approx(PRIOR.mean[3:])
-    assert np.diag(found.covariance)[3:] == pytest.approx(np.diag(PRIOR.covariance)[3:])
+    assert np.diag(found.covariance)[3:] == pytest.approx(np.diag(BELIEVED.covariance)[3:])
 
 
 def test_with_many_choices_the_weights_are_found_also_from_cut_lists() -> None:

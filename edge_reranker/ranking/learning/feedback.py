@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reranker.ranking import fusion
+from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.shown import Shown, examination, numbers, unpacked
 from edge_reranker.types import EventType
 
@@ -51,11 +53,12 @@ class Choice:
 
     ``matrix`` [m, k] are the columns ``names`` of the kept rows, ``served`` [m] their places as served, from
     1, and ``stands_for`` [m] how many of the list's candidates each stands for: 1 in the head, more in the
-    sampled rest. ``chosen`` is the row of the item, ``against`` says that it was pushed away, ``count`` how
-    many choices it is worth. ``our_place`` and ``server_place`` are the item's places among what was served,
-    by our order and by the server's; ``exposure`` is its expected examination. ``most_gain`` and
-    ``most_loss`` are the most that our order could have gained on the server's, or lost, by any choice from
-    the list (see ``gate``); ``list_id`` tells it from others.
+    sampled rest. ``items`` [m] tell items apart, and ``expected`` [m] is the chance that each was given of
+    being the one that is chosen. ``chosen`` is the row of the item, ``against`` says that it was pushed away,
+    ``count`` how many choices it is worth. ``our_place`` and ``server_place`` are the item's places among
+    what was served, by our order and by the server's; ``exposure`` is its expected examination.
+    ``most_gain`` and ``most_loss`` are the most that our order could have gained on the server's, or lost, by
+    any choice from the list (see ``gate``); ``list_id`` tells it from others.
     """
 
     pack: str
@@ -66,6 +69,8 @@ class Choice:
     matrix: Float64
     served: Float64
     stands_for: Float64
+    items: NDArray[np.uint64]
+    expected: Float64
     chosen: int
     against: bool
     count: float
@@ -84,6 +89,8 @@ class Choice:
             and (self.served >= 1).all()
             and np.isfinite(self.stands_for).all()
             and (self.stands_for >= 1).all()
+            and self.items.shape == self.expected.shape == (m,)
+            and ((self.expected >= 0) & (self.expected <= 1)).all()
         )
         if not fits or len(set(self.names)) != k or "server_rank" not in self.names:
             raise ValueError("choice: names, rows and places do not fit each other")
@@ -108,6 +115,8 @@ class Choice:
             np.ascontiguousarray(self.matrix.T, "<f4").tobytes(),
             self.served.astype("<u2").tobytes(),
             self.stands_for.astype("<f8").tobytes(),
+            self.items.astype("<u8").tobytes(),
+            self.expected.astype("<f4").tobytes(),
             self.chosen,
             self.against,
             self.count,
@@ -133,6 +142,8 @@ class Choice:
             matrix=np.ascontiguousarray(numbers(record.matrix, "<f4", m * k).reshape(k, m).T),
             served=numbers(record.served, "<u2", m),
             stands_for=numbers(record.stands_for, "<f8", m),
+            items=_items(record.items, m),
+            expected=numbers(record.expected, "<f4", m),
             chosen=record.chosen,
             against=record.against,
             count=record.count,
@@ -154,6 +165,8 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     matrix: bytes
     served: bytes
     stands_for: bytes
+    items: bytes
+    expected: bytes
     chosen: int
     against: bool
     count: float
@@ -212,6 +225,8 @@ def choice_of(
         matrix=np.ascontiguousarray(shown.matrix[rows][:, columns]),
         served=served,
         stands_for=stands_for,
+        items=np.array([_item(shown.ids[row]) for row in rows], np.uint64),
+        expected=_expected(shown, rows, served, stands_for),
         chosen=chosen,
         against=event_type in AGAINST,
         count=count,
@@ -221,6 +236,25 @@ def choice_of(
         most_gain=float(max(0.0, gained.max())),
         most_loss=float(max(0.0, -gained.min())),
     )
+
+
+def _expected(shown: Shown, rows: NDArray[np.intp], served: Float64, stands_for: Float64) -> Float64:
+    """The chance of each row to be chosen, by the weights that were used and the place; single precision."""
+    used = Weights(shown.names, shown.weights, np.zeros((0, 0)))
+    chances = fusion.fuse(shown.matrix[rows], shown.names, used) + np.log(examination(served))
+    chances = np.exp(chances - chances.max())
+    return np.asarray(chances / (chances @ stands_for), np.float32).astype(np.float64)
+
+
+def _item(item_id: str) -> int:
+    """Tells items apart in 64 bits."""
+    return int.from_bytes(hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _items(data: bytes, m: int) -> NDArray[np.uint64]:
+    if len(data) != 8 * m:
+        raise ValueError(f"damaged: {len(data)} bytes where {m} items were expected")
+    return np.frombuffer(data, "<u8").astype(np.uint64)
 
 
 def _count(event_type: EventType, dwell_s: float) -> float:

@@ -1,11 +1,13 @@
 """The Bayesian step: from the pack's belief about the weights to what this user's choices leave of it.
 
-P(choice = i | list) = softmax_i(log server prior_i + w . phi_i - e log place_i), w ~ N(pack mean, pack
-covariance): McFadden's conditional logit (1974) of ``ranking.fusion`` under the position-based model of
-clicks (Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017), in which a click needs a look, and
-looks fall with the place served. How fast they fall differs from app to app, so the exponent e is one more
-weight, e ~ N(1, ``SPREAD``^2), learned with the others and left out of the answer. An item that is pushed
-away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i: best-worst choice,
+P(choice = i | list) = softmax_i(log server prior_i + w . phi_i + log fresh_i - e log place_i)
+w ~ N(pack mean, ``CAUTION`` x pack covariance), e ~ N(1, ``SPREAD``^2)
+
+McFadden's conditional logit (1974), as in ``ranking.fusion``, under the position-based model of clicks
+(Craswell et al. 2008; Joachims, Swaminathan and Schnabel 2017): a click needs a look, and looks fall with the
+place. How fast differs from app to app, so the exponent e is one more weight, learned with the others and
+left out of the answer. ``fresh`` is what an item that was passed over before has left (``learned``). An item
+that is pushed away is a worst choice, the softmax of -(log server prior_i + w . phi_i) - e log place_i:
 Marley and Louviere, "Some probabilistic models of best, worst, and best-worst choices", 2005. Both are
 concave in (w, e).
 
@@ -29,7 +31,9 @@ Float64 = NDArray[np.float64]
 
 # The column beside the pack's: how much less a place is looked at.
 _EXAMINATION = "-log place"
-# Deviation of its weight, the exponent of the examination curve; the mean is 1.
+# Of the pack's covariance of the weights, what is believed: users differ less (docs/decisions/0026).
+CAUTION = 0.3
+# Deviation of the exponent of the examination curve; the mean is 1.
 SPREAD = 1.0
 
 # Choices that a batch looks at, the newest: memory and time stay bounded, and old habits fade.
@@ -66,10 +70,10 @@ class Posterior:
 
     @classmethod
     def start(cls, prior: Weights) -> Posterior:
-        """Before any choice; ``prior`` is the pack's, [k]."""
+        """Before any choice; ``prior`` is what the pack says, [k]."""
         k = len(prior.names)
         covariance = np.zeros((k + 1, k + 1))
-        covariance[:k, :k] = prior.covariance
+        covariance[:k, :k] = CAUTION * prior.covariance
         covariance[k, k] = SPREAD**2
         wider = Weights((*prior.names, _EXAMINATION), np.append(prior.mean, 1.0), covariance)
         return cls(wider, wider)
@@ -80,13 +84,13 @@ class Posterior:
         k = len(self.prior.names) - 1
         return Weights(self.now.names[:k], self.now.mean[:k], self.now.covariance[:k, :k])
 
-    def after(self, choices: Sequence[tuple[Choice, float]]) -> Posterior:
-        """The belief after these choices, oldest first, each with what it counts."""
+    def after(self, choices: Sequence[tuple[Choice, float, Float64]]) -> Posterior:
+        """The belief after these choices, oldest first, each with what it counts and its rows' ``fresh``."""
         kept, due, now = list(self.kept), self.due, self.now
         batch: list[Evidence] = []
         since: list[Evidence] = []
-        for choice, count in choices:
-            since.append(_evidence(choice, count, self.prior.names))
+        for choice, count, fresh in choices:
+            since.append(_evidence(choice, count, fresh, self.prior.names))
             kept.append(since[-1])
             if len(kept) >= due:
                 kept = kept[-MOST_KEPT:]
@@ -103,7 +107,7 @@ class Posterior:
         return fusion.fit(_stacked(self.kept), self.prior)
 
 
-def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
+def _evidence(choice: Choice, count: float, fresh: Float64, names: Sequence[str]) -> Evidence:
     """The choice over the columns ``names``: 0 for what it lacks, without what only it has."""
     at_of = {name: at for at, name in enumerate(names)}
     known = [at for at, name in enumerate(choice.names) if name in at_of]
@@ -114,7 +118,7 @@ def _evidence(choice: Choice, count: float, names: Sequence[str]) -> Evidence:
     if choice.against:
         matrix, offset = -matrix, -offset
     matrix[:, -1] = -np.log(choice.served)
-    return Evidence(matrix, offset + np.log(choice.stands_for), choice.chosen, count)
+    return Evidence(matrix, offset + np.log(choice.stands_for * fresh), choice.chosen, count)
 
 
 def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
@@ -131,8 +135,11 @@ def _stacked(evidence: Sequence[Evidence]) -> list[fusion.Choices]:
 
 
 def log_chance(choice: Choice, belief: Weights) -> float:
-    """The log of the chance of the choice by a belief's mean; ``belief`` [k + 1] is a ``Posterior.now``."""
-    evidence = _evidence(choice, 1.0, belief.names)
+    """The log of the chance of the choice by a belief's mean; ``belief`` [k + 1] is a ``Posterior.now``.
+
+    As if none of the list's items had been passed over before.
+    """
+    evidence = _evidence(choice, 1.0, np.ones(len(choice.served)), belief.names)
     logits = evidence.offset + evidence.matrix @ belief.mean
     logits = logits - logits.max()
     # Whoever is one of many alike has a share of their chance only.

@@ -14,7 +14,7 @@ from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.policy import exploration, greedy
 from edge_reranker.ranking.policy.calibration import MAX_DIVERGENCE, Mix
 from edge_reranker.ranking.policy.constraints import Constraints
-from edge_reranker.ranking.policy.diversity import Dpp, Mmr, similarity
+from edge_reranker.ranking.policy.diversity import Dpp, Mmr, described
 from edge_reranker.types import DiversityMethod, Policy, RerankQuery
 
 Float64 = NDArray[np.float64]
@@ -107,11 +107,12 @@ def _moved(given: Given, rules: Constraints) -> Indices:
     free = given.order[rules.free[given.order]][:_POOL]
     pool = np.concatenate([np.array(seeds, np.intp), free])
     relevant = greedy.relevance(given.scores, given.order)
+    method = Dpp if policy.diversity_method is DiversityMethod.DPP else Mmr
     novelty = None
     if policy.diversity:
-        method = Dpp if policy.diversity_method is DiversityMethod.DPP else Mmr
         vectors = None if given.vectors is None else given.vectors(pool.tolist())
-        novelty = partial(method, similarity(candidates, pool.tolist(), vectors))
+        rows = described(candidates, pool.tolist(), vectors)
+        novelty = partial(method, rows)
     mix = Mix(given.taste, candidates, pool.tolist()) if policy.calibration and given.taste else None
     taken = greedy.lists(
         relevant[pool],
@@ -125,10 +126,22 @@ def _moved(given: Given, rules: Constraints) -> Indices:
     if novelty is None:
         # The mix does not depend on who comes first among them. (The pool's places are by score.)
         taken.sort(axis=1)
-    orders = [_with_first(given.order, pool[row]) for row in taken]
-    if mix is None:
-        return orders[0]
-    return orders[_chosen(orders, rules, mix, relevant, depth, policy.calibration)]
+    best = 0
+    if mix is not None:
+        firsts = pool[taken]
+        if rules.moves:
+            arranged = [rules.arrange(_with_first(given.order, first))[:depth] for first in firsts]
+            firsts = np.array(arranged)
+        best = _chosen(firsts, mix, relevant, policy.calibration)
+    if novelty is None or best == 0 or rules.capped:
+        return _with_first(given.order, pool[taken[best]])
+    # Nor does it when there is variety to be seen to: that alone says who comes first.
+    of_best = np.concatenate([np.arange(len(seeds)), np.sort(taken[best])])
+    first = greedy.lists(
+        *(relevant[pool[of_best]], taken.shape[1], len(seeds), (0.0,)),
+        *(partial(method, rows[of_best]), policy.diversity, None),
+    )
+    return _with_first(given.order, pool[of_best[first[0]]])
 
 
 def _with_first(order: Indices, first: Indices) -> Indices:
@@ -138,16 +151,13 @@ def _with_first(order: Indices, first: Indices) -> Indices:
     return np.concatenate([first, order[rest[order]]])
 
 
-def _chosen(
-    orders: Sequence[Indices], rules: Constraints, mix: Mix, relevant: Float64, depth: int, strength: float
-) -> int:
+def _chosen(firsts: Indices, mix: Mix, relevant: Float64, strength: float) -> int:
     """Which of the lists is best by (1 - strength) * mean relevance - strength * KL / max KL.
 
-    Both of the first places as they will be shown. The lists do not depend on the strength, and the first is
-    the one without calibration, so a larger strength never has a larger KL: with a < b, the better list by a
-    cannot have the smaller KL, or it would be the better one by b, too.
+    Both of their first places as they will be shown, ``firsts`` [n_lists, depth]. These do not depend on the
+    strength, and the first is the one without calibration, so a larger strength never has a larger KL: if the
+    best at a were nearer to the user's mix than the best at b > a, it would be better at b, too.
     """
-    firsts = np.array([rules.arrange(order)[:depth] for order in orders])
     divergence = mix.of(firsts)
     value = (1.0 - strength) * relevant[firsts].mean(axis=1) - strength * divergence / MAX_DIVERGENCE
     # At strength 0 it is the first; so what is farther from the user's mix than that is no choice at any.

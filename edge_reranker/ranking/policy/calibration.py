@@ -87,7 +87,7 @@ class Mix:
         return found
 
     def _told(self, tags: tuple[str, ...]) -> tuple[list[int], float, float]:
-        """Which of the user's tags these are, each one's share of them, and 1 if there are any tags at all."""
+        """Which of the user's tags these are, the share that each has, and 1 if there are any tags at all."""
         found = self._known.get(tags)
         if found is None:
             own = dict.fromkeys(map(str.casefold, tags))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ from edge_reranker.types import Candidate, Cap, RerankQuery
 
 Indices = NDArray[np.intp]
 
-# Where the first try breaks a cap, at most so many partial lists are looked at for one that breaks none:
-# about 2 ms. Whether a set of overlapping caps can be kept is a packing problem, hard in general.
-_MAX_TRIES = 1_000
+# Where the first try breaks a cap, a request looks at so many ways to go on for one that breaks none: about 3
+# ms. Whether overlapping caps can be kept is a packing problem, hard in general.
+_MAX_LOOKS = 10_000
+# So many of the queue are looked at before more are needed.
+_AT_ONCE = 64
 
 
 class Constraints:
@@ -52,8 +54,13 @@ class Constraints:
 
     @property
     def moves(self) -> bool:
-        """Whether anything but leaving out candidates is asked for."""
-        return bool(self.pinned) or self._caps is not None
+        """Whether there is more to do than to leave out who is blocked."""
+        return bool(self.pinned) or self.capped
+
+    @property
+    def capped(self) -> bool:
+        """Whether there are caps."""
+        return self._caps is not None
 
     def arrange(self, order: Indices) -> Indices:
         """The shown of ``order`` [n], best first, at their places: [n_shown].
@@ -78,9 +85,9 @@ class Constraints:
         if not place_of:
             return {}
         wanted = sorted(
-            (place_of[candidate.id], index)
+            (place_of[candidate.item.id], index)
             for index, candidate in enumerate(candidates)
-            if candidate.id in place_of and self.shown[index]
+            if candidate.item.id in place_of and self.shown[index]
         )
         placed: dict[int, int] = {}
         last = self.n_shown
@@ -107,175 +114,185 @@ def tagged_with(
             yield index, own
 
 
-class _Caps:
-    """At most so many of a kind within the first places.
+class _Kinds(dict[int, tuple[int, ...]]):
+    """What each candidate counts for, by its index, looked up when it is asked for.
 
-    Each kind is a number; a candidate counts for those in ``kinds_of``, of which the first ``windows`` places
-    hold at most ``most``.
+    A kind is a number: one for a cap, or one for each value that a cap keeps apart. Of a kind the first
+    ``windows`` places hold at most ``most``.
     """
+
+    def __init__(self, candidates: Sequence[Candidate], caps: Sequence[Cap], now_s: float) -> None:
+        super().__init__()
+        self._candidates = candidates
+        self._caps = caps
+        self._oldest_s = [now_s - cap.max_age_days * SECONDS_A_DAY for cap in caps]
+        self._apart: dict[tuple[int, str], int] = {}
+        self._folded = [cap.tag.casefold() for cap in caps]
+        self.most = [cap.most for cap in caps]
+        self.windows = [cap.window for cap in caps]
+        self.ending: dict[int, list[int]] = {}
+        for number, window in enumerate(self.windows):
+            self.ending.setdefault(window, []).append(number)
+
+    def __missing__(self, index: int) -> tuple[int, ...]:
+        candidate = self._candidates[index]
+        found: list[int] = []
+        for number, cap in enumerate(self._caps):
+            if cap.attribute:
+                value = candidate.item.attributes.get(cap.attribute)
+                if value:
+                    found.append(self._kind(number, value))
+            elif cap.tag:
+                if self._folded[number] in map(str.casefold, candidate.item.tags):
+                    found.append(number)
+            elif cap.each_tag:
+                tags = dict.fromkeys(map(str.casefold, candidate.item.tags))
+                found.extend({self._kind(number, tag): None for tag in tags})
+            elif candidate.published_at is not None and candidate.published_at < self._oldest_s[number]:
+                found.append(number)
+        kinds = self[index] = tuple(found)
+        return kinds
+
+    def _kind(self, number: int, value: str) -> int:
+        if not self.most[number]:
+            return number  # none of any value: no need to keep them apart
+        kind = self._apart.setdefault((number, value), len(self.most))
+        if kind == len(self.most):
+            self.most.append(self.most[number])
+            self.windows.append(self.windows[number])
+            self.ending[self.windows[number]].append(kind)
+        return kind
+
+
+class _Caps:
+    """At most so many of a kind within the first places."""
 
     def __init__(
         self, candidates: Sequence[Candidate], caps: Sequence[Cap], pinned: Mapping[int, int], now_s: float
     ) -> None:
-        kinds: dict[tuple[int, Hashable], int] = {}
-        self.most: list[int] = []
-        self.windows: list[int] = []
-        kinds_of: list[list[int]] = [[] for _ in candidates]
-        for number, cap in enumerate(caps):
-            for index, kind in _kinds(cap, candidates, now_s):
-                known = kinds.setdefault((number, kind), len(kinds))
-                if known == len(self.most):
-                    self.most.append(cap.most)
-                    self.windows.append(cap.window)
-                kinds_of[index].append(known)
-        self.kinds_of = list(map(tuple, kinds_of))
-        self.window = max((cap.window for cap in caps), default=0)
-        self._ending: dict[int, list[int]] = {}
-        for number, window in enumerate(self.windows):
-            self._ending.setdefault(window, []).append(number)
-        self.pinned = pinned
-        # Whether they can be kept does not depend on the order, so it is found out once.
-        self._hopeless = False
+        self._kinds = _Kinds(candidates, caps, now_s)
+        self._window = max(cap.window for cap in caps)
+        self._pinned = pinned
+        # What is known of partial lists does not depend on the order, so it is found out once.
+        self._alike: dict[tuple[int, ...], int] = {}
+        self._dead: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+        self._looks_left = _MAX_LOOKS
 
     def keep(self, free: Indices, n_shown: int) -> Indices:
         """``free``, best first, so that with the pins among them no cap is broken, where that is possible."""
-        n_places = min(self.window, n_shown)
-        queue = free.tolist()
-        head, waiting, n_taken = self._first(queue, n_places, stop=not self._hopeless)
-        if n_taken < 0:
-            found = self._searched(queue, n_places)
+        n_places = min(self._window, n_shown)
+        head, waiting = self._first(free, n_places, stop=self._looks_left > 0)
+        if head is None:
+            found = self._searched(free.tolist(), waiting, n_places)
             if found is not None:
-                taken = set(found)
-                return np.array([*found, *(index for index in queue if index not in taken)], np.intp)
-            self._hopeless = True
-            head, waiting, n_taken = self._first(queue, n_places, stop=False)
-        return np.concatenate([np.array(head + waiting, np.intp), free[n_taken:]])
+                rest = np.isin(free, found, invert=True)
+                return np.concatenate([np.array(found, np.intp), free[rest]])
+            head, waiting = self._first(free, n_places, stop=False)
+            assert head is not None  # noqa: S101 - it does not stop
+        return np.concatenate([np.array(head + waiting, np.intp), free[len(head) + len(waiting) :]])
 
-    def _first(
-        self, queue: Sequence[int], n_places: int, *, stop: bool
-    ) -> tuple[list[int], list[int], int]:
-        """For each place the first that breaks nothing; those passed over; how much of the queue was used.
+    def _first(self, free: Indices, n_places: int, *, stop: bool) -> tuple[list[int] | None, list[int]]:
+        """For each place the first that breaks nothing, and those that were passed over.
 
-        Where there is none: -1 is how much, or with ``stop`` false the one is taken that breaks fewest.
+        Where there is none, takes the one that breaks fewest; with ``stop``, None and what there is so far.
         """
+        kinds_of = self._kinds
+        most, windows, ending = kinds_of.most, kinds_of.windows, kinds_of.ending
         counts = self._of_pins()
-        full = {kind for kind, count in enumerate(counts) if count >= self.most[kind]}
-        kinds_of, most = self.kinds_of, self.most
+        full = {kind for kind in range(len(most)) if counts.get(kind, 0) >= most[kind]}
         head: list[int] = []
         waiting: list[int] = []
         fits_again = False
-        at = 0
+        queue = chain.from_iterable(free[at : at + _AT_ONCE].tolist() for at in range(0, len(free), _AT_ONCE))
         for place in range(n_places):
-            if place in self._ending:
-                full.difference_update(self._ending[place])
+            if place in ending:
+                full.difference_update(ending[place])
                 fits_again = bool(waiting)
-            if place in self.pinned:
+            if place in self._pinned:
                 continue
             chosen = -1
             if fits_again:  # else counts have only grown since they were passed over
-                fits_again = False
                 chosen = next((index for index in waiting if full.isdisjoint(kinds_of[index])), -1)
-                if chosen >= 0:
+                fits_again = chosen >= 0
+                if fits_again:
                     waiting.remove(chosen)
-                    fits_again = True
-            while chosen < 0 and at < len(queue):
-                index = queue[at]
-                at += 1
-                if full.isdisjoint(kinds_of[index]):
-                    chosen = index
-                else:
+            if chosen < 0:
+                for index in queue:
+                    if full.isdisjoint(kinds_of[index]):
+                        chosen = index
+                        break
                     waiting.append(index)
             if chosen < 0:
                 if stop:
-                    return head, waiting, -1
-                broken = [len(full.intersection(kinds_of[index])) for index in waiting]
+                    return None, head
+                broken = [len(full.intersection(kinds_of[index])) for index in waiting[:_AT_ONCE]]
                 chosen = waiting.pop(broken.index(min(broken)))
             head.append(chosen)
             for kind in kinds_of[chosen]:
-                counts[kind] += 1
-                if counts[kind] >= most[kind] and place < self.windows[kind]:
+                count = counts[kind] = counts.get(kind, 0) + 1
+                if count >= most[kind] and place < windows[kind]:
                     full.add(kind)
-        return head, waiting, at
+        return head, waiting
 
-    def _of_pins(self) -> list[int]:
-        counts = [0] * len(self.most)
-        for place, index in self.pinned.items():
-            for kind in self.kinds_of[index]:
-                counts[kind] += place < self.windows[kind]
+    def _of_pins(self) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for place, index in self._pinned.items():
+            for kind in self._kinds[index]:
+                counts[kind] = counts.get(kind, 0) + (place < self._kinds.windows[kind])
         return counts
 
-    def _fits(self, index: int, place: int, counts: Sequence[int]) -> bool:
-        for kind in self.kinds_of[index]:
-            if place < self.windows[kind] and counts[kind] >= self.most[kind]:
-                return False
-        return True
-
-    def _searched(self, queue: Sequence[int], n_places: int) -> list[int] | None:
+    def _searched(self, queue: Sequence[int], head: Sequence[int], n_places: int) -> list[int] | None:
         """The first list, by the places of the queue, that breaks no cap; None when there is none.
 
-        Depth first over kinds of candidates: those that count for the same caps differ only in their place in
-        the queue, so the next of them is tried for all. A dead end is remembered by how many of each were
-        used, and how many count.
+        Depth first from ``head`` back, over groups of candidates: those that count for the same caps differ
+        only in their place in the queue, so the next of them is tried for all. A dead end is remembered by
+        how many of each group were used, and how many count. None, too, when the request has no looks left.
         """
-        places = [place for place in range(n_places) if place not in self.pinned]
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for place, index in enumerate(queue):
-            alike.setdefault(self.kinds_of[index], []).append(place)
-        groups = list(alike.items())
+        places = [place for place in range(n_places) if place not in self._pinned]
+        group_of = [self._alike.setdefault(self._kinds[index], len(self._alike)) for index in queue]
+        groups, most, windows = list(self._alike), self._kinds.most, self._kinds.windows
+        members: list[list[int]] = [[] for _ in groups]
+        for position, group in enumerate(group_of):
+            members[group].append(position)
+        group_at = dict(zip(queue, group_of, strict=True))
         used = [0] * len(groups)
-        counts = self._of_pins()
-        found: list[int] = []
-        dead: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-        tries = 0
+        of_pins = self._of_pins()
+        counts = [of_pins.get(kind, 0) for kind in range(len(most))]
+        chosen: list[tuple[int, int]] = []  # each place's group, and position in the queue
 
-        def filled(depth: int) -> bool:
-            nonlocal tries
-            if depth == len(places):
-                return True
-            tries += 1
+        def count(group: int, place: int, by: int) -> None:
+            used[group] += by
+            for kind in groups[group]:
+                if place < windows[kind]:
+                    counts[kind] += by
+
+        for place, index in zip(places, head, strict=False):
+            group = group_at[index]
+            chosen.append((group, members[group][used[group]]))
+            count(group, place, 1)
+        after = -1
+        while len(chosen) < len(places):
+            if self._looks_left <= 0:
+                return None
+            self._looks_left -= len(members)
+            place = places[len(chosen)]
             state = (tuple(used), tuple(counts))
-            if tries > _MAX_TRIES or state in dead:
-                return False
-            place = places[depth]
-            next_up = sorted(
-                (members[used[group]], group)
-                for group, (_, members) in enumerate(groups)
-                if used[group] < len(members) and self._fits(queue[members[0]], place, counts)
-            )
-            for at, group in next_up:
-                within = [kind for kind in groups[group][0] if place < self.windows[kind]]
-                used[group] += 1
-                for kind in within:
-                    counts[kind] += 1
-                found.append(queue[at])
-                if filled(depth + 1):
-                    return True
-                found.pop()
-                used[group] -= 1
-                for kind in within:
-                    counts[kind] -= 1
-            dead.add(state)
-            return False
-
-        return found if filled(0) else None
-
-
-def _kinds(cap: Cap, candidates: Sequence[Candidate], now_s: float) -> Iterator[tuple[int, Hashable]]:
-    """The candidates that ``cap`` counts, each with what it counts as; one of many tags is of many kinds."""
-    if cap.attribute:
-        for index, candidate in enumerate(candidates):
-            value = candidate.item.attributes.get(cap.attribute)
-            if value:
-                yield index, value
-    elif cap.tag:
-        for index, _ in tagged_with(candidates, (cap.tag.casefold(),)):
-            yield index, cap.tag
-    elif cap.each_tag:
-        for index, candidate in enumerate(candidates):
-            for tag in dict.fromkeys(map(str.casefold, candidate.item.tags)):
-                yield index, tag
-    elif not math.isnan(cap.max_age_days):
-        oldest_s = now_s - cap.max_age_days * SECONDS_A_DAY
-        for index, candidate in enumerate(candidates):
-            if candidate.published_at is not None and candidate.published_at < oldest_s:
-                yield index, None
+            best = -1, len(queue)
+            if state not in self._dead:
+                for group, positions in enumerate(members):
+                    if used[group] < len(positions) and after < positions[used[group]] < best[1]:
+                        kinds = groups[group]
+                        if all(place >= windows[kind] or counts[kind] < most[kind] for kind in kinds):
+                            best = group, positions[used[group]]
+            if best[0] >= 0:
+                chosen.append(best)
+                count(best[0], place, 1)
+                after = -1
+                continue
+            self._dead.add(state)
+            if not chosen:
+                self._looks_left = 0  # there is none, whatever the order
+                return None
+            group, after = chosen.pop()
+            count(group, places[len(chosen)], -1)
+        return [queue[position] for _, position in chosen]

@@ -13,6 +13,7 @@ before anything was taken:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -27,18 +28,18 @@ Indices = NDArray[np.intp]
 _RIDGE = 0.1
 
 
-def similarity(
+def described(
     candidates: Sequence[Candidate], pool: Sequence[int], vectors: NDArray[np.floating] | None = None
 ) -> Float64:
-    """Cosines of the pool's pairs, at least 0, by tags and ``vectors`` [n_pool, n_dims] (zeros: none known).
+    """Each candidate of the pool by its tags and ``vectors`` [n_pool, n_dims] (zeros: none), of length 1.
 
-    [n_pool, n_pool]; both count the same where a candidate has both. One that has neither is like nobody.
+    [n_pool, n]. Two are as alike as the cosine says, but at least 0. Tags and vector count the same where a
+    candidate has both; one that has neither has zeros and is like nobody.
     """
     rows = _tags([candidates[index].item.tags for index in pool])
     if vectors is not None:
-        rows = np.concatenate([rows, _unit(np.asarray(vectors, np.float64))], axis=1)
-        rows = _unit(rows)
-    return np.asarray(np.maximum(rows @ rows.T, 0.0), np.float64)
+        rows = _unit(np.concatenate([rows, _unit(np.asarray(vectors, np.float64))], axis=1))
+    return rows
 
 
 class Novelty(Protocol):
@@ -55,22 +56,23 @@ class Novelty(Protocol):
 class Mmr:
     """Of one list or several at once."""
 
-    def __init__(self, similar: Float64, n_lists: int, depth: int) -> None:
-        self._costs = -similar
-        self.values: Float64 = np.zeros((n_lists, len(similar)))
+    def __init__(self, rows: Float64, n_lists: int, depth: int) -> None:
+        """``rows`` as ``described``; ``depth`` is the most that are taken."""
+        self._rows = rows
+        self.values: Float64 = np.zeros((n_lists, len(rows)))
 
     def took(self, taken: Indices) -> None:
         """Novelty falls to minus the similarity with the one that was taken, where it was above."""
-        np.minimum(self.values, self._costs[taken], out=self.values)
+        np.minimum(self.values, -_alike(self._rows, taken), out=self.values)
 
 
 class Dpp:
-    """Of one list or several at once, for at most ``depth`` that are taken."""
+    """Of one list or several at once."""
 
-    def __init__(self, similar: Float64, n_lists: int, depth: int) -> None:
-        self._kernel = (1.0 - _RIDGE) * similar
-        np.fill_diagonal(self._kernel, 1.0)
-        n = len(similar)
+    def __init__(self, rows: Float64, n_lists: int, depth: int) -> None:
+        """``rows`` as ``described``; ``depth`` is the most that are taken."""
+        self._rows = rows
+        n = len(rows)
         self._factors: Float64 = np.zeros((n_lists, depth, n))
         self._squares: Float64 = np.ones((n_lists, n))
         self._lists = np.arange(n_lists)
@@ -81,29 +83,38 @@ class Dpp:
         """One more row of the factor, e_i = (L_ji - <c_j, c_i>) / d_j, and d_i^2 less e_i^2."""
         before = self._factors[:, : self._n_taken]
         own = before[self._lists, :, taken]
-        row = self._kernel[taken] - np.matmul(own[:, None, :], before)[:, 0]
+        row = (1.0 - _RIDGE) * _alike(self._rows, taken)
+        row[self._lists, taken] = 1.0
+        row -= np.matmul(own[:, None, :], before)[:, 0]
         row /= np.sqrt(self._squares[self._lists, taken])[:, None]
         self._factors[:, self._n_taken] = row
         self._n_taken += 1
-        # Rounding only: with the ridge, no square of one that was not taken falls below it.
-        self._squares = np.maximum(self._squares - row * row, 1e-12)
+        # No less in exact arithmetic, if no cosine was negative.
+        self._squares = np.maximum(self._squares - row * row, _RIDGE)
         self.values = np.log(self._squares)
 
 
+def _alike(rows: Float64, taken: Indices) -> Float64:
+    """Similarities of ``taken`` [m] with all, [m, n_pool]. Few are taken; of all pairs there are many."""
+    return np.asarray(np.maximum(rows[taken] @ rows.T, 0.0), np.float64)
+
+
 def _tags(tags: Sequence[tuple[str, ...]]) -> Float64:
-    """Each candidate's tags as a vector of length 1: [n, n_tags]; of those that two have, only."""
+    """Each candidate's tags as a vector of length 1: [n, n_tags]."""
     at: dict[str, int] = {}
-    own_of: dict[tuple[str, ...], tuple[int, ...]] = {}
+    known: dict[tuple[str, ...], list[int]] = {}
+    own: list[list[int]] = []
     for each in tags:
-        if each not in own_of:
-            own_of[each] = tuple(
-                at.setdefault(tag, len(at)) for tag in dict.fromkeys(map(str.casefold, each))
-            )
+        found = known.get(each)
+        if found is None:
+            distinct = dict.fromkeys(map(str.casefold, each))
+            found = known[each] = [at.setdefault(tag, len(at)) for tag in distinct]
+        own.append(found)
+    lengths = np.array(list(map(len, own)), np.intp)
     vectors = np.zeros((len(tags), len(at)))
-    lengths = np.array([max(1, len(own_of[each])) for each in tags], np.float64)
-    rows = np.repeat(np.arange(len(tags)), [len(own_of[each]) for each in tags])
-    vectors[rows, [tag for each in tags for tag in own_of[each]]] = 1.0
-    return vectors / np.sqrt(lengths)[:, None]
+    rows = np.repeat(np.arange(len(tags)), lengths)
+    vectors[rows, list(chain.from_iterable(own))] = np.repeat(1.0 / np.sqrt(np.maximum(lengths, 1)), lengths)
+    return vectors
 
 
 def _unit(rows: Float64) -> Float64:

@@ -18,7 +18,7 @@ from edge_reranker.ranking.fusion import Weights
 Float64 = NDArray[np.float64]
 
 # One of them is served, and all are what could have been.
-N_DRAWS = 32
+N_DRAWS = 16
 
 
 def weights(ranking_id: str, posterior: Weights, exploration: float, n_draws: int = N_DRAWS) -> Float64:

@@ -13,19 +13,22 @@ from edge_reranker.ranking.policy.diversity import Novelty
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-_REACH = 50
-
 LADDER = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """The strengths of calibration that lists are made for; which of them is taken, the request's decides."""
 
+# The place whose score counts as nothing; docs/decisions/0028 has the figures.
+_REACH = 50
+
 
 def relevance(scores: Float64, order: Indices) -> Float64:
-    """Scores [n] so that the best has 1 and the one at place 50 of ``order`` (or the last) 0; all 0 if equal.
+    """Scores [n] with 1 for the best and 0 for place 50 of ``order``, or the last; all 0 if these are equal.
 
-    So a strength means the same whatever the scale of the scores, and however many candidates nobody will see.
+    So a strength means the same whatever the scale of the scores and however long the list's tail.
     """
     best, least = scores[order[0]], scores[order[min(len(order), _REACH) - 1]]
-    return np.asarray((scores - least) / (best - least) if best > least else np.zeros(len(scores)), np.float64)
+    if best - least < 1e-9:
+        return np.zeros(len(scores))
+    return np.asarray((scores - least) / (best - least), np.float64)
 
 
 def lists(
@@ -39,8 +42,8 @@ def lists(
 ) -> Indices:
     """For each strength of ``ladder`` the places of the pool that a greedy list takes, [n_lists, n_places].
 
-    ``relevant`` [n_pool] is ``relevance``, best first. The first ``seeds`` of the pool have their places already:
-    they count, and are not taken. Each step takes the candidate with the largest
+    ``relevant`` [n_pool] is ``relevance``, best first. The first ``seeds`` of the pool have their places
+    already: they count, and are not taken. Each step takes the candidate with the largest
 
         (1 - c) ((1 - diversity) relevance + diversity novelty) - c n_places KL / max KL
 
