@@ -16,7 +16,7 @@ from edge_reranker.evaluation import lists, log
 from edge_reranker.evaluation.protocol import Cut
 from edge_reranker.models.pack import Pack
 from edge_reranker.pipeline.reading import Reading
-from edge_reranker.ranking import features, fusion, profile
+from edge_reranker.ranking import effort, features, fusion, profile
 from edge_reranker.ranking.affinity import Likes
 from edge_reranker.ranking.features import FEATURES, OF_THE_ENCODER
 from edge_reranker.ranking.partly import Weighed, weighed
@@ -96,7 +96,7 @@ class Reader:
         matrix, _ = self._result(cold, self._mask(cold, []))
         return fusion.fuse(matrix, FEATURES, self._without)
 
-    def walk(self, cold: Cold, arm: str, stops: Sequence[int], price: float | None = None) -> Walk:
+    def walk(self, cold: Cold, arm: str, stops: Sequence[int], price: float = effort.PRICE) -> Walk:
         """One list read as ``arm`` says, with its orders after each of ``stops`` and at the end."""
         steps = self._from_the_top(cold) if arm == FROM_THE_TOP else self._planned(cold, arm, price)
         read: list[int] = []
@@ -139,10 +139,11 @@ class Reader:
             yield top[start : start + _CHUNK], order_of
             done += top[start : start + _CHUNK]
 
-    def _planned(self, cold: Cold, arm: str, price: float | None) -> Iterator[tuple[list[int], Orders]]:
+    def _planned(self, cold: Cold, arm: str, price: float) -> Iterator[tuple[list[int], Orders]]:
         """As the pipeline and tier 1 do it together."""
         query = replace(cold.query, effort=Effort.SETTLED if arm == SETTLED else Effort.FULL)
-        plan = Plan(query) if price is None else Plan(query, price)
+        whole = self._learned.affinity.centred == "list"
+        plan = Plan(query, full=whole, price=price)
         reading = Reading(self._ours, cold.user, query, plan)
         done: list[int] = []
 

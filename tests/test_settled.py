@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_a_request_that_does_not_ask_for_it_reads_everything(tmp_path: Path) -> 
     with pipeline(tmp_path, encoder=FakeEngine()) as whole:
         known(whole)
         answer = whole.rerank("a", RerankQuery(films(N)), LONG)
+    assert (answer.coverage, answer.settled) == (1.0, False)
+
+
+def test_a_pack_that_sees_each_candidate_beside_the_others_reads_them_all(tmp_path: Path) -> None:
+    """Its vectors are taken from the mean of those at hand: of a few of them, it is another."""
+    pack = small_pack(n_learned=0)
+    pack = dataclasses.replace(pack, manifest=dataclasses.replace(pack.manifest, centred="list"))
+    with pipeline(tmp_path, encoder=FakeEngine(), pack=pack) as whole:
+        known(whole)
+        answer = whole.rerank("a", settled(), LONG)
     assert (answer.coverage, answer.settled) == (1.0, False)
 
 

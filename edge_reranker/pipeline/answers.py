@@ -18,7 +18,7 @@ from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import server_rank
 from edge_reranker.ranking.fusion import order
 from edge_reranker.ranking.learning.shown import examination
-from edge_reranker.scoring import Learning, Scorer, Tiers, TierScores, Users
+from edge_reranker.scoring import Learning, Plan, Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
 # Tier 0 on a slow laptop core, until it is measured.
@@ -113,7 +113,8 @@ class Answers:
         # Ours is made all the same: what the user chooses says how good it would have been.
         answer = dataclasses.replace(answer, by_server=learned.gate.server_wins)
         yield answer
-        reading = Reading(learned.with_model, user, query)
+        whole = tiers.tier1 is not None and tiers.tier1.reads_lists
+        reading = Reading(learned.with_model, user, query, Plan(query, full=whole))
         for number, scorer in due:
             before, reason = basis, answer.reason
             reading.begins(basis.found.scores)

@@ -22,9 +22,9 @@ _LOGITS = 1.0
 class Reading:
     """Keeps a tier's ``plan`` current. Of one request, not thread-safe."""
 
-    def __init__(self, ours: Weights, user: User, query: RerankQuery, plan: Plan | None = None) -> None:
+    def __init__(self, ours: Weights, user: User, query: RerankQuery, plan: Plan) -> None:
         """``ours`` are the weights with the model."""
-        self.plan = plan or Plan(query)
+        self.plan = plan
         self.settled = False
         """Whether candidates were left unread that would hardly change the first places."""
         self._weight_of = dict(zip(ours.names, ours.mean.tolist(), strict=True))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-# Reading a candidate that is expected to add less to the list's NDCG is left to the background. The highest
-# price that costs users of whom no result is reported nothing to speak of: `python -m benchmarks effort`.
+# Reading a candidate that is expected to add less to the list's NDCG is left to the background. From users of
+# whom no result is reported (docs/decisions/0030).
 PRICE: Final = 1e-4
 # Where a choice is looked for when the app does not say how many places it shows.
 DEPTH: Final = 10

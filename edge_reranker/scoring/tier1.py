@@ -60,6 +60,11 @@ class VectorScorer:
         """Whether it compares candidates with the query."""
         return self._vectors.reads_queries
 
+    @property
+    def reads_lists(self) -> bool:
+        """Whether what it says of a candidate depends on the others that were read: so it needs them all."""
+        return self._affinity.centred == "list"
+
     def score(
         self,
         user: User,
