@@ -433,7 +433,7 @@ def test_a_policy_that_there_is_no_time_for_is_left_out_with_a_reason_but_blocks
     policy = Policy(diversity=1.0, blocked_tags=("crime",), caps=(Cap(0, 2, tag="Comedy"),))
     with pipeline(tmp_path, encoder=FakeEngine()) as whole:
         whole.record("a", liked(5))
-        whole._policy_paces.of("a").measured(1, 1e6)
+        whole._lists._policy_paces.of("a").measured(1, 1e6)
         query = RerankQuery(films(9), policy=policy)
         *_, answer = whole.rerank_stream("a", query, Deadline.after_ms(5_000.0))
         plain = whole.rerank("a", RerankQuery(films(9)), LONG)
