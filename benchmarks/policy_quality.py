@@ -41,7 +41,7 @@ def main() -> bool:
     found = policies.compare(listed, lister, weights, chosen)
     for name, each in found.items():
         cells = [
-            f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+            f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" if interval else "-"
             for interval in (
                 each.ndcg10,
                 each.ndcg10_change,
@@ -59,10 +59,9 @@ def main() -> bool:
     )
     figures: dict[str, object] = {"n_lists": len(listed), "n_cases": len(lists.users(listed))}
     for name, each in found.items():
-        figures |= {
-            f"{name}: {field}": getattr(each, field).mean
-            for field in ("ndcg10", "ndcg10_change", "distance", "divergence", "from_taste")
-        }
+        for field in ("ndcg10", "ndcg10_change", "distance", "divergence", "from_taste"):
+            measured = getattr(each, field)
+            figures[f"{name}: {field}"] = measured.mean if measured else None
     figures["lists_whose_divergence_rose_with_calibration"] = rises
     figures["lists"] = int(np.isfinite(found["none"].from_taste_of).sum())
     return report("policy_quality", figures, {"the divergence never rises with calibration": rises == 0})

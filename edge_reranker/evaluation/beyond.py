@@ -92,7 +92,7 @@ def measure(
         users.append(each.cut.user_id)
         counts = np.bincount([at for at in each.targets if at is not None], minlength=len(scores))
         predicted.append(Predicted(each.cut.user_id, chances(scores), counts.astype(np.float64)))
-    return Beyond(_mean(divergences, users), _mean(distances, users), reliability(predicted))
+    return Beyond(mean(divergences, users), mean(distances, users), reliability(predicted))
 
 
 def divergence(history: Iterable[Item], listed: Sequence[Item], alpha: float = ALPHA) -> float:
@@ -220,7 +220,8 @@ def _simulated(predicted: Sequence[Predicted], bin_of: NDArray[np.intp], n_bins:
     return total
 
 
-def _mean(values: Sequence[float], users: Sequence[str]) -> Interval | None:
+def mean(values: Sequence[float], users: Sequence[str]) -> Interval | None:
+    """Of the values that are known (not NaN), by the user of each; None without any."""
     known = [(value, user) for value, user in zip(values, users, strict=True) if not math.isnan(value)]
     if not known:
         return None

@@ -22,15 +22,15 @@ class Outcome:
 
     ``distance`` and ``content_distance`` are intra-list distances of tags and of the vectors' content part.
     ``divergence`` is from the tags of what was liked, all alike; ``from_taste`` from the mix that the policy
-    aims at. ``from_taste_of`` [n_lists] is each list's, NaN where there is none.
+    aims at; None where there is nothing to measure. ``from_taste_of`` [n_lists] is each list's, NaN for none.
     """
 
     ndcg10: Interval
     ndcg10_change: Interval
-    distance: Interval
-    content_distance: Interval
-    divergence: Interval
-    from_taste: Interval
+    distance: Interval | None
+    content_distance: Interval | None
+    divergence: Interval | None
+    from_taste: Interval | None
     users_worse: int
     from_taste_of: NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def _outcome(
         columns["liked"].append(beyond.divergence(liked, first))
         columns["taste"].append(beyond.shares_divergence(given.taste, beyond.tag_shares(first)))
     of_list = [each.cut.user_id for each in listed]
-    means = {name: _mean(values, of_list) for name, values in columns.items()}
+    means = {name: beyond.mean(values, of_list) for name, values in columns.items()}
     compared = metrics.compare(places, before, users)
     return Outcome(
         ndcg10=metrics.bootstrap(metrics.ndcg(places), users),
@@ -116,9 +116,3 @@ def _outcome(
         users_worse=compared.users_worse,
         from_taste_of=np.array(columns["taste"]),
     )
-
-
-def _mean(values: Sequence[float], users: Sequence[str]) -> Interval:
-    found = np.array(values)
-    known = np.isfinite(found)
-    return metrics.bootstrap(found[known], [user for user, is_ in zip(users, known, strict=True) if is_])

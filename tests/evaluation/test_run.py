@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import beyond, lists, metrics, movielens, protocol, run
+from edge_reranker.evaluation import beyond, lists, metrics, movielens, policies, protocol, run
 from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
+<<<<<<< HEAD
 from edge_reranker.ranking import fusion, profile
 from edge_reranker.types import EventType
+=======
+from edge_reranker.ranking import fusion
+from edge_reranker.types import EventType, Policy
+>>>>>>> 43522604ad33a01af1626109ed099fedd810a070
 from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
 SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-minilm"
@@ -50,6 +55,32 @@ def report(data_and_hidden: World, pack: Pack) -> run.Report:
 def test_vectors_that_show_the_preference_beat_the_servers_order(report: run.Report) -> None:
     assert report.ratio > 1.5
     assert report.against_server[run.OURS].ndcg10.low > 0
+
+
+def test_policies_do_what_they_are_for_and_none_is_the_order(
+    data_and_hidden: World, pack: Pack, report: run.Report
+) -> None:
+    data, hidden = data_and_hidden
+    tagged = [item._replace(tags=(f"tag {at % 7}",)) for at, item in enumerate(data.items)]
+    data = replace(data, items=tuple(tagged))
+    split = protocol.split(data)
+    lister = run.lister(data, split, pack, hidden)
+    found = policies.compare(
+        [lister.listed(cut) for cut in split.test],
+        lister,
+        fusion.Weights.of(pack.manifest.fusion),
+        {"varied": Policy(diversity=0.9), "calibrated": Policy(calibration=0.9)},
+    )
+    none, varied, calibrated = found["none"], found["varied"], found["calibrated"]
+    assert none.ndcg10 == report.orders[run.OURS].ndcg10
+    assert none.users_worse == 0
+    assert none.distance is not None
+    assert varied.distance is not None
+    assert varied.distance.low > none.distance.high
+    assert none.from_taste is not None
+    assert calibrated.from_taste is not None
+    assert calibrated.from_taste.high < none.from_taste.low
+    assert (calibrated.from_taste_of <= none.from_taste_of + 1e-9).all()
 
 
 def test_with_no_say_of_its_own_the_fusion_is_the_servers_order(report: run.Report) -> None:
