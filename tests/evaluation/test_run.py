@@ -11,13 +11,8 @@ from edge_reranker.evaluation import beyond, lists, metrics, movielens, policies
 from edge_reranker.evaluation.log import Interaction
 from edge_reranker.models import pack as packs
 from edge_reranker.models.pack import Encoder, Head, Manifest, Pack, Prior, TasteSettings
-<<<<<<< HEAD
 from edge_reranker.ranking import fusion, profile
-from edge_reranker.types import EventType
-=======
-from edge_reranker.ranking import fusion
 from edge_reranker.types import EventType, Policy
->>>>>>> 43522604ad33a01af1626109ed099fedd810a070
 from tests.planted import N_EMBD, N_GROUPS, N_ITEMS, World, world
 
 SHIPPED = Path(__file__).parents[2] / "packs" / "movielens-minilm"
