@@ -95,9 +95,9 @@ def test_output_that_does_not_fit_on_the_disk_is_an_error_of_one_line(
     assert found.stderr == "Error: input or output: No space left on device\n"
 
 
-def test_what_stdout_cannot_show_is_named(run: Run, service: subprocess.Popen[str]) -> None:
+def test_what_stdout_cannot_show_is_named(run: Run, run_process: Run, service: subprocess.Popen[str]) -> None:
     run("record", "-", stdin=LIKE.replace("Heat", "\\u96ea"))
-    found = run("events", PYTHONIOENCODING="latin-1")
+    found = run_process("events", PYTHONIOENCODING="latin-1")
     assert (found.returncode, found.stderr) == (2, "Error: '\\u96ea' cannot be written as latin-1\n")
 
 
