@@ -43,6 +43,7 @@ _PEOPLE = (
 
 
 _ORDERS = (
+    rounds.SERVER,
     rounds.NOTHING,
     rounds.WEIGHTS,
     rounds.HISTORY,
@@ -157,8 +158,9 @@ def ends(found: Mapping[str, Sequence[Trace]]) -> Section:
             row: Row = {"feedback": feedback, "order": order, "NDCG@10": _ndcg(marks, order)}
             row["against nothing"] = asdict(_compared(traces, marks, order, rounds.NOTHING).ndcg10)
             row |= _against_server(traces, marks, order)
-            row["users worse by chance"] = by_chance(traces, marks) if order == rounds.SERVED else None
-            row["server's order by the gate"] = _gated(marks) if order == rounds.SERVED else None
+            if order == rounds.SERVED:
+                row["users worse by chance"] = by_chance(traces, marks)
+                row["server's order by the gate"] = _gated(marks)
             rows.append(row)
     note = (
         "Weights learned: with the history as at the start; history grown: with the weights as at the start. "

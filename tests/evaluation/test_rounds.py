@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_reranker.evaluation import adversaries, lists, metrics, protocol, rounds, run, simulated
+from edge_reranker.evaluation import adversaries, lists, metrics, protocol, report, rounds, run, simulated
 from edge_reranker.evaluation.clicks import Attraction, PositionBased
 from edge_reranker.evaluation.lists import Lister
 from edge_reranker.evaluation.rounds import Mark, Person, Setting
@@ -180,4 +180,5 @@ def test_every_section_says_that_it_is_a_simulation() -> None:
     assert all(section["title"].startswith("Simulation") for section in tables["sections"])
     curve = tables["sections"][0]["rows"]
     assert {row["rounds"] for row in curve} == {0, 2}
+    assert report.html(tables).count("<svg") == 4
     assert all(row["served - nothing learned"]["mean"] == 0 for row in curve if row["rounds"] == 0)  # type: ignore[index]
