@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _POOL = 50
 _SHOWN = 10
+_REASONS = 3
 _START_S = 60.0
 
 
@@ -136,8 +137,20 @@ def _show(client: EdgeReranker, data: Log, cut: Cut, candidates: Sequence[Candid
     for target in cut.targets:
         moved = f"{before[target]:>3} -> {place[target]:>3}" if target in place else "not among the 50"
         click.echo(f"  {items[target].title[:44]:<46} {moved}")
+    _why(client, second, before)
     click.echo(f"\nfirst request (new films, default budget): {_timing(first)}")
     click.echo(f"again (films encoded meanwhile):           {_timing(second)}")
+
+
+def _why(client: EdgeReranker, ranking: Ranking, before: dict[str, int]) -> None:
+    """The one of the first ten that rose furthest, and what of the history moved it most."""
+    place = {id_: at for at, id_ in enumerate(ranking.ids[:_SHOWN], start=1)}
+    risen = max(place, key=lambda id_: before[id_] - place[id_])
+    (found,) = client.explain(ranking.ranking_id, [risen]).explanations
+    if found.reasons:
+        click.echo(f"\nWhy {found.title} came from {before[risen]} to {place[risen]}:")
+        for reason in found.reasons[:_REASONS]:
+            click.echo(f"  {reason.text} ({reason.score_change:+.2f})")
 
 
 def _sent_item(item: Item) -> SentItem:
