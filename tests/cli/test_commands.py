@@ -260,7 +260,7 @@ def test_exit_codes_are_documented() -> None:
 def test_the_demo_shows_a_real_user_from_an_empty_folder(run: Run) -> None:
     found = run("demo")
     assert found.returncode == 0, found.stderr
-    for part in ("Last ten films", "Ours, on this device", "place by the server -> ours", "Next: "):
+    for part in ("Last ten films", "Ours, on this device", "place by the server -> ours", "\nWhy ", "Next: "):
         assert part in found.stdout
     assert "again (films encoded meanwhile)" in found.stdout
     assert "100% of the candidates by the model" in found.stdout
