@@ -6,26 +6,20 @@ import contextlib
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_reranker.errors import StoreError
-from edge_reranker.ranking.context import PRIORS
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.feedback import Choice, choice_of
-from edge_reranker.ranking.learning.learned import Learned, replay
+from edge_reranker.ranking.learning.learned import Learned, begin, replay
 from edge_reranker.ranking.learning.shown import Shown
-from edge_reranker.ranking.partly import EXPECTED
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.tiers import Tiers
 from edge_reranker.store import Store
 from edge_reranker.types import Event
 
 _REMEMBERED = 64
-# Mean and deviation: what the model is expected to say of what it has not read is in units of the score.
-_AS_EXPECTED = (1.0, 0.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +73,7 @@ class Learning:
                     tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
                 )
         rows = self._store.choices(namespace)
-        begun = Learned.start(_wider(start[0], {EXPECTED: _AS_EXPECTED}), _wider(start[1], {}), start[2])
-        learned = replay(begun, _decoded(rows))
+        learned = replay(begin(*start), _decoded(rows))
         seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
         return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
 
@@ -125,16 +118,6 @@ class Learning:
 
         tiers.epochs.during(folded.owner, remember)
         return folded.learned
-
-
-def _wider(prior: Weights, others: Mapping[str, tuple[float, float]]) -> Weights:
-    """A pack's prior, and that of columns which only the device can fill, and of ``others``."""
-    more = {name: belief for name, belief in {**PRIORS, **others}.items() if name not in prior.names}
-    k = len(prior.names)
-    covariance = np.diag([*np.zeros(k), *(deviation**2 for _, deviation in more.values())])
-    covariance[:k, :k] = prior.covariance
-    mean = np.concatenate([prior.mean, [mean for mean, _ in more.values()]])
-    return Weights((*prior.names, *more), mean, covariance)
 
 
 def _differ(one: object, other: object) -> bool:
