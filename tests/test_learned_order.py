@@ -174,3 +174,31 @@ def test_feedback_on_a_list_that_nobody_knows_is_an_event_like_any_other(tmp_pat
         event = Event("x", EventType.CLICK, 1e9 + 9, film(3), ranking_id="never-made", position=0)
         assert whole.record("a", [event]).recorded == 1
         assert known(whole).n_choices == 0
+
+
+def test_what_was_read_before_a_sweep_and_learned_after_it_is_not_kept(tmp_path: Path) -> None:
+    """No ranking goes by the events that are swept here, so nothing else says that they went."""
+    with pipeline(tmp_path) as whole:
+        store = whole._store
+
+        class Sweeping:
+            """The store, of which a sweep takes the choices that it has just handed out."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(store, name)
+
+            def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+                rows = store.choices(namespace, after_seq)
+                kept = Retention(by_type=(TypeRetention(EventType.SKIP, max_events=2),))
+                whole.set_retention(namespace, kept)
+                while whole.retention(namespace).sweeping:
+                    time.sleep(0.01)
+                return rows
+
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 9)
+        whole._learning.forget("a")
+        whole._learning._store = Sweeping()  # type: ignore[assignment]
+        assert known(whole).n_choices == 9, "they were read before"
+        whole._learning._store = store
+        assert known(whole).n_choices <= 2

@@ -43,6 +43,7 @@ class Learning:
         self._store = store
         self._lock = threading.Lock()
         self._folded: OrderedDict[str, _Folded] = OrderedDict()
+        self._forgets = 0
 
     def now(self, tiers: Tiers, namespace: str) -> Learned | None:
         """What is known by now; None for a pack without weights. Raises StoreError.
@@ -55,7 +56,7 @@ class Learning:
         start = (tiers.weights, tiers.without_model, tiers.pack_id)
         generation = self._store.generation(namespace)
         with self._lock:
-            before = self._folded.get(namespace)
+            before, forgets = self._folded.get(namespace), self._forgets
         # The very objects: a pack that was swapped has others, and arrays do not compare to one truth.
         if before is not None and (before.owner != owner or any(map(_differ, before.start, start))):
             before = None
@@ -63,19 +64,18 @@ class Learning:
             return before.learned
         state = self._store.choices_state(namespace)
         if before is not None and before.state == state:
-            return self._keep(tiers, dataclasses.replace(before, generation=generation))
+            return self._keep(tiers, dataclasses.replace(before, generation=generation), forgets)
         # Numbers only grow and rows are never changed: what was counted is still there if, beside it, there
         # are as many more as come after it.
         if before is not None and before.state[0] and before.state[1] == state[1]:
             learned, rows = before.learned, self._store.choices(namespace, before.state[2])
             if len(rows) == state[0] - before.state[0]:
-                return self._keep(
-                    tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
-                )
+                learned = replay(learned, _decoded(rows))
+                return self._keep(tiers, _Folded(owner, generation, start, state, learned), forgets)
         rows = self._store.choices(namespace)
         learned = replay(begin(*start), _decoded(rows))
         seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
-        return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
+        return self._keep(tiers, _Folded(owner, generation, start, seen, learned), forgets)
 
     def choices(
         self, namespace: str, events: Sequence[Event], recent: Callable[[str], Shown | None]
@@ -100,6 +100,7 @@ class Learning:
     def forget(self, namespace: str) -> None:
         """Drops what is remembered: it is learned again from what the store has left."""
         with self._lock:
+            self._forgets += 1
             self._folded.pop(namespace, None)
 
     def _stored(self, namespace: str, ranking_id: str) -> Shown | None:
@@ -108,9 +109,13 @@ class Learning:
             return None if not detail else Shown.decode(detail)
         return None
 
-    def _keep(self, tiers: Tiers, folded: _Folded) -> Learned:
+    def _keep(self, tiers: Tiers, folded: _Folded, forgets: int) -> Learned:
+        """Remembers it unless something was forgotten since: a sweep need not end an epoch."""
+
         def remember() -> None:
             with self._lock:
+                if self._forgets != forgets:
+                    return
                 self._folded.pop(folded.owner.namespace, None)
                 while len(self._folded) >= _REMEMBERED:
                     self._folded.popitem(last=False)
