@@ -202,3 +202,21 @@ def test_what_was_read_before_a_sweep_and_learned_after_it_is_not_kept(tmp_path:
         assert known(whole).n_choices == 9, "they were read before"
         whole._learning._store = store
         assert known(whole).n_choices <= 2
+
+
+def test_choices_that_an_import_brings_to_known_events_are_learned(tmp_path: Path) -> None:
+    with pipeline(tmp_path / "one") as whole:
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 3)
+        learned = bits(known(whole))
+        records = [record for page in whole.export("a") for record in page]
+    with pipeline(tmp_path / "other") as whole:
+        # Without its list, an event teaches nothing.
+        whole.record("a", [record for record in records if isinstance(record, Event)])
+        assert known(whole).n_choices == 0
+        taken = whole.importing("a")
+        for line, record in enumerate(records, start=2):
+            taken.add(line, record)
+        assert taken.finish().recorded == 0
+        taken.close()
+        assert bits(known(whole)) == learned
