@@ -327,6 +327,7 @@ class Pipeline:
             loaded.tiers.hot.start()
         self._current.wait_unused(before, Deadline.after_ms(_RETIRE_MS))
         self._retiring = None
+        self._explaining.recent.forget()  # requests that began before have kept some since
         before.close()
 
     def warmup(self, deadline: Deadline) -> bool:
