@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 
@@ -220,3 +221,33 @@ def test_choices_that_an_import_brings_to_known_events_are_learned(tmp_path: Pat
         assert taken.finish().recorded == 0
         taken.close()
         assert bits(known(whole)) == learned
+
+
+def test_a_request_is_in_time_however_much_is_to_be_learned_first(tmp_path: Path) -> None:
+    """As after a restart with thousands of choices; whoever waits long enough gets what they taught."""
+    with pipeline(tmp_path) as whole:
+        store, may_read = whole._store, threading.Event()
+        timed_out = []
+
+        class Slow:
+            """The store, from which it takes long to read choices."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(store, name)
+
+            def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+                timed_out.append(not may_read.wait(10))
+                return store.choices(namespace, after_seq)
+
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 40)
+        learned, order = bits(known(whole)), ids(rerank(whole))
+        whole._learning.forget("a")
+        whole._learning._store = Slow()  # type: ignore[assignment]
+        ranking = whole.rerank("a", RerankQuery(films(N)), Deadline.after_ms(200))
+        assert (ranking.degraded_reason, ranking.coverage) == (DegradedReason.DEADLINE, 0.0)
+        assert ids(ranking) == [f"f{at}" for at in range(N)]
+        may_read.set()
+        assert ids(rerank(whole)) == order
+        assert bits(known(whole)) == learned
+        assert timed_out == [False], "it was learned once"

@@ -72,10 +72,14 @@ class Answers:
         as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
             user = self._users.now(tiers, namespace)
-            learned = self._learning.now(tiers, namespace)
-        except StoreError:
+            learned = self._learning.now(tiers, namespace, deadline.half())
+        except (StoreError, TimeoutError) as error:
+            late = isinstance(error, TimeoutError)
             watch.lap("context")
-            yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
+            if late and tiers.background is not None:
+                tiers.background.read(tiers.epochs.owner(namespace), query.candidates)
+            reason = DegradedReason.DEADLINE if late else DegradedReason.STORE_UNAVAILABLE
+            yield as_served.because(reason, 0.0)
             return
         watch.lap("context")
         if learned is None:
