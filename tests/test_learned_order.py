@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
+from edge_reranker.explained import ReasonsMissing
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.ranking.learning.feedback import choice_of
 from edge_reranker.ranking.learning.learned import Learned
@@ -141,25 +142,29 @@ def test_no_app_learns_from_anothers_feedback(tmp_path: Path) -> None:
         assert (ids(rerank(whole, "b")), bits(known(whole, "b"))) == before
 
 
+def ours_loses(whole: Pipeline) -> None:
+    """Choices whose columns do not tell why they were made: learning cannot mend it, only the gate can."""
+    whole.record("a", liked(1))
+    ranking = rerank(whole)
+    assert ranking.degraded_reason is not DegradedReason.SERVER_PREFERRED
+    whole._store.flush()
+    shown = Shown.decode(whole._store.detail("a", ranking.ranking_id) or b"")
+    lost = []
+    for number in range(100):
+        at = number % 6
+        ours = np.roll(np.arange(N), -at - 1)  # what was chosen is last by ours
+        blind = dataclasses.replace(shown, matrix=shown.matrix * 0 + number, ours=ours, order=ours)
+        choice = choice_of(blind, f"f{at}", EventType.CLICK)
+        assert choice is not None
+        event = Event(f"c{number}", EventType.CLICK, 2e9, film(at), ranking_id=ranking.ranking_id)
+        lost.append((event, choice.encode()))
+    whole._store.record("a", [event for event, _ in lost], {e.event_id: body for e, body in lost})
+    assert known(whole).gate.server_wins
+
+
 def test_where_ours_keeps_losing_the_servers_order_is_served_and_says_so(tmp_path: Path) -> None:
-    """Nothing in the columns of these choices tells why: learning cannot mend it, only the gate can."""
     with pipeline(tmp_path) as whole:
-        whole.record("a", liked(1))
-        ranking = rerank(whole)
-        assert ranking.degraded_reason is DegradedReason.NO_MODEL
-        whole._store.flush()
-        shown = Shown.decode(whole._store.detail("a", ranking.ranking_id) or b"")
-        lost = []
-        for number in range(100):
-            at = number % 6
-            ours = np.roll(np.arange(N), -at - 1)  # what was chosen is last by ours
-            blind = dataclasses.replace(shown, matrix=shown.matrix * 0 + number, ours=ours, order=ours)
-            choice = choice_of(blind, f"f{at}", EventType.CLICK)
-            assert choice is not None
-            event = Event(f"c{number}", EventType.CLICK, 2e9, film(at), ranking_id=ranking.ranking_id)
-            lost.append((event, choice.encode()))
-        whole._store.record("a", [event for event, _ in lost], {e.event_id: body for e, body in lost})
-        assert known(whole).gate.server_wins
+        ours_loses(whole)
         ranking = rerank(whole)
         assert ranking.degraded_reason is DegradedReason.SERVER_PREFERRED
         assert ids(ranking) == [f"f{at}" for at in range(N)]
@@ -167,6 +172,26 @@ def test_where_ours_keeps_losing_the_servers_order_is_served_and_says_so(tmp_pat
         n = known(whole).n_choices
         feedback(whole, EventType.CLICK, 3, 2)
         assert known(whole).n_choices == n + 2, "learning goes on"
+
+
+def test_where_the_servers_order_stands_no_tier_and_no_event_is_said_to_have_had_a_say(
+    tmp_path: Path,
+) -> None:
+    """Also later, from what is stored of the list."""
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        ours_loses(whole)
+        ranking = rerank(whole)
+        assert ranking.degraded_reason is DegradedReason.SERVER_PREFERRED
+        assert {result.tier for result in ranking.results} == {0}
+        for _ in range(2):
+            found = whole.explain("a", ranking.ranking_id, (), LONG)
+            assert found.missing is ReasonsMissing.NOT_SCORED
+            assert [each.server_place for each in found.explanations] == list(range(N))
+            for each in found.explanations:
+                assert (each.score, each.score_place) == (0.0, None)
+                assert (each.contributions, each.reasons) == ((), ())
+            whole._store.flush()
+            whole._explaining.recent.forget()
 
 
 def test_feedback_on_a_list_that_nobody_knows_is_an_event_like_any_other(tmp_path: Path) -> None:

@@ -190,13 +190,14 @@ def ranking(
     """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
+    tier = np.zeros_like(answer.tier) if answer.by_server else answer.tier
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
+        results=tuple(Result(candidates[i].id, int(tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
         degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
-        model=tiers.model if answer.tier.any() and not answer.by_server else "",
+        model=tiers.model if tier.any() else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
         settled=answer.settled,
