@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine.fake import FakeEngine
+from edge_reranker.explained import ReasonsMissing
 from edge_reranker.pipeline import Pipeline
 from edge_reranker.ranking.learning.feedback import choice_of
 from edge_reranker.ranking.learning.learned import Learned
@@ -140,25 +142,29 @@ def test_no_app_learns_from_anothers_feedback(tmp_path: Path) -> None:
         assert (ids(rerank(whole, "b")), bits(known(whole, "b"))) == before
 
 
+def ours_loses(whole: Pipeline) -> None:
+    """Choices whose columns do not tell why they were made: learning cannot mend it, only the gate can."""
+    whole.record("a", liked(1))
+    ranking = rerank(whole)
+    assert ranking.degraded_reason is not DegradedReason.SERVER_PREFERRED
+    whole._store.flush()
+    shown = Shown.decode(whole._store.detail("a", ranking.ranking_id) or b"")
+    lost = []
+    for number in range(100):
+        at = number % 6
+        ours = np.roll(np.arange(N), -at - 1)  # what was chosen is last by ours
+        blind = dataclasses.replace(shown, matrix=shown.matrix * 0 + number, ours=ours, order=ours)
+        choice = choice_of(blind, f"f{at}", EventType.CLICK)
+        assert choice is not None
+        event = Event(f"c{number}", EventType.CLICK, 2e9, film(at), ranking_id=ranking.ranking_id)
+        lost.append((event, choice.encode()))
+    whole._store.record("a", [event for event, _ in lost], {e.event_id: body for e, body in lost})
+    assert known(whole).gate.server_wins
+
+
 def test_where_ours_keeps_losing_the_servers_order_is_served_and_says_so(tmp_path: Path) -> None:
-    """Nothing in the columns of these choices tells why: learning cannot mend it, only the gate can."""
     with pipeline(tmp_path) as whole:
-        whole.record("a", liked(1))
-        ranking = rerank(whole)
-        assert ranking.degraded_reason is DegradedReason.NO_MODEL
-        whole._store.flush()
-        shown = Shown.decode(whole._store.detail("a", ranking.ranking_id) or b"")
-        lost = []
-        for number in range(100):
-            at = number % 6
-            ours = np.roll(np.arange(N), -at - 1)  # what was chosen is last by ours
-            blind = dataclasses.replace(shown, matrix=shown.matrix * 0 + number, ours=ours, order=ours)
-            choice = choice_of(blind, f"f{at}", EventType.CLICK)
-            assert choice is not None
-            event = Event(f"c{number}", EventType.CLICK, 2e9, film(at), ranking_id=ranking.ranking_id)
-            lost.append((event, choice.encode()))
-        whole._store.record("a", [event for event, _ in lost], {e.event_id: body for e, body in lost})
-        assert known(whole).gate.server_wins
+        ours_loses(whole)
         ranking = rerank(whole)
         assert ranking.degraded_reason is DegradedReason.SERVER_PREFERRED
         assert ids(ranking) == [f"f{at}" for at in range(N)]
@@ -168,9 +174,105 @@ def test_where_ours_keeps_losing_the_servers_order_is_served_and_says_so(tmp_pat
         assert known(whole).n_choices == n + 2, "learning goes on"
 
 
+def test_where_the_servers_order_stands_no_tier_and_no_event_is_said_to_have_had_a_say(
+    tmp_path: Path,
+) -> None:
+    """Also later, from what is stored of the list."""
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        ours_loses(whole)
+        ranking = rerank(whole)
+        assert ranking.degraded_reason is DegradedReason.SERVER_PREFERRED
+        assert {result.tier for result in ranking.results} == {0}
+        for _ in range(2):
+            found = whole.explain("a", ranking.ranking_id, (), LONG)
+            assert found.missing is ReasonsMissing.NOT_SCORED
+            assert [each.server_place for each in found.explanations] == list(range(N))
+            for each in found.explanations:
+                assert (each.score, each.score_place) == (0.0, None)
+                assert (each.contributions, each.reasons) == ((), ())
+            whole._store.flush()
+            whole._explaining.recent.forget()
+
+
 def test_feedback_on_a_list_that_nobody_knows_is_an_event_like_any_other(tmp_path: Path) -> None:
     with pipeline(tmp_path) as whole:
         whole.record("a", liked(0))
         event = Event("x", EventType.CLICK, 1e9 + 9, film(3), ranking_id="never-made", position=0)
         assert whole.record("a", [event]).recorded == 1
         assert known(whole).n_choices == 0
+
+
+def test_what_was_read_before_a_sweep_and_learned_after_it_is_not_kept(tmp_path: Path) -> None:
+    """No ranking goes by the events that are swept here, so nothing else says that they went."""
+    with pipeline(tmp_path) as whole:
+        store = whole._store
+
+        class Sweeping:
+            """The store, of which a sweep takes the choices that it has just handed out."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(store, name)
+
+            def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+                rows = store.choices(namespace, after_seq)
+                kept = Retention(by_type=(TypeRetention(EventType.SKIP, max_events=2),))
+                whole.set_retention(namespace, kept)
+                while whole.retention(namespace).sweeping:
+                    time.sleep(0.01)
+                return rows
+
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 9)
+        whole._learning.forget("a")
+        whole._learning._store = Sweeping()  # type: ignore[assignment]
+        assert known(whole).n_choices == 9, "they were read before"
+        whole._learning._store = store
+        assert known(whole).n_choices <= 2
+
+
+def test_choices_that_an_import_brings_to_known_events_are_learned(tmp_path: Path) -> None:
+    with pipeline(tmp_path / "one") as whole:
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 3)
+        learned = bits(known(whole))
+        records = [record for page in whole.export("a") for record in page]
+    with pipeline(tmp_path / "other") as whole:
+        # Without its list, an event teaches nothing.
+        whole.record("a", [record for record in records if isinstance(record, Event)])
+        assert known(whole).n_choices == 0
+        taken = whole.importing("a")
+        for line, record in enumerate(records, start=2):
+            taken.add(line, record)
+        assert taken.finish().recorded == 0
+        taken.close()
+        assert bits(known(whole)) == learned
+
+
+def test_a_request_is_in_time_however_much_is_to_be_learned_first(tmp_path: Path) -> None:
+    """As after a restart with thousands of choices; whoever waits long enough gets what they taught."""
+    with pipeline(tmp_path) as whole:
+        store, may_read = whole._store, threading.Event()
+        timed_out = []
+
+        class Slow:
+            """The store, from which it takes long to read choices."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(store, name)
+
+            def choices(self, namespace: str, after_seq: int = 0) -> list[tuple[int, bytes]]:
+                timed_out.append(not may_read.wait(10))
+                return store.choices(namespace, after_seq)
+
+        whole.record("a", liked(0))
+        feedback(whole, EventType.SKIP, 5, 40)
+        learned, order = bits(known(whole)), ids(rerank(whole))
+        whole._learning.forget("a")
+        whole._learning._store = Slow()  # type: ignore[assignment]
+        ranking = whole.rerank("a", RerankQuery(films(N)), Deadline.after_ms(200))
+        assert (ranking.degraded_reason, ranking.coverage) == (DegradedReason.DEADLINE, 0.0)
+        assert ids(ranking) == [f"f{at}" for at in range(N)]
+        may_read.set()
+        assert ids(rerank(whole)) == order
+        assert bits(known(whole)) == learned
+        assert timed_out == [False], "it was learned once"

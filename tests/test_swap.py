@@ -96,6 +96,23 @@ def test_a_request_under_way_ends_on_the_model_it_began_with_and_the_next_has_th
     assert new.closed, "the pipeline closes the engine in use"
 
 
+def test_what_is_kept_of_a_request_that_ended_after_the_swap_holds_on_to_no_closed_model(shop: Shop) -> None:
+    """Or a forget would leave what the tiers before had in memory: nobody tells those any more."""
+    with shop.open() as pipeline:
+        pipeline.record("a", liked(1, 2))
+        answers = pipeline.rerank_stream("a", query(60), LONG)
+        next(answers)
+        swap = threading.Thread(target=pipeline.load_model, args=("second", LONG))
+        swap.start()
+        while len(shop.engines) < 2 or pipeline.rerank("a", query(1), LONG).model != "second":
+            time.sleep(0.01)
+        *_, last = answers
+        swap.join(5)
+        assert not swap.is_alive()
+        assert pipeline._explaining.recent.get("a", last.ranking_id) is None
+        assert pipeline.explain("a", last.ranking_id, (), LONG).missing is ReasonsMissing.NOT_KEPT
+
+
 def test_a_stream_whose_reader_left_keeps_no_model(shop: Shop) -> None:
     with shop.open() as pipeline:
         pipeline.record("a", liked(1))

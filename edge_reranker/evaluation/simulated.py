@@ -17,7 +17,7 @@ from edge_reranker.evaluation.table import Cell, Row, Section, Tables
 from edge_reranker.evaluation.world import Say
 from edge_reranker.models.pack import Pack
 from edge_reranker.ranking import fusion
-from edge_reranker.ranking.learning.learned import Learned
+from edge_reranker.ranking.learning.learned import Learned, begin
 
 LABEL = "Simulation"
 POOLS = (20, 50, 100, 300)
@@ -98,9 +98,7 @@ def evaluate(
 def started(pack: Pack) -> Learned:
     """What the service has learned of somebody before any feedback."""
     manifest = pack.manifest
-    return Learned.start(
-        fusion.Weights.of(manifest.fusion), fusion.Weights.of(manifest.without_model), pack.id
-    )
+    return begin(fusion.Weights.of(manifest.fusion), fusion.Weights.of(manifest.without_model), pack.id)
 
 
 def sections(world: World, pools: Sequence[int], n_rounds: int) -> list[Section]:

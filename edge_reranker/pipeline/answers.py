@@ -72,10 +72,14 @@ class Answers:
         as_served = Answer(np.arange(n), np.zeros(n, dtype=np.intp), 1.0)
         try:
             user = self._users.now(tiers, namespace)
-            learned = self._learning.now(tiers, namespace)
-        except StoreError:
+            learned = self._learning.now(tiers, namespace, deadline.half())
+        except (StoreError, TimeoutError) as error:
+            late = isinstance(error, TimeoutError)
             watch.lap("context")
-            yield as_served.because(DegradedReason.STORE_UNAVAILABLE, 0.0)
+            if late and tiers.background is not None:
+                tiers.background.read(tiers.epochs.owner(namespace), query.candidates)
+            reason = DegradedReason.DEADLINE if late else DegradedReason.STORE_UNAVAILABLE
+            yield as_served.because(reason, 0.0)
             return
         watch.lap("context")
         if learned is None:
@@ -186,13 +190,14 @@ def ranking(
     """What a caller is told of an answer and the list that became of it; not final."""
     watch.lap("fusion")
     candidates = query.candidates
+    tier = np.zeros_like(answer.tier) if answer.by_server else answer.tier
     return Ranking(
         ranking_id=ranking_id,
-        results=tuple(Result(candidates[i].id, int(answer.tier[i])) for i in shown.order.tolist()),
+        results=tuple(Result(candidates[i].id, int(tier[i])) for i in shown.order.tolist()),
         coverage=answer.coverage,
         degraded_reason=DegradedReason.SERVER_PREFERRED if answer.by_server else answer.reason,
         timings=watch.timings(),
-        model=tiers.model if answer.tier.any() and not answer.by_server else "",
+        model=tiers.model if tier.any() else "",
         pack=tiers.pack_id if answer.weighed else "",
         final=False,
         settled=answer.settled,

@@ -174,8 +174,10 @@ class Explaining:
         wanted = _wanted(ranking, shown, query, ids)
         missing = ReasonsMissing.UNSPECIFIED if ranking.pack else ReasonsMissing.NOT_SCORED
         reasons: Mapping[str, tuple[Reason, ...]] = {}
-        basis = None if answered is None else answered.basis
-        if basis is not None and shown is not None and basis.tiers is tiers:
+        # Of a server's order that stands nothing is said of scores: they had no say in it.
+        weighed = shown is not None and not shown.by_server
+        basis = None if answered is None or not weighed else answered.basis
+        if basis is not None and basis.tiers is tiers:
             reasons, done = self._reasons(basis, wanted, deadline)
             missing = missing if done else ReasonsMissing.DEADLINE
         elif ranking.pack:
@@ -316,7 +318,7 @@ def _explanations(
     served = _served(shown, query)
     row_of = {id_: row for row, id_ in enumerate(served)}
     scored: Scored | None = None
-    if shown is not None:
+    if shown is not None and not shown.by_server:
         weights = Weights(shown.names, shown.weights, np.zeros((0, 0)))
         scored = explain.scored(shown.matrix, shown.names, weights)
     found = []

@@ -43,6 +43,8 @@ Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
+# So long does a record wait until what was chosen is learned: the next request is the one that needs it.
+_LEARN_MS = 250.0
 # Events of one app on their way to the disk: another's wait behind so many, not behind 64 calls of 1,000.
 _MAX_WRITES = 2_000
 
@@ -104,8 +106,8 @@ class Pipeline:
         with self._writes.of(namespace, len(events)):
             recorded = self._store.record(namespace, events, chosen)
         if chosen:
-            with contextlib.suppress(StoreError):  # the next request says so
-                self._learning.now(tiers, namespace)
+            with contextlib.suppress(StoreError, TimeoutError):  # the next request says so
+                self._learning.now(tiers, namespace, Deadline.after_ms(_LEARN_MS))
         self._sweeper.recorded(namespace, recorded.recorded)
         if tiers.public is not None:
             tiers.public.picked(owner, events)
@@ -327,6 +329,7 @@ class Pipeline:
             loaded.tiers.hot.start()
         self._current.wait_unused(before, Deadline.after_ms(_RETIRE_MS))
         self._retiring = None
+        self._explaining.recent.forget()  # requests that began before have kept some since
         before.close()
 
     def warmup(self, deadline: Deadline) -> bool:
@@ -341,6 +344,7 @@ class Pipeline:
         with self._lock:
             self._closed = True
         self._sweeper.close()
+        self._learning.close()
         serving = self._current.value
         if serving.tiers.background is not None:
             serving.tiers.background.close()

@@ -5,27 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
-from edge_reranker.errors import StoreError
-from edge_reranker.ranking.context import PRIORS
+from edge_reranker.deadline import Deadline
+from edge_reranker.errors import Stopping, StoreError
 from edge_reranker.ranking.fusion import Weights
 from edge_reranker.ranking.learning.feedback import Choice, choice_of
-from edge_reranker.ranking.learning.learned import Learned, replay
+from edge_reranker.ranking.learning.learned import Learned, begin, replay
 from edge_reranker.ranking.learning.shown import Shown
-from edge_reranker.ranking.partly import EXPECTED
 from edge_reranker.scoring.epochs import Owner
 from edge_reranker.scoring.tiers import Tiers
 from edge_reranker.store import Store
 from edge_reranker.types import Event
 
 _REMEMBERED = 64
-# Mean and deviation: what the model is expected to say of what it has not read is in units of the score.
-_AS_EXPECTED = (1.0, 0.25)
+# Of more choices nobody learns in the time of their own request: 4,500 take two seconds.
+_AT_ONCE = 32
+_NO_LIMIT = Deadline()
+_STOPPING = "the service is shutting down; ask it again once it is back"
+
+_Start = tuple[Weights, Weights, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,23 @@ class _Folded:
 
     owner: Owner
     generation: int
-    start: tuple[Weights, Weights, str]
+    start: _Start
     state: tuple[int, int, int]
     learned: Learned
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """What is being learned apart from requests, begun after so many ``forgets``."""
+
+    owner: Owner
+    start: _Start
+    forgets: int
+    result: Future[Learned]
+
+    def goes_for(self, owner: Owner, start: _Start, forgets: int) -> bool:
+        """Whether it is what would be begun now."""
+        return (self.owner, self.forgets) == (owner, forgets) and not any(map(_differ, self.start, start))
 
 
 class Learning:
@@ -49,19 +65,72 @@ class Learning:
         self._store = store
         self._lock = threading.Lock()
         self._folded: OrderedDict[str, _Folded] = OrderedDict()
+        self._forgets: Counter[str] = Counter()
+        self._closed = False
+        self._apart = ThreadPoolExecutor(1, thread_name_prefix="learning")
+        self._under_way: dict[str, _UnderWay] = {}
 
-    def now(self, tiers: Tiers, namespace: str) -> Learned | None:
-        """What is known by now; None for a pack without weights. Raises StoreError.
+    def now(self, tiers: Tiers, namespace: str, deadline: Deadline = _NO_LIMIT) -> Learned | None:
+        """What is known by now; None for a pack without weights.
 
-        Choices that came since are folded in; after anything was removed, all of them anew.
+        Choices that came since are folded in; after anything was removed, all of them anew. Many are folded
+        in by a thread of its own, which goes on when the deadline comes first: TimeoutError then. Raises
+        StoreError, and Stopping after ``close``.
         """
         if tiers.weights is None or tiers.without_model is None:
             return None
-        owner = tiers.epochs.owner(namespace)
         start = (tiers.weights, tiers.without_model, tiers.pack_id)
+        found = self._learned(tiers, namespace, start, _AT_ONCE)
+        if found is not None:
+            return found
+        learning = self._begun(tiers, namespace, start)
+        with deadline.while_waiting():
+            try:
+                result = learning.result(deadline.remaining_s())
+            except CancelledError:
+                raise Stopping(_STOPPING) from None
+        # What came meanwhile is few.
+        found = self._learned(tiers, namespace, start, _AT_ONCE)
+        return result if found is None else found
+
+    def close(self) -> None:
+        """Waits for what is being learned, and learns nothing more apart from requests. Idempotent."""
+        with self._lock:
+            self._closed = True
+        self._apart.shutdown(cancel_futures=True)
+
+    def _begun(self, tiers: Tiers, namespace: str, start: _Start) -> Future[Learned]:
+        """What is being learned of all that there is; what was begun before a forget is something else."""
+        owner = tiers.epochs.owner(namespace)
+        with self._lock:
+            known, forgets = self._under_way.get(namespace), self._forgets[namespace]
+            if known is not None and known.goes_for(owner, start, forgets):
+                return known.result
+            if self._closed:
+                raise Stopping(_STOPPING)
+            result = self._apart.submit(self._all, tiers, namespace, start)
+            self._under_way[namespace] = _UnderWay(owner, start, forgets, result)
+        result.add_done_callback(lambda done: self._ended(namespace, done))
+        return result
+
+    def _ended(self, namespace: str, result: Future[Learned]) -> None:
+        with self._lock:
+            known = self._under_way.get(namespace)
+            if known is not None and known.result is result:
+                del self._under_way[namespace]
+
+    def _all(self, tiers: Tiers, namespace: str, start: _Start) -> Learned:
+        found = self._learned(tiers, namespace, start, None)
+        if found is None:
+            raise AssertionError("without a limit there is always a result")
+        return found
+
+    def _learned(self, tiers: Tiers, namespace: str, start: _Start, most: int | None) -> Learned | None:
+        """What is known by now; None when more than ``most`` choices would have to be folded in for it."""
+        owner = tiers.epochs.owner(namespace)
         generation = self._store.generation(namespace)
         with self._lock:
-            before = self._folded.get(namespace)
+            before, forgets = self._folded.get(namespace), self._forgets[namespace]
         # The very objects: a pack that was swapped has others, and arrays do not compare to one truth.
         if before is not None and (before.owner != owner or any(map(_differ, before.start, start))):
             before = None
@@ -69,20 +138,23 @@ class Learning:
             return before.learned
         state = self._store.choices_state(namespace)
         if before is not None and before.state == state:
-            return self._keep(tiers, dataclasses.replace(before, generation=generation))
+            return self._keep(tiers, dataclasses.replace(before, generation=generation), forgets)
         # Numbers only grow and rows are never changed: what was counted is still there if, beside it, there
         # are as many more as come after it.
+        n_new = -1
         if before is not None and before.state[0] and before.state[1] == state[1]:
+            n_new = state[0] - before.state[0]
+        if before is not None and n_new >= 0 and (most is None or n_new <= most):
             learned, rows = before.learned, self._store.choices(namespace, before.state[2])
-            if len(rows) == state[0] - before.state[0]:
-                return self._keep(
-                    tiers, _Folded(owner, generation, start, state, replay(learned, _decoded(rows)))
-                )
+            if len(rows) == n_new:
+                learned = replay(learned, _decoded(rows))
+                return self._keep(tiers, _Folded(owner, generation, start, state, learned), forgets)
+        if most is not None and state[0] > most:
+            return None
         rows = self._store.choices(namespace)
-        begun = Learned.start(_wider(start[0], {EXPECTED: _AS_EXPECTED}), _wider(start[1], {}), start[2])
-        learned = replay(begun, _decoded(rows))
+        learned = replay(begin(*start), _decoded(rows))
         seen = (len(rows), rows[0][0], rows[-1][0]) if rows else (0, 0, 0)
-        return self._keep(tiers, _Folded(owner, generation, start, seen, learned))
+        return self._keep(tiers, _Folded(owner, generation, start, seen, learned), forgets)
 
     def choices(
         self, namespace: str, events: Sequence[Event], recent: Callable[[str], Shown | None]
@@ -107,6 +179,7 @@ class Learning:
     def forget(self, namespace: str) -> None:
         """Drops what is remembered: it is learned again from what the store has left."""
         with self._lock:
+            self._forgets[namespace] += 1
             self._folded.pop(namespace, None)
 
     def _stored(self, namespace: str, ranking_id: str) -> Shown | None:
@@ -115,9 +188,13 @@ class Learning:
             return None if not detail else Shown.decode(detail)
         return None
 
-    def _keep(self, tiers: Tiers, folded: _Folded) -> Learned:
+    def _keep(self, tiers: Tiers, folded: _Folded, forgets: int) -> Learned:
+        """Remembers it unless something was forgotten since: a sweep need not end an epoch."""
+
         def remember() -> None:
             with self._lock:
+                if self._forgets[folded.owner.namespace] != forgets:
+                    return
                 self._folded.pop(folded.owner.namespace, None)
                 while len(self._folded) >= _REMEMBERED:
                     self._folded.popitem(last=False)
@@ -125,16 +202,6 @@ class Learning:
 
         tiers.epochs.during(folded.owner, remember)
         return folded.learned
-
-
-def _wider(prior: Weights, others: Mapping[str, tuple[float, float]]) -> Weights:
-    """A pack's prior, and that of columns which only the device can fill, and of ``others``."""
-    more = {name: belief for name, belief in {**PRIORS, **others}.items() if name not in prior.names}
-    k = len(prior.names)
-    covariance = np.diag([*np.zeros(k), *(deviation**2 for _, deviation in more.values())])
-    covariance[:k, :k] = prior.covariance
-    mean = np.concatenate([prior.mean, [mean for mean, _ in more.values()]])
-    return Weights((*prior.names, *more), mean, covariance)
 
 
 def _differ(one: object, other: object) -> bool:

@@ -238,7 +238,7 @@ class Store:
         """
 
         def committed(result: Recorded) -> None:
-            self._remade(namespace, result.recorded)
+            self._remade(namespace, result.recorded or 1)  # known events may have new choices
 
         allowed = partial(self._spaces.require_open, namespace)
         return Import(self.path, self._writer, namespace, committed, done, allowed)

@@ -104,7 +104,7 @@ class Choice:
             raise ValueError("choice: places count from 1")
 
     def encode(self) -> bytes:
-        """As bytes, about a kilobyte; ``decode`` gives the same record back."""
+        """As bytes, one to three kilobytes; ``decode`` gives the same record back."""
         record = _Record(
             _FORMAT,
             self.pack,

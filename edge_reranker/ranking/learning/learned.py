@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.context import PRIORS
+from edge_reranker.ranking.fusion import Weights, with_priors
 from edge_reranker.ranking.learning.feedback import Choice
 from edge_reranker.ranking.learning.gate import Gate
 from edge_reranker.ranking.learning.posterior import Posterior
+from edge_reranker.ranking.partly import EXPECTED
 
 # A look, a stay and a like of one item in one list are one choice; that many are remembered to tell.
 _REMEMBERED = 64
@@ -19,6 +21,8 @@ _REMEMBERED = 64
 _ALIKE = 0.3
 # Items of which it is known how often they were passed over; the longest unseen are dropped.
 _MOST_MET = 4_000
+# Mean and deviation: what the model is expected to say of what it has not read is in units of the score.
+_AS_EXPECTED = (1.0, 0.25)
 
 Float64 = NDArray[np.float64]
 
@@ -64,6 +68,15 @@ class Learned:
     def after(self, choice: Choice) -> Learned:
         """What is known after one more choice; a choice made under another pack changes nothing."""
         return replay(self, (choice,))
+
+
+def begin(with_model: Weights, without_model: Weights, pack: str) -> Learned:
+    """What a service with the pack of this id and these priors knows before any choice.
+
+    Columns that only the device can fill are among its weights.
+    """
+    wider = with_priors(with_model, {**PRIORS, EXPECTED: _AS_EXPECTED})
+    return Learned.start(wider, with_priors(without_model, PRIORS), pack)
 
 
 def replay(start: Learned, choices: Iterable[Choice]) -> Learned:
