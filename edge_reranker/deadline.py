@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from edge_reranker.turns import Turn
 from edge_reranker.types import Timings
 
+# ``least_units`` of what is done for each candidate, and for each character (RerankQuery.work): lists below
+# this take about as long as one of it.
+LEAST_CANDIDATES = 50.0
+LEAST_CHARACTERS = 128.0 * LEAST_CANDIDATES
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -76,19 +81,21 @@ class Deadline:
 class Pace:
     """How long work takes, learned as it goes: milliseconds per unit of work, an exponential average.
 
-    Threads may share one: at worst a measurement is lost.
+    Fewer than ``least_units`` count as so many: what it costs to begin, most of what a short list takes, is
+    no pace. Threads may share one: at worst a measurement is lost.
     """
 
-    def __init__(self, ms_per_unit: float | None = None) -> None:
+    def __init__(self, ms_per_unit: float | None = None, least_units: float = 0.0) -> None:
         self._ms_per_unit = ms_per_unit
+        self._least_units = least_units
 
     def predict_ms(self, n_units: float) -> float:
         """What ``n_units`` will take; 0 before anything is known."""
-        return 0.0 if self._ms_per_unit is None else self._ms_per_unit * n_units
+        return 0.0 if self._ms_per_unit is None else self._ms_per_unit * max(self._least_units, n_units)
 
     def measured(self, n_units: float, ms: float) -> None:
         """Takes in one measurement."""
-        found = ms / max(1.0, n_units)
+        found = ms / max(1.0, self._least_units, n_units)
         self._ms_per_unit = found if self._ms_per_unit is None else 0.7 * self._ms_per_unit + 0.3 * found
 
     def refused(self) -> None:
@@ -100,13 +107,16 @@ class Pace:
 class Paces:
     """A pace of each app: what one asks for must not change what another is thought to take. Thread-safe."""
 
-    def __init__(self, ms_per_unit: float | None = None) -> None:
+    def __init__(self, ms_per_unit: float | None = None, least_units: float = 0.0) -> None:
         self._ms_per_unit = ms_per_unit
+        self._least_units = least_units
         self._paces: dict[str, Pace] = {}
 
     def of(self, namespace: str) -> Pace:
         """The pace of one app, made when it is first asked for."""
-        return self._paces.get(namespace) or self._paces.setdefault(namespace, Pace(self._ms_per_unit))
+        return self._paces.get(namespace) or self._paces.setdefault(
+            namespace, Pace(self._ms_per_unit, self._least_units)
+        )
 
 
 class Watch:

@@ -139,6 +139,27 @@ def test_a_pace_follows_what_is_measured() -> None:
     assert pace.predict_ms(100) == pytest.approx(50.0, rel=0.01)
 
 
+def test_what_it_costs_to_begin_is_not_taken_for_a_pace() -> None:
+    """After lists of one candidate, 2 ms each, one of 200 is not thought to take 400 ms."""
+    pace = Pace(None, 50.0)
+    pace.measured(1, 2.0)
+    assert pace.predict_ms(1) == pytest.approx(2.0)
+    assert pace.predict_ms(200) == pytest.approx(8.0)
+    pace.measured(100, 4.0)
+    assert pace.predict_ms(100) == pytest.approx(4.0)
+
+
+def test_short_lists_do_not_keep_a_long_one_from_being_reranked(tmp_path: Path) -> None:
+    with pipeline(tmp_path, encoder=FakeEngine()) as whole:
+        whole.record("a", liked(5))
+        whole.rerank("a", RerankQuery(films(300)), LONG)
+        for _ in range(20):
+            whole.rerank("a", RerankQuery(films(1)), LONG)
+        again = whole.rerank("a", RerankQuery(films(300)), Deadline.after_ms(300))
+        assert again.timings.tier0_ms > 0
+        assert again.coverage == 1
+
+
 def test_one_stall_does_not_forbid_work_for_ever() -> None:
     """Every refusal lowers the prediction, so the work is tried and measured again."""
     pace = Pace()

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from edge_reranker.errors import InvalidArgument
-from edge_reranker.types import DiversityMethod, EventType
+from edge_reranker.types import DiversityMethod, Effort, EventType
 
 M = TypeVar("M", bound=Message)
 
@@ -38,8 +38,10 @@ def dump(message: Message, *, indent: int | None = None) -> str:
 
 
 def _long_names(value: dict[str, object]) -> dict[str, object]:
-    """{"type": "LIKE"} becomes {"type": "EVENT_TYPE_LIKE"}; so does a policy's method."""
-    name, policy = value.get("type"), value.get("policy")
+    """{"type": "LIKE"} becomes {"type": "EVENT_TYPE_LIKE"}; so do an effort and a policy's method."""
+    name, policy, effort = value.get("type"), value.get("policy"), value.get("effort")
+    if isinstance(effort, str) and effort in Effort.__members__:
+        value = {**value, "effort": f"EFFORT_{effort}"}
     if isinstance(name, str) and name in EventType.__members__:
         value = {**value, "type": f"EVENT_TYPE_{name}"}
     if isinstance(policy, dict):

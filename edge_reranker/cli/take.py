@@ -34,9 +34,9 @@ def export(
 ) -> None:
     """Write all that was recorded, as JSON lines, to standard output or a file.
 
-    It is all of the namespace that cannot be made again: events with their items, and the orders that were
-    shown. `edge-reranker import` takes it back, here or on another device. Without a passphrase anybody who
-    gets the file can read it.
+    It is all of the namespace that cannot be made again: events with their items, the orders that were
+    shown, what was chosen from them, and muted topics. `edge-reranker import` takes it back, here or on
+    another device. Without a passphrase anybody who gets the file can read it.
 
     \b
     Example:

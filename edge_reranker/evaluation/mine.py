@@ -87,12 +87,12 @@ class Mine:
             if self.other_packs:
                 lead += f" of this pack, and {self.other_packs} of other packs"
             return f"{lead}. Events that name their ranking_id are needed."
-        size = f"{100 * self.gain.mean:+.0f} of 100 choices"
+        size = f"{100 * self.gain.mean:+.0f} choices per 100"
         sure = f"95 %: {100 * self.gain.low:+.0f} to {100 * self.gain.high:+.0f}"
         if self.verdict == HELPS:
-            return f"The service helps: its order made {size} more than the server's would have ({sure})."
+            return f"The service helps: its order made {size}, against the server's ({sure})."
         if self.verdict == HARMS:
-            return f"The service does not help: its order made {size} against the server's ({sure})."
+            return f"The service does not help: its order made {size}, against the server's ({sure})."
         more = "and how many more choices it would take cannot be foretold"
         if self.more is not None:
             more = f"about {self.more:,} more choices would tell, if it goes on like this"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline, Paces, Watch
+from edge_reranker.deadline import LEAST_CANDIDATES, LEAST_CHARACTERS, Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.pipeline.basis import Basis
 from edge_reranker.pipeline.reading import Reading
@@ -61,8 +61,8 @@ class Answers:
         self._users = users
         self._learning = learning
         self._clock = clock
-        self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER)
-        self._fusion_paces = Paces()  # per candidate, after each result of a tier
+        self._tier0_paces = Paces(_TIER0_MS_PER_CHARACTER, LEAST_CHARACTERS)
+        self._fusion_paces = Paces(None, LEAST_CANDIDATES)  # after each result of a tier
 
     def of(
         self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, watch: Watch

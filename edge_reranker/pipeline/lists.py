@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from edge_reranker.deadline import Deadline, Paces, Watch
+from edge_reranker.deadline import LEAST_CANDIDATES, Deadline, Paces, Watch
 from edge_reranker.errors import StoreError
 from edge_reranker.pipeline import answers
 from edge_reranker.pipeline.answers import Answer, Answers
@@ -49,9 +49,9 @@ class Lists:
         self._explaining = explaining
         self._clock = clock
         # Each per candidate.
-        self._afterwards_paces = Paces()
-        self._log_paces = Paces()
-        self._policy_paces = Paces(_POLICY_MS_PER_CANDIDATE)
+        self._afterwards_paces = Paces(None, LEAST_CANDIDATES)
+        self._log_paces = Paces(None, LEAST_CANDIDATES)
+        self._policy_paces = Paces(_POLICY_MS_PER_CANDIDATE, LEAST_CANDIDATES)
 
     def of(
         self, tiers: Tiers, namespace: str, query: RerankQuery, deadline: Deadline, *, every: bool

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_reranker.deadline import Deadline, Paces
+from edge_reranker.deadline import LEAST_CANDIDATES, LEAST_CHARACTERS, Deadline, Paces
 from edge_reranker.ranking.affinity import Affinity, Column, Likes
 from edge_reranker.ranking.profile import Profile
 from edge_reranker.scoring.background import BackgroundEncoder
@@ -52,8 +52,8 @@ class VectorScorer:
         self._epochs = epochs
         self._lock = threading.Lock()
         self._users: dict[str, tuple[int, History]] = {}
-        self._look_up_paces = Paces()
-        self._columns_paces = Paces()  # per candidate
+        self._look_up_paces = Paces(None, LEAST_CHARACTERS)
+        self._columns_paces = Paces(None, LEAST_CANDIDATES)
 
     @property
     def reads_queries(self) -> bool:

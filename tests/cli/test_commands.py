@@ -58,6 +58,14 @@ def test_a_policy_says_what_is_shown_and_what_is_not(run: Run, service: subproce
     assert second == "not shown: Love Story"
 
 
+@pytest.mark.parametrize("effort", ["FULL", "SETTLED", "EFFORT_FULL"])
+def test_effort_is_named_as_the_documentation_has_it(
+    run: Run, service: subprocess.Popen[str], effort: str
+) -> None:
+    request = json.dumps(json.loads(REQUEST) | {"effort": effort})
+    assert run("rank", "--json", "-", stdin=request).returncode == 0
+
+
 def test_recording_again_changes_nothing(run: Run, service: subprocess.Popen[str]) -> None:
     run("record", "-", stdin=LIKES)
     assert run("record", "-", stdin=LIKES).stdout == "0 recorded, 3 known already\n"

@@ -75,6 +75,8 @@ def test_a_service_that_helps_is_told_so() -> None:
     assert found.ours is not None
     assert found.ours.low > 0  # its chances are nearer to what was chosen, too
     assert found.in_words().startswith("The service helps")
+    # By inverse propensity it can be more than 100: not a part of them.
+    assert f"{100 * found.gain.mean:+.0f} choices per 100, against the server's" in found.in_words()
 
 
 def test_a_service_that_harms_is_told_so() -> None:
