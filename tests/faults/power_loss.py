@@ -70,10 +70,10 @@ class Recording:
     root: Path
     promises: Path
 
-    def sync_after_half_a_fold(self) -> int:
-        """Which of the writer's syncs is of the database after a fold that had stopped half-way.
+    def syncs_after_half_a_fold(self) -> list[int]:
+        """Which of the writer's syncs are of the database after a fold that had stopped half-way.
 
-        Of those, the one after which most pages of that fold stay unwritten for longest. Counted from 1,
+        Those first after which most pages of that fold stay unwritten for longest. Counted from 1,
         in the writer's thread, as strace's ``when=`` does; no other thread has as many.
         """
         names: dict[int, str] = {}
@@ -101,7 +101,7 @@ class Recording:
                     # Not the sync that ends a fold: it had stopped half-way.
                     half, pages = half | pages, set()
         assert lasted, "no fold stopped half-way: the workload does not do what it is for"
-        return lasted.most_common(1)[0][0]
+        return [when for when, _ in lasted.most_common()]
 
     def moments(self) -> list[int]:
         """The places in the log at which something below the root changes."""

@@ -56,12 +56,22 @@ def test_what_a_disk_failed_to_sync_is_not_acknowledged_later(tmp_path: Path, wh
 
 def test_what_was_folded_in_before_a_sync_failed_is_folded_in_again(tmp_path: Path) -> None:
     """A reader stopped the fold half-way, and its second half is what the sync failed for."""
-    when = record(tmp_path / "plain", "persist").sync_after_half_a_fold()
-    inject = [f"fsync:error=EIO:when={when}"]
-    found = examine(record(tmp_path / "failed", "persist", inject=inject), 40, _SEED)
+    syncs = record(tmp_path / "plain", "persist").syncs_after_half_a_fold()
+    found = examine(record(tmp_path / "failed", "persist", inject=failing(syncs[0])), 40, _SEED)
     assert found.bad == []
-    control = record(tmp_path / "control", "persist", inject=inject, control="trusting")
-    assert examine(control, 40, _SEED).bad
+    # How batches share commits differs from run to run, so in a run of its own it may be the next one.
+    assert any(
+        examine(
+            record(tmp_path / f"control{when}", "persist", inject=failing(when), control="trusting"),
+            40,
+            _SEED,
+        ).bad
+        for when in syncs[:8]
+    )
+
+
+def failing(when: int) -> list[str]:
+    return [f"fsync:error=EIO:when={when}"]
 
 
 def test_a_writer_that_trusts_a_failed_sync_is_found_out(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_what_goes_in_comes_out(size: int) -> None:
     plain = bytes(n % 251 for n in range(size))
     data = locked(plain)
     assert unlocked(data) == plain
-    assert size == 0 or plain[:64] not in data
+    # Of fewer bytes, chance alone puts them somewhere.
+    assert size < CHUNK - 1 or plain[:64] not in data
 
 
 @given(st.binary(max_size=300), st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable()))
