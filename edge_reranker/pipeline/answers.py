@@ -17,7 +17,6 @@ from edge_reranker.pipeline.reading import Reading
 from edge_reranker.ranking import policy
 from edge_reranker.ranking.features import server_rank
 from edge_reranker.ranking.fusion import order
-from edge_reranker.ranking.learning.shown import examination
 from edge_reranker.scoring import Learning, Plan, Scorer, Tiers, TierScores, Users
 from edge_reranker.types import DegradedReason, Ranking, RerankQuery, Result
 
@@ -173,7 +172,6 @@ def arranged(
         muted=muted,
         taste={} if basis is None else basis.user.profile.tag_shares,
         drawn=None if found is None else policy.Drawn(found.matrix, found.names, found.weights),
-        examination=examination(np.arange(1, n + 1)),
         vectors=answer.vectors,
     )
     return policy.apply(given, soft=soft)

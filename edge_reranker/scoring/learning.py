@@ -165,10 +165,15 @@ class Learning:
         knows any more teaches nothing; nor does one that the store cannot read just now.
         """
         found: dict[str, bytes] = {}
+        # Each list once: a batch may have all that was seen of one.
+        lists: dict[str, Shown | None] = {}
         for event in events:
-            if not event.ranking_id or event.item is None:
+            name = event.ranking_id
+            if not name or event.item is None:
                 continue
-            shown = recent(event.ranking_id) or self._stored(namespace, event.ranking_id)
+            if name not in lists:
+                lists[name] = recent(name) or self._stored(namespace, name)
+            shown = lists[name]
             if shown is None:
                 continue
             choice = choice_of(shown, event.item.id, event.type, event.dwell_s, event.position)

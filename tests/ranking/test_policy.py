@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from edge_reranker.evaluation import beyond
 from edge_reranker.ranking import fusion, policy
+from edge_reranker.ranking.learning.shown import examination
 from edge_reranker.ranking.policy import Drawn, Given, exploration
 from edge_reranker.ranking.policy.apply import n_places
 from edge_reranker.types import Cap, DiversityMethod, Pin
@@ -288,17 +289,17 @@ def test_expected_looks_sum_to_the_looks_that_there_are(
 ) -> None:
     found = policy.apply(explored(n, muted=muted, exploration=strength))
     assert found.exposure is not None
-    assert found.exposure.sum() == pytest.approx(exploration.examination(len(found.order)).sum())
+    assert found.exposure.sum() == pytest.approx(examination(np.arange(1, len(found.order) + 1)).sum())
     assert not found.exposure[found.blocked].any()
     # What was served is one of the lists that could have been.
-    served = exploration.examination(len(found.order)) / exploration.N_DRAWS
+    served = examination(np.arange(1, len(found.order) + 1)) / exploration.N_DRAWS
     assert (found.exposure[found.order] >= served - 1e-12).all()
 
 
 def test_expected_looks_are_those_of_10000_rankings() -> None:
     """Against orders by weights drawn here, with pins and a mute; each mean within its own error."""
     n = 12
-    theta = exploration.examination(n)
+    theta = examination(np.arange(1, n + 1))
     known = drawn(n)
     rng = np.random.default_rng(5)
     means = rng.multivariate_normal(POSTERIOR.mean, POSTERIOR.covariance, 10_000)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_reranker.ranking import fusion
 from edge_reranker.ranking.fusion import Weights
+from edge_reranker.ranking.learning.shown import examination
 from edge_reranker.ranking.policy import exploration, greedy
 from edge_reranker.ranking.policy.calibration import MAX_DIVERGENCE, Mix
 from edge_reranker.ranking.policy.constraints import Constraints
@@ -43,8 +44,7 @@ class Given:
     ``order`` [n] are the candidates' indices by ``scores`` [n], best first, equal ones as the server has
     them. ``muted`` are topics, casefolded; ``taste`` is the user's share of each tag, casefolded
     (``tag_shares``); ``vectors`` gives those of some candidates [m, n_dims], zeros for one without; ``now_s``
-    is in seconds since 1970 UTC. Without ``drawn`` nothing is explored. ``examination`` [n] is how likely
-    each place is looked at; None is ``exploration.examination``.
+    is in seconds since 1970 UTC. Without ``drawn`` nothing is explored.
     """
 
     query: RerankQuery
@@ -56,7 +56,6 @@ class Given:
     taste: Mapping[str, float] = field(default_factory=dict)
     vectors: Callable[[Sequence[int]], NDArray[np.floating]] | None = None
     drawn: Drawn | None = None
-    examination: Float64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def _explored(given: Given, drawn: Drawn, order: Indices, rules: Constraints) ->
     scores = scores[:, order] + given.scores[given.order]
     # Equal scores keep the order.
     scores -= np.arange(n) * 1e-12
-    theta = exploration.examination(n) if given.examination is None else given.examination
+    theta = examination(np.arange(1, n + 1))
     exposure = np.zeros(n)
     lists = [rules.arrange(order[row]) for row in np.argsort(-scores, axis=1)]
     for each in lists:

@@ -31,15 +31,6 @@ def weights(ranking_id: str, posterior: Weights, exploration: float, n_draws: in
     return np.asarray(posterior.mean + exploration * (z @ _root(posterior.covariance).T), np.float64)
 
 
-def examination(n: int) -> Float64:
-    """How likely each place is looked at, 1 / (1 + place): [n]. Only ratios between places matter.
-
-    The position-based model with the usual strength 1: Joachims, Swaminathan and Schnabel, "Unbiased
-    learning-to-rank with biased feedback", WSDM 2017.
-    """
-    return np.asarray(1.0 / np.arange(1, n + 1), np.float64)
-
-
 def _root(covariance: Float64) -> Float64:
     """L with L L^T = covariance, also where that is singular."""
     try:
