@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from edge_reranker.current import Current
 from edge_reranker.deadline import Deadline
 from edge_reranker.engine import Engine
@@ -38,8 +35,6 @@ from edge_reranker.types import (
     RetentionStatus,
     Selector,
 )
-
-Float32 = npt.NDArray[np.float32]
 
 # No request takes longer: after it, a replaced model is closed whoever still uses it.
 _RETIRE_MS = 65_000.0
